@@ -1,0 +1,3 @@
+//! `bulrush`: the operator's command line.
+
+fn main() {}

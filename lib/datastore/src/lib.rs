@@ -1,0 +1,1 @@
+//! One trait over etcd and Kubernetes: list, watch, compare-and-swap.

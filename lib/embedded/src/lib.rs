@@ -1,0 +1,1 @@
+//! An etcd-compatible store for one machine.

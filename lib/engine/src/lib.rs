@@ -1,0 +1,1 @@
+//! From resources to what each node needs: pure and deterministic.

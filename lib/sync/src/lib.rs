@@ -1,0 +1,1 @@
+//! The protocol's state machines: topics, digests, publisher, sessions; pure.

@@ -1,0 +1,1 @@
+//! The agent on each node: its view in the Linux kernel.
