@@ -1,1 +1,20 @@
-//! The wire contract between typha and its agents.
+//! The wire contract between typha and its agents: generated messages, and the conversions between
+//! the entries of `model::view` and their one canonical encoding.
+
+mod convert;
+
+/// The messages of `bulrush/v1/*.proto`.
+#[allow(
+    missing_docs,
+    clippy::pedantic,
+    unreachable_pub,
+    reason = "generated; the .proto files carry the comments"
+)]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/bulrush.v1.rs"));
+}
+
+pub use convert::{EntryError, decode, encode, plist_id};
+
+/// The compiled `.proto` files, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
