@@ -1,0 +1,67 @@
+//! Where the real servers are: `KUBEBUILDER_ASSETS`, the folder that `.ci/servers` fills, then `PATH`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Every etcd found, newest first, with a label such as `etcd-3.6.6`; one per version. To get one, run `.ci/servers`
+/// or install Debian's `etcd-server`.
+pub fn etcd_binaries() -> Vec<(String, PathBuf)> {
+    found("etcd", &["--version"])
+}
+
+/// Every etcdctl found, newest first, with a label such as `etcdctl-3.6.6`; one per version.
+pub fn etcdctl_binaries() -> Vec<(String, PathBuf)> {
+    found("etcdctl", &["version"])
+}
+
+fn found(program: &str, arguments: &[&str]) -> Vec<(String, PathBuf)> {
+    let mut found: Vec<([u32; 3], PathBuf)> = Vec::new();
+    for path in candidates(program) {
+        let Some(version) = version(&path, arguments) else { continue };
+        if found.iter().all(|(known, _)| *known != version) {
+            found.push((version, path));
+        }
+    }
+    found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    let label = |[major, minor, patch]: [u32; 3]| format!("{program}-{major}.{minor}.{patch}");
+    found.into_iter().map(|(version, path)| (label(version), path)).collect()
+}
+
+fn candidates(program: &str) -> Vec<PathBuf> {
+    let mut folders = Vec::new();
+    folders.extend(std::env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from));
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
+    if let Some(servers) = cache.and_then(|cache| cache.join("bulrush/servers").read_dir().ok()) {
+        let is_etcd = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"etcd-"))
+        };
+        folders.extend(servers.flatten().map(|entry| entry.path()).filter(is_etcd));
+    }
+    folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
+    folders.into_iter().map(|folder| folder.join(program)).filter(|path| path.is_file()).collect()
+}
+
+/// The first `N.N.N` in what the program says about itself; none when it can't run.
+fn version(program: &Path, arguments: &[&str]) -> Option<[u32; 3]> {
+    let said = Command::new(program).args(arguments).env("ETCDCTL_API", "3").output().ok()?;
+    String::from_utf8_lossy(&said.stdout).split_whitespace().find_map(three_numbers)
+}
+
+fn three_numbers(word: &str) -> Option<[u32; 3]> {
+    let numbers: Vec<u32> = word.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::three_numbers;
+
+    #[test]
+    fn a_version_is_three_numbers() {
+        assert_eq!(three_numbers("3.10.23"), Some([3, 10, 23]));
+        assert_eq!(three_numbers("go1.19.8"), None);
+        assert_eq!(three_numbers("3.4"), None);
+    }
+}

@@ -1,0 +1,19 @@
+//! Real servers for tests, and the rule of when a test may be skipped.
+//!
+//! ```no_run
+//! for (label, binary) in support::etcd_binaries() {
+//!     let etcd = support::RealEtcd::start(&binary);
+//!     println!("{label} serves at {}", etcd.endpoint());
+//! }
+//! ```
+//!
+//! A server that can't be started is a panic: in a test that is the failure that its author wants to see.
+#![allow(clippy::expect_used, reason = "helpers of tests: a panic is a failed test with its place")]
+
+mod etcd;
+mod find;
+mod require;
+
+pub use etcd::RealEtcd;
+pub use find::{etcd_binaries, etcdctl_binaries};
+pub use require::skipped;
