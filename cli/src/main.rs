@@ -1,3 +1,44 @@
 //! `bulrush`: the operator's command line.
 
-fn main() {}
+mod commands;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+/// Bulrush, a Kubernetes network control plane that speaks Calico's data.
+#[derive(Parser)]
+#[command(version, propagate_version = true, infer_long_args = false)]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; a wrong flag exits with 1, as calicoctl does.
+            let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            // Nobody reads what can't be printed.
+            let _ = error.print();
+            return code;
+        }
+    };
+    match cli.command.run() {
+        Ok(code) => code,
+        // The reader, such as `head`, has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}

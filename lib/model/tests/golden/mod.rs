@@ -1,5 +1,7 @@
 //! The golden cases: where they are, and which disagreements with Calico are deliberate.
 
+#![allow(dead_code, reason = "each test binary that includes this uses a part of it")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env, fs,

@@ -1,0 +1,175 @@
+//! `bulrush selector`, run as people and scripts run it.
+
+#![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
+
+#[path = "../../lib/model/tests/golden/mod.rs"]
+mod golden;
+
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use golden::Verdicts;
+use serde_json::{Value, json};
+
+/// Runs `bulrush selector` with these arguments and this input.
+fn selector(args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bulrush"))
+        .arg("selector")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bulrush starts");
+    let mut stdin = child.stdin.take().expect("its stdin");
+    let input = input.to_owned();
+    // It may answer before it has read all: both sides must move.
+    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("bulrush ends");
+    // A program that doesn't want the input closes it.
+    let _ = writer.join().expect("the writer");
+    output
+}
+
+/// The answers to a batch of lines.
+fn batch(lines: &[String]) -> Vec<Value> {
+    let output = selector(&["--stdin"], &lines.join("\n"));
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn a_batch_answers_every_golden_case_as_calico_does() {
+    let Some(folder) = golden::folder() else { return };
+    let text = fs::read_to_string(folder.join("selectors.jsonl")).expect("selectors.jsonl");
+    let cases: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("a case")).collect();
+    let questions: Vec<String> = cases
+        .iter()
+        .map(|case| {
+            let evaluations = case["evals"].as_array().into_iter().flatten();
+            let labels: Vec<&Value> = evaluations.map(|evaluation| &evaluation["labels"]).collect();
+            json!({ "id": case["id"], "selector": case["selector"], "labels": labels }).to_string()
+        })
+        .collect();
+    let answers = batch(&questions);
+    assert_eq!(answers.len(), cases.len());
+    let mut verdicts = Verdicts::new("selectors.jsonl");
+    for (case, answer) in cases.iter().zip(&answers) {
+        let id = case["id"].as_str().expect("an id");
+        let evaluations = case["evals"].as_array().into_iter().flatten();
+        let matches: Vec<&Value> = evaluations.map(|evaluation| &evaluation["match"]).collect();
+        let mut wrong = Vec::new();
+        let mut check = |field: &str, want: &Value| {
+            if answer[field] != *want {
+                wrong.push(format!("{field}: want {want}, got {}", answer[field]));
+            }
+        };
+        check("id", &case["id"]);
+        check("ok", &case["ok"]);
+        if case["ok"] == false {
+            assert!(answer["error"].is_string(), "{answer}");
+            verdicts.agree(id, &wrong);
+            continue;
+        }
+        check("matches", &json!(matches));
+        if let Some(listed) = verdicts.listed(id) {
+            check("canonical", &json!(listed.ours));
+            if wrong.is_empty() {
+                verdicts.differs_as_listed(id);
+                continue;
+            }
+        } else {
+            for field in ["canonical", "unique_id", "restrictions"] {
+                check(field, &case[field]);
+            }
+        }
+        verdicts.agree(id, &wrong);
+    }
+    verdicts.finish();
+}
+
+#[test]
+fn a_wrong_line_is_answered_and_disturbs_no_other() {
+    let lines = [
+        r#"{"id": 1, "selector": "has(a)", "labels": [{"a": ""}, {}]}"#,
+        "this is no JSON",
+        r#"{"id": {"any": ["thing"]}, "selector": "a = 'b'"}"#,
+        "",
+        r#"{"id": "x"}"#,
+        r#"{"id": "y", "selector": "all()", "labels": [{"a": 5}]}"#,
+        r#"{"selector": ""}"#,
+    ];
+    let answers = batch(&lines.map(str::to_owned));
+    let brief: Vec<Value> =
+        answers.iter().map(|answer| json!([answer["id"], answer["ok"]])).collect();
+    assert_eq!(
+        json!(brief),
+        json!([
+            [1, true],
+            [null, false],
+            [{"any": ["thing"]}, false],
+            ["x", false],
+            ["y", false],
+            [null, true],
+        ])
+    );
+    assert_eq!(answers[0]["matches"], json!([true, false]));
+    assert_eq!(
+        answers[2]["error"],
+        "selector \"a = 'b'\": at byte 2: expected ==, !=, in, not in, contains, starts with or \
+         ends with after the label, found \"= 'b'\" (write == with two characters)"
+    );
+    let errors = answers.iter().filter(|answer| answer["ok"] == false);
+    assert!(errors.into_iter().all(|answer| answer["error"].is_string()));
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_and_the_next_is_answered() {
+    let long = format!(r#"{{"id": 1, "selector": "{}"}}"#, " ".repeat(16 << 20));
+    let answers = batch(&[long, r#"{"id": 2, "selector": "all()"}"#.to_owned()]);
+    assert_eq!(answers.len(), 2);
+    assert_eq!(answers[0]["error"], "line 1 is longer than 16777216 bytes; split it");
+    assert_eq!(answers[1]["canonical"], "all()");
+}
+
+#[test]
+fn a_person_sees_the_meaning() {
+    let output = selector(&["a in {'y','x'} && !has(b)"], "");
+    assert!(output.status.success());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "canonical  (a in {\"x\", \"y\"} && !has(b))\n\
+         id         s:0SicTw6YNlLiBK0krZD-srey9E-o41Byj1DZOA\n\
+         demands    a: must be present, one of \"x\", \"y\"\n           \
+         b: must be absent\n"
+    );
+}
+
+#[test]
+fn a_person_sees_where_the_error_is() {
+    let output = selector(&["app == web"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: not a selector, at byte 7: expected a value in ' or \", found \"web\" \
+         (values are quoted: app == 'web')\n\n  app == web\n         ^\n"
+    );
+}
+
+#[test]
+fn a_mistyped_command_or_flag_names_the_nearest() {
+    let run = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_bulrush")).args(args).output();
+        let output = output.expect("bulrush starts");
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(run(&["selectr"]).contains("'selector'"));
+    assert!(run(&["selector", "--stdn"]).contains("'--stdin'"));
+}
