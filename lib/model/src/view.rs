@@ -14,6 +14,7 @@ use std::{fmt, hash::Hasher, net::IpAddr, str::FromStr};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
+use serde::{Serialize, Serializer};
 
 use crate::key::{Key, Kind};
 
@@ -159,6 +160,12 @@ impl PolicyId {
     }
 }
 
+impl Serialize for PolicyId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl fmt::Display for PolicyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
@@ -209,15 +216,36 @@ pub enum Entry {
     Res(String),
 }
 
+impl Entry {
+    /// The entry for people and programs that look on; the wire has its own form.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::{Value, json};
+        // What was JSON is shown as such. None of these types can fail to be written: their maps
+        // have text keys.
+        match self {
+            Self::Res(json) => serde_json::from_str(json).unwrap_or(Value::Null),
+            Self::Config(config) => serde_json::from_str(&config.spec_json).unwrap_or(Value::Null),
+            Self::Pool(pool) => json!(pool),
+            Self::Host(host) => json!(host),
+            Self::Route(route) => json!(route),
+            Self::Endpoint(endpoint) => json!(endpoint),
+            Self::Plist(plist) => json!(plist),
+            Self::Policy(policy) => json!(policy),
+            Self::Profile(profile) => json!(profile),
+            Self::Member => json!({}),
+        }
+    }
+}
+
 /// The spec of a configuration object (`FelixConfiguration`, `ClusterInformation`, `Tier`, …).
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct ConfigEntry {
     /// The spec as JSON with sorted keys.
     pub spec_json: String,
 }
 
 /// How packets to a pool's addresses travel between nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 pub enum EncapMode {
     /// Not by this tunnel.
     #[default]
@@ -229,7 +257,7 @@ pub enum EncapMode {
 }
 
 /// An address pool, as far as a node must know it.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Pool {
     /// IP-in-IP.
     pub ipip: EncapMode,
@@ -240,7 +268,7 @@ pub struct Pool {
 }
 
 /// A node's addresses. Addresses are without prefix unless the field says so.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Host {
     /// Main IPv4 address with the prefix of its subnet.
     pub ipv4: Option<IpNet>,
@@ -269,7 +297,7 @@ pub struct Host {
 }
 
 /// Where the addresses of a CIDR live.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Route {
     /// The node that holds them.
     pub node: ArcStr,
@@ -282,7 +310,7 @@ pub struct Route {
 }
 
 /// A workload endpoint of the node.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Endpoint {
     /// Name of the host's side of its link.
     pub interface: ArcStr,
@@ -297,14 +325,14 @@ pub struct Endpoint {
 }
 
 /// Tiers in evaluation order.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct PolicyList {
     /// Only tiers with an enforced policy for one of the endpoint's directions.
     pub tiers: Vec<PolicyTier>,
 }
 
 /// One tier of a [`PolicyList`].
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct PolicyTier {
     /// The tier's name.
     pub name: ArcStr,
@@ -317,7 +345,7 @@ pub struct PolicyTier {
 }
 
 /// The rules of a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Policy {
     /// The tier that it belongs to.
     pub tier: ArcStr,
@@ -328,7 +356,7 @@ pub struct Policy {
 }
 
 /// The rules of a profile.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct ProfileRules {
     /// For packets to the endpoint.
     pub ingress: Vec<Rule>,
@@ -337,7 +365,7 @@ pub struct ProfileRules {
 }
 
 /// What a matching packet meets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize)]
 pub enum Action {
     /// Accepted.
     Allow,
@@ -351,11 +379,11 @@ pub enum Action {
 }
 
 /// A transport protocol: a number, because names differ between tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Protocol(pub u8);
 
 /// An ICMP type, and the code where the rule has one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Icmp {
     /// The type.
     pub kind: u8,
@@ -364,7 +392,7 @@ pub struct Icmp {
 }
 
 /// Ports from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PortRange {
     /// The lowest.
     pub first: u16,
@@ -373,7 +401,7 @@ pub struct PortRange {
 }
 
 /// One rule: all conditions that are present must hold; within a list, one suffices.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Rule {
     /// What it does.
     pub action: Action,
@@ -394,7 +422,7 @@ pub struct Rule {
 }
 
 /// The conditions on one side of a packet. Ids name [`Topic::IpSet`]s; the packet must be in each.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Peer {
     /// In one of these.
     pub nets: Vec<IpNet>,

@@ -130,6 +130,13 @@ impl Publisher {
         self.now.clone()
     }
 
+    /// The store went back in time: versions start anew. Sessions notice, because theirs went back,
+    /// and end.
+    pub fn rewind(&mut self) {
+        self.now.vector = Vector::default();
+        self.now.progress = Vector::default();
+    }
+
     /// Publishes a batch. `vector` and `progress` say what the store's streams had reached when the
     /// batch was computed; `observed_at` is the clock then. A write of what is there already counts
     /// as no change; when nothing at all changes, the number of the publication stays.
