@@ -3,6 +3,7 @@
 //! Names and JSON shapes are Calico's v3 API, so that existing manifests, objects and tools work.
 
 pub mod key;
+pub mod kinds;
 pub mod selector;
 pub mod update;
 pub mod view;
