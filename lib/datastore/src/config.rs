@@ -1,0 +1,153 @@
+//! Which store, and how to reach it: from the environment that Calico's parts use, or from a URL.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::etcdv3;
+use crate::store::Datastore;
+
+/// Which store, and how to reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreConfig {
+    /// An etcd cluster, or the embedded store.
+    Etcd(EtcdConfig),
+}
+
+/// How to reach an etcd cluster.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// URLs, `http://host:port` or `https://host:port`. At least one.
+    pub endpoints: Vec<String>,
+    /// A file with the certificates (PEM) of who may sign the servers'. None: the system's.
+    pub ca_file: Option<PathBuf>,
+    /// A file with our certificate (PEM), with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// A file with the key (PEM) of our certificate.
+    pub key_file: Option<PathBuf>,
+    /// Name and password of a user of etcd.
+    pub user: Option<(String, String)>,
+}
+
+impl fmt::Debug for EtcdConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdConfig")
+            .field("endpoints", &self.endpoints)
+            .field("ca_file", &self.ca_file)
+            .field("cert_file", &self.cert_file)
+            .field("key_file", &self.key_file)
+            .field("user", &self.user.as_ref().map(|(name, _)| name))
+            .finish()
+    }
+}
+
+impl StoreConfig {
+    /// Reads `DATASTORE_TYPE`, `ETCD_ENDPOINTS`, `ETCD_CA_CERT_FILE`, `ETCD_CERT_FILE`, `ETCD_KEY_FILE`,
+    /// `ETCD_USERNAME` and `ETCD_PASSWORD`, each also with `CALICO_` in front, which wins as it does in Calico.
+    /// Empty is unset.
+    pub fn from_env() -> Result<Self> {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    /// As [`Self::from_env`], with the environment as an argument.
+    pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let lookup = |name: &str| -> Option<(String, String)> {
+            [format!("CALICO_{name}"), name.to_owned()].into_iter().find_map(|name| {
+                let value = var(&name)?.trim().to_owned();
+                (!value.is_empty()).then_some((name, value))
+            })
+        };
+        let value = |name: &str| lookup(name).map(|(_, value)| value);
+        let endpoints = lookup("ETCD_ENDPOINTS");
+        match lookup("DATASTORE_TYPE") {
+            Some((_, kind)) if kind == "etcdv3" => {}
+            Some((name, kind)) if kind == "kubernetes" => {
+                return Err(kubernetes(&format!("{name}=kubernetes")));
+            }
+            Some((name, kind)) => {
+                return Err(Error::Config(format!(
+                    "{name}={kind:?}: no such store; set it to etcdv3 or kubernetes"
+                )));
+            }
+            None if endpoints.is_some() => {}
+            None => return Err(kubernetes("neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set")),
+        }
+        let Some((name, urls)) = endpoints else {
+            return Err(Error::Config(
+                "DATASTORE_TYPE=etcdv3 without ETCD_ENDPOINTS; set it to etcd's URLs, \
+                 separated by commas, like https://10.0.0.1:2379"
+                    .to_owned(),
+            ));
+        };
+        let config = EtcdConfig {
+            endpoints: urls.split(',').map(|url| url.trim().to_owned()).collect(),
+            ca_file: value("ETCD_CA_CERT_FILE").map(PathBuf::from),
+            cert_file: value("ETCD_CERT_FILE").map(PathBuf::from),
+            key_file: value("ETCD_KEY_FILE").map(PathBuf::from),
+            user: value("ETCD_USERNAME")
+                .map(|user| (user, value("ETCD_PASSWORD").unwrap_or_default())),
+        };
+        config.check(&name)?;
+        Ok(Self::Etcd(config))
+    }
+
+    /// An etcd cluster at a URL such as `http://127.0.0.1:2379`, or at several separated by commas, without
+    /// certificates or user.
+    pub fn from_url(url: &str) -> Result<Self> {
+        let endpoints = url.split(',').map(|url| url.trim().to_owned()).collect();
+        let config = EtcdConfig { endpoints, ..EtcdConfig::default() };
+        config.check("the store's URL")?;
+        Ok(Self::Etcd(config))
+    }
+
+    /// Connects, and returns when the store has answered. The error names each endpoint that was tried, what went
+    /// wrong, and the way out.
+    pub async fn connect(&self) -> Result<Arc<dyn Datastore>> {
+        match self {
+            Self::Etcd(config) => Ok(Arc::new(etcdv3::EtcdStore::connect(config.clone()).await?)),
+        }
+    }
+}
+
+fn kubernetes(why: &str) -> Error {
+    Error::Config(format!(
+        "{why}: that is the Kubernetes datastore, which is not supported yet by this build; \
+         set DATASTORE_TYPE=etcdv3 and ETCD_ENDPOINTS"
+    ))
+}
+
+impl EtcdConfig {
+    /// Finds what can be found without asking a server. `name` is where the endpoints are from.
+    fn check(&self, name: &str) -> Result<()> {
+        let invalid = |url: &str, why: &str| Err(Error::Config(format!("{name}: {url:?} {why}")));
+        for url in &self.endpoints {
+            let Some((scheme, rest)) = url.split_once("://") else {
+                return invalid(
+                    url,
+                    &format!("has no scheme; write http://{url} or, for TLS, https://{url}"),
+                );
+            };
+            if !matches!(scheme, "http" | "https") {
+                return invalid(url, "is neither http:// nor https://");
+            }
+            let port =
+                rest.trim_end_matches('/').rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+            if rest.starts_with(':') || !matches!(port, Some(Ok(_))) {
+                return invalid(url, "is not of the form http://host:port; etcd's port is 2379");
+            }
+        }
+        match (&self.cert_file, &self.key_file) {
+            (Some(cert), None) => Err(Error::Config(format!(
+                "ETCD_CERT_FILE={} without ETCD_KEY_FILE; set both or neither",
+                cert.display()
+            ))),
+            (None, Some(key)) => Err(Error::Config(format!(
+                "ETCD_KEY_FILE={} without ETCD_CERT_FILE; set both or neither",
+                key.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}

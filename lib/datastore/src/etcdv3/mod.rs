@@ -1,0 +1,197 @@
+//! A [`Datastore`] on etcd's v3 API: real etcd, or the embedded store.
+//!
+//! One stream, named `etcd`: a watch on Calico's keys. One etcd revision is one version.
+
+mod connection;
+pub mod keys;
+mod list;
+mod version;
+mod watch;
+mod write;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arcstr::ArcStr;
+use etcd_client::{GetOptions, ResponseHeader};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use model::{Key, Stored, StreamIndex};
+
+use crate::config::EtcdConfig;
+use crate::error::{Error, Result};
+use crate::selection::Selection;
+use crate::store::{
+    Capabilities, Compare, Datastore, Item, Listing, Position, StreamHealth, StreamInfo,
+    WatchEvent, Write,
+};
+use connection::Connection;
+
+/// etcd's own limit of operations in a transaction, unless its operator raised it (`--max-txn-ops`).
+const TXN_LIMIT: usize = 128;
+
+/// An etcd cluster.
+pub struct EtcdStore {
+    shared: Arc<Shared>,
+    streams: [StreamInfo; 1],
+}
+
+/// What watches share with the store.
+struct Shared {
+    connection: Connection,
+    health: Mutex<StreamHealth>,
+    /// The newest raft term of a cluster that a linearizable read has shown. In a cluster it never decreases; one
+    /// that was restored from a backup starts anew.
+    term: Mutex<(u64, u64)>,
+    /// Keys below Calico's root that we don't know.
+    unknown: Mutex<Unknown>,
+}
+
+#[derive(Default)]
+struct Unknown {
+    events: u64,
+    listed: u64,
+}
+
+impl EtcdStore {
+    /// Connects, and returns when a member has answered.
+    pub async fn connect(config: EtcdConfig) -> Result<Self> {
+        let shared = Shared {
+            connection: Connection::open(config).await?,
+            health: Mutex::default(),
+            term: Mutex::default(),
+            unknown: Mutex::default(),
+        };
+        let info = StreamInfo { name: "etcd".into(), index: StreamIndex(0) };
+        Ok(Self { shared: Arc::new(shared), streams: [info] })
+    }
+
+    /// How many keys below `/calico/` weren't known: in the last list, and in watches since the start.
+    pub fn unknown_keys(&self) -> (u64, u64) {
+        let unknown = lock(&self.shared.unknown);
+        (unknown.listed, unknown.events)
+    }
+}
+
+impl Datastore for EtcdStore {
+    fn describe(&self) -> String {
+        format!("etcd at {}", self.shared.connection.endpoints())
+    }
+
+    fn streams(&self) -> &[StreamInfo] {
+        &self.streams
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { atomic_writes: TXN_LIMIT }
+    }
+
+    fn epoch(&self) -> BoxFuture<'_, Result<ArcStr>> {
+        async { Ok(self.shared.now().await?.epoch) }.boxed()
+    }
+
+    fn list(&self, _: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>> {
+        list::list(&self.shared, selection).boxed()
+    }
+
+    fn watch(
+        &self,
+        _: StreamIndex,
+        selection: Selection,
+        from: Position,
+    ) -> BoxStream<'static, Result<WatchEvent>> {
+        watch::watch(Arc::clone(&self.shared), selection, from)
+    }
+
+    fn get<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Option<Item>>> {
+        write::get(&self.shared, key).boxed()
+    }
+
+    fn create<'a>(&'a self, key: &'a Key, value: &'a Stored) -> BoxFuture<'a, Result<u64>> {
+        write::create(&self.shared, key, value).boxed()
+    }
+
+    fn update<'a>(
+        &'a self,
+        key: &'a Key,
+        value: &'a Stored,
+        expected: u64,
+    ) -> BoxFuture<'a, Result<u64>> {
+        write::update(&self.shared, key, value, expected).boxed()
+    }
+
+    fn delete<'a>(&'a self, key: &'a Key, expected: Option<u64>) -> BoxFuture<'a, Result<bool>> {
+        write::delete(&self.shared, key, expected).boxed()
+    }
+
+    fn txn<'a>(
+        &'a self,
+        compares: &'a [Compare],
+        writes: &'a [Write],
+    ) -> BoxFuture<'a, Result<u64>> {
+        write::txn(&self.shared, compares, writes).boxed()
+    }
+
+    fn get_or_create_raw<'a>(
+        &'a self,
+        name: &'a str,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<Vec<u8>>> {
+        write::get_or_create_raw(&self.shared, name, bytes).boxed()
+    }
+
+    fn health(&self) -> Vec<StreamHealth> {
+        vec![lock(&self.shared.health).clone()]
+    }
+}
+
+impl Shared {
+    /// Where the cluster is, by a read that a majority stands behind.
+    async fn now(&self) -> Result<Position> {
+        let options = GetOptions::new().with_count_only();
+        let response = self.connection.read(keys::ROOT, options).await?;
+        Ok(position(header(response.header())?))
+    }
+
+    fn saw_event(&self) {
+        let now = Some(Instant::now());
+        let mut health = lock(&self.health);
+        health.last_event = now;
+        health.last_progress = now;
+    }
+
+    fn saw_progress(&self) {
+        lock(&self.health).last_progress = Some(Instant::now());
+    }
+}
+
+/// A poisoned lock only means that another thread panicked; what these guard is whole after each statement.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn header(header: Option<&ResponseHeader>) -> Result<&ResponseHeader> {
+    header.ok_or_else(|| Error::Unavailable {
+        endpoint: "this address".to_owned(),
+        reason: "an answer without a header; this is not an etcd".to_owned(),
+    })
+}
+
+fn position(header: &ResponseHeader) -> Position {
+    Position { epoch: epoch(header), version: version(header.revision()) }
+}
+
+fn epoch(header: &ResponseHeader) -> ArcStr {
+    arcstr::format!("{:x}", header.cluster_id())
+}
+
+/// etcd's revisions start at 1 and grow.
+fn version(revision: i64) -> u64 {
+    u64::try_from(revision).unwrap_or_default()
+}
+
+/// As etcd wants it.
+fn revision(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}

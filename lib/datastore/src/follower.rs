@@ -1,0 +1,335 @@
+//! The state machine behind [`follow`](crate::follow()): list, then watch, then list again where a watch can't go
+//! on. Without IO: results, time and random numbers are arguments.
+//!
+//! ```text
+//!            list ok                    compacted, went back, other store, out of order
+//!   List ───────────────> Watch ──────────────────────────────────────────────> List
+//!    ^ │ list failed       ^ │ watch failed
+//!    └─┘ (wait, again)     └─┘ (wait, again from the same version)
+//! ```
+//!
+//! It keeps what it delivered as a version and a hash per key, so that a new list becomes the smallest set of puts
+//! and deletes. A failed list changes nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use model::{Key, Stored, StreamIndex, Update};
+
+use crate::error::{Error, Result};
+use crate::store::{Change, Listing, Position, WatchEvent};
+
+/// The first wait after a failure; it doubles with each further one, and a random half is taken off.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What a follower says about its stream.
+#[derive(Clone, Debug)]
+pub enum Feed {
+    /// Objects changed: those of one version of a watch, whole, or the difference between what was delivered
+    /// before and a new list.
+    Changes {
+        /// The stream.
+        stream: StreamIndex,
+        /// The version of the newest object event applied when these updates are: the stream's component of the
+        /// version vector. It decreases only after [`Feed::Reset`].
+        version: u64,
+        /// Each key once. An object that was found missing in a list carries `version`: when it went isn't known.
+        updates: Vec<Update>,
+    },
+    /// A list is complete, its changes delivered: the stream is in sync.
+    Synced {
+        /// The stream.
+        stream: StreamIndex,
+        /// What list and watch are of.
+        at: Position,
+        /// The version of the newest object event applied, as in [`Feed::Changes`].
+        newest: u64,
+    },
+    /// Everything up to this version was delivered.
+    Progress {
+        /// The stream.
+        stream: StreamIndex,
+        /// The version.
+        version: u64,
+    },
+    /// The store can't be read. What was delivered stays, and ages. Said once per reason.
+    Lost {
+        /// The stream.
+        stream: StreamIndex,
+        /// The reason.
+        error: Error,
+        /// Since when, for whatever reason.
+        since: Instant,
+    },
+    /// The store can be read again, after [`Feed::Lost`].
+    Regained {
+        /// The stream.
+        stream: StreamIndex,
+        /// How long it couldn't.
+        after: Duration,
+    },
+    /// The store went back in time, or is another one. What follows is the difference to it.
+    Reset {
+        /// The stream.
+        stream: StreamIndex,
+        /// What had been followed.
+        had: Position,
+        /// What is followed from now on.
+        now: Position,
+    },
+}
+
+/// What to do next for a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing before this time.
+    Wait(Instant),
+    /// List, and report the result to [`Follower::listed`].
+    List,
+    /// Watch from here, unless a watch is open already, and report its next event to [`Follower::watched`].
+    Watch(Position),
+}
+
+/// Follows one stream. See the module's documentation.
+pub struct Follower {
+    stream: StreamIndex,
+    hasher: RandomState,
+    /// What was delivered.
+    seen: HashMap<Key, Seen>,
+    /// The list in which an object was last found, counted.
+    round: u32,
+    /// Up to where `seen` is complete; none before the first list.
+    at: Option<Position>,
+    /// The version of the newest object event applied.
+    newest: u64,
+    next: Next,
+    not_before: Option<Instant>,
+    /// Failures without success between them.
+    failures: u32,
+    lost: Option<Lost>,
+    /// The history was replaced: equal versions say nothing, hashes do.
+    replaced: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    List,
+    Watch,
+}
+
+struct Seen {
+    version: u64,
+    hash: u64,
+    round: u32,
+}
+
+struct Lost {
+    since: Instant,
+    reason: String,
+}
+
+impl Follower {
+    /// One that has seen nothing.
+    pub fn new(stream: StreamIndex) -> Self {
+        Self {
+            stream,
+            hasher: RandomState::new(),
+            seen: HashMap::new(),
+            round: 0,
+            at: None,
+            newest: 0,
+            next: Next::List,
+            not_before: None,
+            failures: 0,
+            lost: None,
+            replaced: false,
+        }
+    }
+
+    /// What to do now.
+    pub fn step(&self, now: Instant) -> Step {
+        match (self.not_before, self.next, &self.at) {
+            (Some(time), ..) if time > now => Step::Wait(time),
+            (_, Next::Watch, Some(at)) => Step::Watch(at.clone()),
+            _ => Step::List,
+        }
+    }
+
+    /// Whether an open watch is still of use.
+    pub fn is_watching(&self) -> bool {
+        self.next == Next::Watch && self.not_before.is_none()
+    }
+
+    /// How many objects were delivered and are not gone.
+    pub fn objects(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// A list ended. `jitter` is random, in 0..1.
+    pub fn listed(&mut self, now: Instant, jitter: f64, result: Result<Listing>) -> Vec<Feed> {
+        self.not_before = None;
+        let listing = match result {
+            Ok(listing) => listing,
+            Err(error) => return self.failed(now, jitter, error),
+        };
+        let mut feeds = Vec::new();
+        if let Some(had) = self.at.clone()
+            && (self.replaced || had.epoch != listing.at.epoch || listing.at.version < had.version)
+        {
+            if listing.items.is_empty() && !self.seen.is_empty() {
+                let (now_at, objects) = (listing.at, self.seen.len());
+                return self.failed(now, jitter, Error::Emptied { had, now: now_at, objects });
+            }
+            self.replaced = true;
+            self.newest = 0;
+            feeds.push(Feed::Reset { stream: self.stream, had, now: listing.at.clone() });
+        }
+        let at = listing.at.clone();
+        let updates = self.difference(listing);
+        self.replaced = false;
+        self.at = Some(at.clone());
+        self.next = Next::Watch;
+        if let Some(regained) = self.regained(now) {
+            feeds.insert(0, regained);
+        }
+        let (stream, newest) = (self.stream, self.newest);
+        if !updates.is_empty() {
+            feeds.push(Feed::Changes { stream, version: newest, updates });
+        }
+        feeds.push(Feed::Synced { stream, at, newest });
+        feeds
+    }
+
+    /// A watch said something, failed, or ended (none). `jitter` is random, in 0..1.
+    pub fn watched(
+        &mut self,
+        now: Instant,
+        jitter: f64,
+        event: Option<Result<WatchEvent>>,
+    ) -> Vec<Feed> {
+        self.not_before = None;
+        match event.unwrap_or(Err(Error::WatchEnded)) {
+            Ok(WatchEvent::Open) => self.regained(now).into_iter().collect(),
+            Ok(WatchEvent::Changes { version, changes }) => {
+                if let Err(error) = self.advance(version) {
+                    self.next = Next::List;
+                    return self.failed(now, jitter, error);
+                }
+                self.newest = version;
+                let updates = changes.into_iter().map(|c| self.applied(version, c)).collect();
+                vec![Feed::Changes { stream: self.stream, version, updates }]
+            }
+            // Not every store keeps such a notice from being older than what was delivered already.
+            Ok(WatchEvent::Progress(version)) => match self.advance(version) {
+                Ok(()) => vec![Feed::Progress { stream: self.stream, version }],
+                Err(_) => Vec::new(),
+            },
+            Ok(WatchEvent::Compacted { .. } | WatchEvent::OtherStore { .. }) => {
+                self.list_again(now, jitter)
+            }
+            Ok(WatchEvent::WentBack { .. }) => {
+                self.replaced = true;
+                self.list_again(now, jitter)
+            }
+            Err(error) => self.failed(now, jitter, error),
+        }
+    }
+
+    /// Moves on to `version`, which must be new.
+    fn advance(&mut self, version: u64) -> Result<()> {
+        let Some(at) = &mut self.at else {
+            return Err(Error::OutOfOrder { got: version, had: 0 });
+        };
+        if version <= at.version {
+            return Err(Error::OutOfOrder { got: version, had: at.version });
+        }
+        at.version = version;
+        self.failures = 0;
+        Ok(())
+    }
+
+    fn applied(&mut self, version: u64, change: Change) -> Update {
+        let Change { key, value } = change;
+        match &value {
+            Some(value) => {
+                let seen = Seen { version, hash: hash(&self.hasher, value), round: self.round };
+                self.seen.insert(key.clone(), seen);
+            }
+            None => drop(self.seen.remove(&key)),
+        }
+        Update { stream: self.stream, key, value, version }
+    }
+
+    /// The updates that turn what was delivered into `listing`.
+    fn difference(&mut self, listing: Listing) -> Vec<Update> {
+        self.round = self.round.wrapping_add(1);
+        let round = self.round;
+        let mut updates = Vec::new();
+        for item in listing.items {
+            self.newest = self.newest.max(item.version);
+            if let Some(seen) = self.seen.get_mut(&item.key) {
+                seen.round = round;
+                if seen.version == item.version
+                    && (!self.replaced || seen.hash == hash(&self.hasher, &item.value))
+                {
+                    continue;
+                }
+            }
+            let change = Change { key: item.key, value: Some(item.value) };
+            updates.push(self.applied(item.version, change));
+        }
+        let mut gone: Vec<Key> = self
+            .seen
+            .iter()
+            .filter(|(_, seen)| seen.round != round)
+            .map(|(k, _)| k.clone())
+            .collect();
+        gone.sort_unstable();
+        let version = self.newest;
+        updates
+            .extend(gone.into_iter().map(|key| self.applied(version, Change { key, value: None })));
+        updates
+    }
+
+    fn list_again(&mut self, now: Instant, jitter: f64) -> Vec<Feed> {
+        self.next = Next::List;
+        self.wait(now, jitter);
+        Vec::new()
+    }
+
+    fn failed(&mut self, now: Instant, jitter: f64, error: Error) -> Vec<Feed> {
+        self.wait(now, jitter);
+        let reason = error.to_string();
+        let lost = self.lost.get_or_insert(Lost { since: now, reason: String::new() });
+        if lost.reason == reason {
+            return Vec::new();
+        }
+        lost.reason = reason;
+        vec![Feed::Lost { stream: self.stream, error, since: lost.since }]
+    }
+
+    fn regained(&mut self, now: Instant) -> Option<Feed> {
+        let lost = self.lost.take()?;
+        Some(Feed::Regained { stream: self.stream, after: now.duration_since(lost.since) })
+    }
+
+    fn wait(&mut self, now: Instant, jitter: f64) {
+        let doubled = FIRST_WAIT.saturating_mul(1 << self.failures.min(10));
+        let wait = doubled.min(LONGEST_WAIT).mul_f64(0.5 + jitter / 2.0);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + wait);
+    }
+}
+
+fn hash(hasher: &RandomState, value: &Stored) -> u64 {
+    let mut state = hasher.build_hasher();
+    match value {
+        Stored::Json(json) => json.hash(&mut state),
+        Stored::Raw(bytes) => bytes.hash(&mut state),
+    }
+    state.finish()
+}
