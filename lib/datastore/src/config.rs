@@ -106,7 +106,9 @@ impl StoreConfig {
     /// wrong, and the way out.
     pub async fn connect(&self) -> Result<Arc<dyn Datastore>> {
         match self {
-            Self::Etcd(config) => Ok(Arc::new(etcdv3::EtcdStore::connect(config.clone()).await?)),
+            Self::Etcd(config) => {
+                Ok(Arc::new(Box::pin(etcdv3::EtcdStore::connect(config.clone())).await?))
+            }
         }
     }
 }

@@ -112,6 +112,16 @@ pub struct Position {
     pub epoch: ArcStr,
     /// Everything up to and including this version.
     pub version: u64,
+    /// Counts how often this program saw the epoch's history being replaced: the store was restored from a backup,
+    /// or lost its data. Versions of different histories can't be compared.
+    pub history: u32,
+}
+
+impl Position {
+    /// Whether `later` can be a later place in the same history.
+    pub fn leads_to(&self, later: &Self) -> bool {
+        self.epoch == later.epoch && self.history == later.history && self.version <= later.version
+    }
 }
 
 impl fmt::Display for Position {
@@ -157,8 +167,7 @@ pub enum WatchEvent {
         /// The oldest version that a watch may still start from.
         oldest: u64,
     },
-    /// The store hasn't come as far as `from`, or its history was replaced: it was restored from a backup, or lost
-    /// its data. List again.
+    /// `from` isn't in the store's past: it was restored from a backup, or lost its data. List again.
     WentBack {
         /// The version that the store is at.
         version: u64,
@@ -206,4 +215,6 @@ pub struct StreamHealth {
     pub last_event: Option<Instant>,
     /// When the store last said how far it is complete: by an event, a progress notification or a list.
     pub last_progress: Option<Instant>,
+    /// Keys that mean nothing to this version and were skipped: those of the last list, and events since.
+    pub unknown_keys: u64,
 }

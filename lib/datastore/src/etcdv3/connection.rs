@@ -5,10 +5,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use etcd_client::{
-    Certificate, Client, ConnectOptions, GetOptions, GetResponse, Identity, KvClient, TlsOptions,
+    Client, ConnectOptions, Error as ClientError, GetOptions, GetResponse, KvClient,
 };
+use futures::FutureExt;
+use futures::future::BoxFuture;
 
-use super::lock;
+use super::keys::ROOT;
+use super::{diagnose, lock, refusal, tls};
 use crate::config::EtcdConfig;
 use crate::error::{Error, Result};
 
@@ -43,22 +46,32 @@ pub(super) struct Session {
     pub(super) client: Client,
 }
 
-impl Session {
-    pub(super) fn kv(&self) -> KvClient {
-        self.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE)
-    }
-
-    pub(super) fn error(&self, error: &etcd_client::Error) -> Error {
-        classify(&self.endpoint, error)
-    }
-}
-
 impl Connection {
-    /// Returns when a member has answered.
+    /// Returns when a member has answered. The error says of each why it hasn't.
     pub(super) async fn open(config: EtcdConfig) -> Result<Self> {
         let connection = Self { config, current: Mutex::default() };
-        connection.read(super::keys::ROOT, GetOptions::new().with_count_only()).await?;
-        Ok(connection)
+        let mut failures = Vec::new();
+        for endpoint in &connection.config.endpoints {
+            let options = GetOptions::new().with_count_only();
+            let error = match connection.session().await {
+                Ok(session) => match connection.send(&session, true, &get(ROOT, options)).await {
+                    Ok(_) => return Ok(connection),
+                    Err((error, _)) => error,
+                },
+                Err(error) => error,
+            };
+            let Error::Unavailable { reason, .. } = error else { return Err(error) };
+            let reason = diagnose::explain(endpoint, &connection.config).await.unwrap_or(reason);
+            failures.push((endpoint.clone(), reason));
+        }
+        let (endpoint, reason) = match failures.as_slice() {
+            [(endpoint, reason)] => (endpoint.clone(), reason.clone()),
+            several => {
+                let each = several.iter().map(|(endpoint, reason)| format!("{endpoint}: {reason}"));
+                (connection.endpoints(), each.collect::<Vec<_>>().join("; "))
+            }
+        };
+        Err(Error::Unavailable { endpoint, reason })
     }
 
     /// All endpoints.
@@ -109,12 +122,7 @@ impl Connection {
         key: impl Into<Vec<u8>>,
         options: GetOptions,
     ) -> Result<GetResponse> {
-        let key = key.into();
-        self.call(true, |mut kv| {
-            let (key, options) = (key.clone(), options.clone());
-            async move { kv.get(key, Some(options)).await }
-        })
-        .await
+        self.call(true, get(key, options)).await
     }
 
     /// A request, tried on each member until one answers; one that may have been carried out (not `repeatable`)
@@ -122,39 +130,67 @@ impl Connection {
     pub(super) async fn call<T, F, Fut>(&self, repeatable: bool, request: F) -> Result<T>
     where
         F: Fn(KvClient) -> Fut,
-        Fut: Future<Output = Result<T, etcd_client::Error>>,
+        Fut: Future<Output = Result<T, ClientError>>,
     {
-        let mut tries = self.config.endpoints.len();
+        // Once more than there are members: the first try may find a connection that has died since the last.
+        let mut tries = self.config.endpoints.len() + 1;
         loop {
             tries -= 1;
-            let session = match self.session().await {
-                Ok(session) => session,
-                Err(error @ Error::Unavailable { .. }) if tries > 0 => {
-                    tracing::debug!(%error, "trying the next member");
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let error = match tokio::time::timeout(REQUEST, request(session.kv())).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => {
-                    let sent = !never_sent(&error);
-                    let error = session.error(&error);
-                    if !matches!(error, Error::Unavailable { .. }) || (sent && !repeatable) {
-                        return Err(error);
-                    }
-                    error
-                }
-                Err(_) => Error::Unavailable {
-                    endpoint: session.endpoint.clone(),
-                    reason: format!("no answer in {} s", REQUEST.as_secs()),
+            let (error, again) = match self.session().await {
+                Ok(session) => match self.send(&session, repeatable, &request).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => failure,
                 },
+                Err(error) => {
+                    let again = matches!(error, Error::Unavailable { .. });
+                    (error, again)
+                }
             };
-            self.failed(&session);
-            if tries == 0 {
+            if !again || tries == 0 {
                 return Err(error);
             }
             tracing::debug!(%error, "trying the next member");
+        }
+    }
+
+    /// A request to one member. The error comes with whether another may be tried.
+    async fn send<T, F, Fut>(
+        &self,
+        session: &Session,
+        repeatable: bool,
+        request: &F,
+    ) -> Result<T, (Error, bool)>
+    where
+        F: Fn(KvClient) -> Fut,
+        Fut: Future<Output = Result<T, ClientError>>,
+    {
+        let kv = session.client.kv_client().max_decoding_message_size(LARGEST_MESSAGE);
+        let (error, sent) = match tokio::time::timeout(REQUEST, request(kv)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => (self.error(session, &error), !refusal::never_sent(&error)),
+            Err(_) => (silent(&session.endpoint), true),
+        };
+        let unavailable = matches!(error, Error::Unavailable { .. });
+        if unavailable || matches!(error, Error::Denied { .. }) {
+            self.failed(session);
+        }
+        Err((error, unavailable && (repeatable || !sent)))
+    }
+
+    /// An error of the client, in our terms.
+    pub(super) fn error(&self, session: &Session, error: &ClientError) -> Error {
+        refusal::classify(&session.endpoint, &self.config, error)
+    }
+
+    /// Why etcd ended a watch.
+    pub(super) fn ended(&self, session: &Session, reason: &str) -> Error {
+        let endpoint = session.endpoint.clone();
+        match refusal::denial(reason, &self.config) {
+            Some(reason) => Error::Denied { endpoint, reason },
+            None if reason.is_empty() => {
+                Error::Unavailable { endpoint, reason: "it ended the watch".to_owned() }
+            }
+            None => Error::Unavailable { endpoint, reason: reason.to_owned() },
         }
     }
 
@@ -168,92 +204,47 @@ impl Connection {
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         if endpoint.starts_with("https://") {
-            options = options.with_tls(self.tls()?);
+            // Read anew for each connection, so that renewed certificates are used.
+            options = options.with_tls(tls::load(&self.config)?.options);
         }
+        let plain = options.clone();
         if let Some((name, password)) = &self.config.user {
             options = options.with_user(name, password);
         }
-        let connecting = Client::connect([endpoint], Some(options));
+        let connecting = async {
+            match Client::connect([endpoint], Some(options)).await {
+                // As in Calico: a user is no fault where none is wanted (yet).
+                Err(error) if refusal::has_no_users(&error) => {
+                    tracing::warn!(
+                        endpoint,
+                        "etcd has no authentication: ETCD_USERNAME isn't used"
+                    );
+                    Client::connect([endpoint], Some(plain)).await
+                }
+                result => result,
+            }
+        };
         match tokio::time::timeout(REQUEST, connecting).await {
             Ok(Ok(client)) => Ok(client),
-            Ok(Err(error)) => Err(classify(endpoint, &error)),
-            Err(_) => Err(Error::Unavailable {
-                endpoint: endpoint.to_owned(),
-                reason: format!("no answer in {} s", REQUEST.as_secs()),
-            }),
+            Ok(Err(error)) => Err(refusal::classify(endpoint, &self.config, &error)),
+            Err(_) => Err(silent(endpoint)),
         }
-    }
-
-    /// Reads the files anew for each connection, so that renewed certificates are used.
-    fn tls(&self) -> Result<TlsOptions> {
-        let read = |path: &std::path::Path, name: &str| {
-            std::fs::read(path)
-                .map_err(|error| Error::Config(format!("{name}={}: {error}", path.display())))
-        };
-        let mut tls = TlsOptions::new();
-        if let Some(path) = &self.config.ca_file {
-            tls = tls.ca_certificate(Certificate::from_pem(read(path, "ETCD_CA_CERT_FILE")?));
-        }
-        if let (Some(cert), Some(key)) = (&self.config.cert_file, &self.config.key_file) {
-            let (cert, key) = (read(cert, "ETCD_CERT_FILE")?, read(key, "ETCD_KEY_FILE")?);
-            tls = tls.identity(Identity::from_pem(cert, key));
-        }
-        Ok(tls)
     }
 }
 
-/// Whether the request can't have reached the server.
-fn never_sent(error: &etcd_client::Error) -> bool {
-    let etcd_client::Error::GRpcStatus(status) = error else { return false };
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
+fn silent(endpoint: &str) -> Error {
+    let reason = format!("no answer in {} s", REQUEST.as_secs());
+    Error::Unavailable { endpoint: endpoint.to_owned(), reason }
 }
 
-/// Whether etcd says that a revision is gone.
-pub(super) fn is_compacted(error: &Error) -> bool {
-    matches!(error, Error::Refused { reason, .. } if reason.contains("has been compacted"))
-}
-
-fn classify(endpoint: &str, error: &etcd_client::Error) -> Error {
-    let endpoint = endpoint.to_owned();
-    let etcd_client::Error::GRpcStatus(status) = error else {
-        return Error::Unavailable { endpoint, reason: chain(error) };
-    };
-    let message = status.message();
-    match status.code() {
-        tonic::Code::PermissionDenied | tonic::Code::Unauthenticated => {
-            Error::Denied { endpoint, reason: message.to_owned() }
-        }
-        tonic::Code::InvalidArgument
-            if message.contains("authentication failed") || message.contains("user name") =>
-        {
-            Error::Denied { endpoint, reason: message.to_owned() }
-        }
-        tonic::Code::InvalidArgument
-        | tonic::Code::OutOfRange
-        | tonic::Code::FailedPrecondition
-        | tonic::Code::ResourceExhausted
-        | tonic::Code::Unimplemented => Error::Refused { endpoint, reason: message.to_owned() },
-        _ => Error::Unavailable { endpoint, reason: chain(status) },
+/// A request that [`Connection::call`] can repeat.
+fn get(
+    key: impl Into<Vec<u8>>,
+    options: GetOptions,
+) -> impl Fn(KvClient) -> BoxFuture<'static, Result<GetResponse, ClientError>> {
+    let key = key.into();
+    move |mut kv| {
+        let (key, options) = (key.clone(), options.clone());
+        async move { kv.get(key, Some(options)).await }.boxed()
     }
-}
-
-/// What an error says, with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -98,11 +98,23 @@ pub fn key(path: &[u8]) -> Option<Key> {
     (self::path(&key).ok()? == path).then_some(key)
 }
 
-/// The ranges of paths, `[start, end)` and in order, that hold the kinds of a selection.
-pub(crate) fn ranges(selection: Selection) -> Vec<(Vec<u8>, Vec<u8>)> {
+/// From the first path, up to but without the second.
+pub(crate) type Range = (Vec<u8>, Vec<u8>);
+
+/// One range around all that [`ranges`] gives: a watch has one order only over one range.
+pub(crate) fn hull(selection: Selection) -> Range {
+    let ranges = ranges(selection);
+    match (ranges.first(), ranges.last()) {
+        (Some((start, _)), Some((_, end))) => (start.clone(), end.clone()),
+        _ => range(ROOT),
+    }
+}
+
+/// The ranges, in order, that hold the kinds of a selection.
+pub(crate) fn ranges(selection: Selection) -> Vec<Range> {
     // Two ranges cover most: between them are the handles, which may be very many.
-    let few = selection.kinds().count() <= 4;
-    let mut ranges: Vec<(Vec<u8>, Vec<u8>)> = if few {
+    let few = 1..=4;
+    let mut ranges: Vec<Range> = if few.contains(&selection.kinds().count()) {
         selection.kinds().flat_map(prefixes).map(|prefix| range(&prefix)).collect()
     } else if selection.contains(Kind::IPAMHandle) {
         vec![range(ROOT)]
@@ -125,7 +137,7 @@ fn prefixes(kind: Kind) -> Vec<String> {
 }
 
 /// All paths that start with `prefix`, whose last byte must not be 0xff: none of ours is.
-fn range(prefix: &str) -> (Vec<u8>, Vec<u8>) {
+fn range(prefix: &str) -> Range {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;

@@ -1,12 +1,12 @@
 //! A consistent list, read in pages at one revision.
 
-use etcd_client::{GetOptions, SortOrder, SortTarget};
+use etcd_client::GetOptions;
 use model::Stored;
 
-use super::{Shared, connection, header, keys, lock, position, revision, version};
+use super::{Shared, epoch, header, keys, refusal, revision, version};
 use crate::error::{Error, Result};
 use crate::selection::Selection;
-use crate::store::{Item, Listing, Position};
+use crate::store::{Item, Listing};
 
 /// How often a list starts over when its revision is compacted while it is read.
 const ATTEMPTS: u32 = 5;
@@ -18,43 +18,35 @@ const PAGE: std::ops::RangeInclusive<usize> = 20..=5000;
 pub(super) async fn list(shared: &Shared, selection: Selection) -> Result<Listing> {
     for _ in 0..ATTEMPTS {
         match list_once(shared, selection).await {
-            Err(error) if connection::is_compacted(&error) => {
+            Err(error) if refusal::is_compacted(&error) => {
                 tracing::debug!(%error, "the list starts over");
             }
-            result => {
-                if result.is_ok() {
-                    shared.saw_progress();
-                }
-                return result;
-            }
+            result => return result,
         }
     }
     Err(Error::Compacted { endpoint: shared.connection.endpoints(), attempts: ATTEMPTS })
 }
 
 async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
-    let mut at: Option<Position> = None;
+    let at = shared.now().await?;
     let mut items = Vec::new();
-    let mut unknown = 0;
+    let mut unknown_keys = 0;
     let mut page = FIRST_PAGE;
     for (mut start, end) in keys::ranges(selection) {
         loop {
-            let mut options = GetOptions::new()
+            // In the order of keys, which is etcd's own. Asked for, it would read the whole range for each page.
+            let options = GetOptions::new()
                 .with_range(end.clone())
                 .with_limit(i64::try_from(page).unwrap_or(i64::MAX))
-                .with_sort(SortTarget::Key, SortOrder::Ascend);
-            if let Some(at) = &at {
-                options = options.with_revision(revision(at.version));
-            }
+                .with_revision(revision(at.version));
             let response = shared.connection.read(start.clone(), options).await?;
-            let now = position(header(response.header())?);
-            let at = at.get_or_insert_with(|| now.clone());
-            if now.epoch != at.epoch {
+            let now = epoch(header(response.header())?);
+            if now != at.epoch {
                 return Err(Error::Unavailable {
                     endpoint: shared.connection.endpoints(),
                     reason: format!(
-                        "two clusters answer, {} and {}; give endpoints of one",
-                        at.epoch, now.epoch
+                        "two clusters answer, {} and {now}; give endpoints of one",
+                        at.epoch
                     ),
                 });
             }
@@ -71,7 +63,10 @@ async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
                         version: version(kv.mod_revision()),
                     }),
                     Some(_) => {}
-                    None => unknown += 1,
+                    None => {
+                        unknown_keys += 1;
+                        tracing::debug!(key = %kv.key().escape_ascii(), "unknown key skipped");
+                    }
                 }
             }
             if !response.more() {
@@ -79,11 +74,6 @@ async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
             }
         }
     }
-    lock(&shared.unknown).listed = unknown;
-    // A selection without kinds has no ranges.
-    let at = match at {
-        Some(at) => at,
-        None => shared.now().await?,
-    };
+    shared.saw_list(unknown_keys);
     Ok(Listing { at, items })
 }

@@ -3,8 +3,11 @@
 //! One stream, named `etcd`: a watch on Calico's keys. One etcd revision is one version.
 
 mod connection;
+mod diagnose;
 pub mod keys;
 mod list;
+mod refusal;
+mod tls;
 mod version;
 mod watch;
 mod write;
@@ -40,37 +43,57 @@ pub struct EtcdStore {
 /// What watches share with the store.
 struct Shared {
     connection: Connection,
-    health: Mutex<StreamHealth>,
-    /// The newest raft term of a cluster that a linearizable read has shown. In a cluster it never decreases; one
-    /// that was restored from a backup starts anew.
-    term: Mutex<(u64, u64)>,
-    /// Keys below Calico's root that we don't know.
-    unknown: Mutex<Unknown>,
+    health: Mutex<Health>,
+    history: Mutex<History>,
+}
+
+/// What linearizable reads have shown: in one cluster, revision and raft term never decrease. Both start anew when it
+/// is restored from a backup; the term tells even when the revision has caught up.
+#[derive(Clone, Copy, Default)]
+struct History {
+    cluster: u64,
+    term: u64,
+    revision: i64,
+    /// How often it was seen to be replaced.
+    replaced: u32,
+}
+
+impl History {
+    /// Takes in an answer to a read that began when `before` was known. (Two answers may come in either order.)
+    fn saw(&mut self, before: Self, header: &ResponseHeader) {
+        let (term, revision) = (header.raft_term(), header.revision());
+        let same = self.cluster == header.cluster_id() && self.replaced == before.replaced;
+        if same
+            && before.cluster == self.cluster
+            && (term < before.term || revision < before.revision)
+        {
+            *self = Self { term, revision, replaced: self.replaced + 1, ..*self };
+        } else if self.cluster != header.cluster_id() {
+            *self = Self { cluster: header.cluster_id(), term, revision, ..*self };
+        } else if same {
+            self.term = self.term.max(term);
+            self.revision = self.revision.max(revision);
+        }
+    }
 }
 
 #[derive(Default)]
-struct Unknown {
-    events: u64,
-    listed: u64,
+struct Health {
+    stream: StreamHealth,
+    /// How many watches are in place.
+    watches: usize,
 }
 
 impl EtcdStore {
     /// Connects, and returns when a member has answered.
     pub async fn connect(config: EtcdConfig) -> Result<Self> {
         let shared = Shared {
-            connection: Connection::open(config).await?,
+            connection: Box::pin(Connection::open(config)).await?,
             health: Mutex::default(),
-            term: Mutex::default(),
-            unknown: Mutex::default(),
+            history: Mutex::default(),
         };
         let info = StreamInfo { name: "etcd".into(), index: StreamIndex(0) };
         Ok(Self { shared: Arc::new(shared), streams: [info] })
-    }
-
-    /// How many keys below `/calico/` weren't known: in the last list, and in watches since the start.
-    pub fn unknown_keys(&self) -> (u64, u64) {
-        let unknown = lock(&self.shared.unknown);
-        (unknown.listed, unknown.events)
     }
 }
 
@@ -142,27 +165,42 @@ impl Datastore for EtcdStore {
     }
 
     fn health(&self) -> Vec<StreamHealth> {
-        vec![lock(&self.shared.health).clone()]
+        vec![lock(&self.shared.health).stream.clone()]
     }
 }
 
 impl Shared {
     /// Where the cluster is, by a read that a majority stands behind.
     async fn now(&self) -> Result<Position> {
+        let before = *lock(&self.history);
         let options = GetOptions::new().with_count_only();
         let response = self.connection.read(keys::ROOT, options).await?;
-        Ok(position(header(response.header())?))
+        let header = header(response.header())?;
+        let mut history = lock(&self.history);
+        history.saw(before, header);
+        Ok(Position {
+            epoch: epoch(header),
+            version: version(header.revision()),
+            history: history.replaced,
+        })
     }
 
-    fn saw_event(&self) {
+    /// A list was read, in which `unknown` keys meant nothing to us.
+    fn saw_list(&self, unknown: u64) {
+        let health = &mut lock(&self.health).stream;
+        health.last_progress = Some(Instant::now());
+        health.unknown_keys = unknown;
+    }
+
+    /// A watch said something: how far it is, or a change too.
+    fn saw_watch(&self, event: bool, unknown: u64) {
         let now = Some(Instant::now());
-        let mut health = lock(&self.health);
-        health.last_event = now;
+        let health = &mut lock(&self.health).stream;
         health.last_progress = now;
-    }
-
-    fn saw_progress(&self) {
-        lock(&self.health).last_progress = Some(Instant::now());
+        health.unknown_keys += unknown;
+        if event {
+            health.last_event = now;
+        }
     }
 }
 
@@ -176,10 +214,6 @@ fn header(header: Option<&ResponseHeader>) -> Result<&ResponseHeader> {
         endpoint: "this address".to_owned(),
         reason: "an answer without a header; this is not an etcd".to_owned(),
     })
-}
-
-fn position(header: &ResponseHeader) -> Position {
-    Position { epoch: epoch(header), version: version(header.revision()) }
 }
 
 fn epoch(header: &ResponseHeader) -> ArcStr {

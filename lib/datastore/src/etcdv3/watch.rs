@@ -29,7 +29,7 @@ pub(super) fn watch(
     stream::unfold(state, |state| async {
         match state {
             State::New { shared, selection, from } => {
-                Some(match Watch::open(shared, selection, from).await {
+                Some(match Box::pin(Watch::open(shared, selection, from)).await {
                     Ok((first, Some(watch))) => (Ok(first), State::Open(Box::new(watch))),
                     Ok((last, None)) => (Ok(last), State::Ended),
                     Err(error) => (Err(error), State::Ended),
@@ -80,12 +80,12 @@ impl Watch {
         from: Position,
     ) -> Result<(WatchEvent, Option<Self>)> {
         let session = shared.connection.session().await?;
-        let opening = Self::try_open(&shared, &session, selection, from);
+        let opening = Box::pin(Self::try_open(&shared, &session, selection, from));
         let result = tokio::time::timeout(OPEN, opening).await.unwrap_or_else(|_| {
             let reason = format!("no watch in {} s", OPEN.as_secs());
             Err(Error::Unavailable { endpoint: session.endpoint.clone(), reason })
         });
-        if let Err(Error::Unavailable { .. }) = &result {
+        if result.is_err() {
             shared.connection.failed(&session);
         }
         result
@@ -98,34 +98,34 @@ impl Watch {
         from: Position,
     ) -> Result<(WatchEvent, Option<Self>)> {
         let progress = super::version::keeps_progress_behind_events(session).await;
-        let ranges = keys::ranges(selection);
-        let (Some((start, _)), Some((_, end))) = (ranges.first(), ranges.last()) else {
-            return Err(Error::WatchEnded);
-        };
+        let (start, end) = keys::hull(selection);
         let options = WatchOptions::new()
-            .with_range(end.clone())
+            .with_range(end)
             .with_start_revision(revision(from.version + 1))
             // A response that is too large for a message comes in pieces.
             .with_fragment();
-        let error = |error| session.error(&error);
+        let error = |error| shared.connection.error(session, &error);
         let mut client = session
             .client
             .watch_client()
             .max_decoding_message_size(super::connection::LARGEST_MESSAGE);
-        let mut stream = client.watch(start.clone(), Some(options)).await.map_err(error)?;
+        let mut stream = client.watch(start, Some(options)).await.map_err(error)?;
         let created = stream.message().await.map_err(error)?.ok_or(Error::WatchEnded)?;
         if created.canceled() {
-            return Ok((canceled(session, &created)?, None));
+            return Ok((shared.canceled(session, &created)?, None));
         }
-        if let Some(event) = shared.check(header(created.header())?, &from, false) {
-            return Ok((event, None));
+        let opened = epoch(header(created.header())?);
+        if opened != from.epoch {
+            return Ok((WatchEvent::OtherStore { epoch: opened }, None));
         }
         // The member that serves the watch may lag behind the others; a majority can't. It is asked after the
         // watch is in place, so that a store replaced in between is noticed by one or the other.
-        let options = etcd_client::GetOptions::new().with_count_only();
-        let read = session.kv().get(keys::ROOT, Some(options)).await.map_err(error)?;
-        if let Some(event) = shared.check(header(read.header())?, &from, true) {
-            return Ok((event, None));
+        let now = shared.now().await?;
+        if now.epoch != from.epoch {
+            return Ok((WatchEvent::OtherStore { epoch: now.epoch }, None));
+        }
+        if !from.leads_to(&now) {
+            return Ok((WatchEvent::WentBack { version: now.version }, None));
         }
         let progress = progress.then(|| {
             let mut interval = tokio::time::interval_at(Instant::now() + PROGRESS, PROGRESS);
@@ -152,36 +152,37 @@ impl Watch {
             let message = tokio::select! {
                 message = self.stream.message() => message,
                 () = tick(&mut self.progress) => {
-                    self.stream.request_progress().await.map_err(|error| self.session.error(&error))?;
+                    if let Err(error) = self.stream.request_progress().await {
+                        return Err(self.failed(&error));
+                    }
                     continue;
                 }
             };
             let message = match message {
                 Ok(Some(message)) => message,
-                Ok(None) => return Err(self.failed(Error::WatchEnded)),
-                Err(error) => return Err(self.failed(self.session.error(&error))),
+                Ok(None) => return Err(Error::WatchEnded),
+                Err(error) => return Err(self.failed(&error)),
             };
             let now = epoch(header(message.header())?);
             if now != self.epoch {
                 return Ok(WatchEvent::OtherStore { epoch: now });
             }
             if message.canceled() {
-                return canceled(&self.session, &message);
+                return self.connected.0.canceled(&self.session, &message);
             }
             let shared = &self.connected.0;
             self.ready.extend(self.assembler.push(&message));
-            lock(&shared.unknown).events += std::mem::take(&mut self.assembler.unknown);
-            match self.ready.back() {
-                Some(WatchEvent::Changes { .. }) => shared.saw_event(),
-                Some(_) => shared.saw_progress(),
-                None => {}
+            let unknown = std::mem::take(&mut self.assembler.unknown);
+            if let Some(last) = self.ready.back() {
+                shared.saw_watch(matches!(last, WatchEvent::Changes { .. }), unknown);
             }
         }
     }
 
-    fn failed(&self, error: Error) -> Error {
-        self.connected.0.connection.failed(&self.session);
-        error
+    fn failed(&self, error: &etcd_client::Error) -> Error {
+        let connection = &self.connected.0.connection;
+        connection.failed(&self.session);
+        connection.error(&self.session, error)
     }
 }
 
@@ -193,41 +194,15 @@ async fn tick(interval: &mut Option<tokio::time::Interval>) {
 }
 
 impl Shared {
-    /// Whether an answer shows that `from` isn't in this cluster's past. Only a linearizable one shows how far the
-    /// cluster is.
-    fn check(
-        &self,
-        header: &etcd_client::ResponseHeader,
-        from: &Position,
-        linearizable: bool,
-    ) -> Option<WatchEvent> {
-        let now = epoch(header);
-        if now != from.epoch {
-            return Some(WatchEvent::OtherStore { epoch: now });
+    /// What it means that etcd ended a watch. After an error the next try is on a new connection, and so with a new
+    /// token.
+    fn canceled(&self, session: &Session, message: &WatchResponse) -> Result<WatchEvent> {
+        if message.compact_revision() > 0 {
+            return Ok(WatchEvent::Compacted { oldest: version(message.compact_revision()) });
         }
-        if !linearizable {
-            return None;
-        }
-        let (cluster, term) = (header.cluster_id(), header.raft_term());
-        let mut newest = lock(&self.term);
-        let went_back = newest.0 == cluster && term < newest.1;
-        *newest = (cluster, term);
-        let version = version(header.revision());
-        (went_back || version < from.version).then_some(WatchEvent::WentBack { version })
+        self.connection.failed(session);
+        Err(self.connection.ended(session, message.cancel_reason()))
     }
-}
-
-/// Why etcd ended a watch.
-fn canceled(session: &Session, message: &WatchResponse) -> Result<WatchEvent> {
-    if message.compact_revision() > 0 {
-        return Ok(WatchEvent::Compacted { oldest: version(message.compact_revision()) });
-    }
-    let (endpoint, reason) = (session.endpoint.clone(), message.cancel_reason().to_owned());
-    if reason.contains("permission denied") || reason.contains("auth") {
-        return Err(Error::Denied { endpoint, reason });
-    }
-    let reason = if reason.is_empty() { "it ended the watch".to_owned() } else { reason };
-    Err(Error::Unavailable { endpoint, reason })
 }
 
 /// Counts as connected for as long as it lives.
@@ -235,14 +210,21 @@ struct Connected(Arc<Shared>);
 
 impl Connected {
     fn new(shared: Arc<Shared>) -> Self {
-        lock(&shared.health).connected_since = Some(std::time::Instant::now());
+        let mut health = lock(&shared.health);
+        health.watches += 1;
+        health.stream.connected_since.get_or_insert_with(std::time::Instant::now);
+        drop(health);
         Self(shared)
     }
 }
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        lock(&self.0.health).connected_since = None;
+        let mut health = lock(&self.0.health);
+        health.watches -= 1;
+        if health.watches == 0 {
+            health.stream.connected_since = None;
+        }
     }
 }
 

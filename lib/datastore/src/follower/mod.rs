@@ -111,8 +111,6 @@ pub struct Follower {
     /// Failures without success between them.
     failures: u32,
     lost: Option<Lost>,
-    /// The history was replaced: equal versions say nothing, hashes do.
-    replaced: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -146,7 +144,6 @@ impl Follower {
             not_before: None,
             failures: 0,
             lost: None,
-            replaced: false,
         }
     }
 
@@ -177,20 +174,18 @@ impl Follower {
             Err(error) => return self.failed(now, jitter, error),
         };
         let mut feeds = Vec::new();
-        if let Some(had) = self.at.clone()
-            && (self.replaced || had.epoch != listing.at.epoch || listing.at.version < had.version)
-        {
+        let replaced = self.at.clone().filter(|had| !had.leads_to(&listing.at));
+        let same_history = replaced.is_none();
+        if let Some(had) = replaced {
             if listing.items.is_empty() && !self.seen.is_empty() {
                 let (now_at, objects) = (listing.at, self.seen.len());
                 return self.failed(now, jitter, Error::Emptied { had, now: now_at, objects });
             }
-            self.replaced = true;
             self.newest = 0;
             feeds.push(Feed::Reset { stream: self.stream, had, now: listing.at.clone() });
         }
         let at = listing.at.clone();
-        let updates = self.difference(listing);
-        self.replaced = false;
+        let updates = self.difference(listing, same_history);
         self.at = Some(at.clone());
         self.next = Next::Watch;
         if let Some(regained) = self.regained(now) {
@@ -228,12 +223,14 @@ impl Follower {
                 Ok(()) => vec![Feed::Progress { stream: self.stream, version }],
                 Err(_) => Vec::new(),
             },
-            Ok(WatchEvent::Compacted { .. } | WatchEvent::OtherStore { .. }) => {
-                self.list_again(now, jitter)
-            }
-            Ok(WatchEvent::WentBack { .. }) => {
-                self.replaced = true;
-                self.list_again(now, jitter)
+            Ok(
+                WatchEvent::Compacted { .. }
+                | WatchEvent::WentBack { .. }
+                | WatchEvent::OtherStore { .. },
+            ) => {
+                self.next = Next::List;
+                self.wait(now, jitter);
+                Vec::new()
             }
             Err(error) => self.failed(now, jitter, error),
         }
@@ -264,8 +261,9 @@ impl Follower {
         Update { stream: self.stream, key, value, version }
     }
 
-    /// The updates that turn what was delivered into `listing`.
-    fn difference(&mut self, listing: Listing) -> Vec<Update> {
+    /// The updates that turn what was delivered into `listing`. An equal version of another history says nothing;
+    /// there the content is compared too.
+    fn difference(&mut self, listing: Listing, same_history: bool) -> Vec<Update> {
         self.round = self.round.wrapping_add(1);
         let round = self.round;
         let mut updates = Vec::new();
@@ -274,7 +272,7 @@ impl Follower {
             if let Some(seen) = self.seen.get_mut(&item.key) {
                 seen.round = round;
                 if seen.version == item.version
-                    && (!self.replaced || seen.hash == hash(&self.hasher, &item.value))
+                    && (same_history || seen.hash == hash(&self.hasher, &item.value))
                 {
                     continue;
                 }
@@ -293,12 +291,6 @@ impl Follower {
         updates
             .extend(gone.into_iter().map(|key| self.applied(version, Change { key, value: None })));
         updates
-    }
-
-    fn list_again(&mut self, now: Instant, jitter: f64) -> Vec<Feed> {
-        self.next = Next::List;
-        self.wait(now, jitter);
-        Vec::new()
     }
 
     fn failed(&mut self, now: Instant, jitter: f64, error: Error) -> Vec<Feed> {
@@ -333,3 +325,8 @@ fn hash(hasher: &RandomState, value: &Stored) -> u64 {
     }
     state.finish()
 }
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod tests;
