@@ -1,1 +1,37 @@
-//! From resources to what each node needs: pure and deterministic.
+//! From resources to what each node needs: pure, synchronous and deterministic.
+//!
+//! ```text
+//! Update -> apply: read, checked, waiting
+//!        -> flush:
+//!           objects -> tables          (config, pools, hosts, routes are done here)
+//!           labels  -> classes         index.rs: equal labels are matched once
+//!           policies -> selectors      index.rs: equal selectors are matched once
+//!           classes -> plists          policies.rs: ordered lists, shared by content
+//!           plists  -> nodes           nodes.rs: what each node needs, counted
+//!           nodes   -> policies, IP sets in use -> members     sets.rs
+//!        -> Output: changes per topic and per view
+//! ```
+//!
+//! Everything between two flushes is one step: what changes and changes back leaves no trace, and
+//! the order of updates in between doesn't matter. A flush costs what is affected, not what exists.
+
+mod endpoints;
+mod engine;
+mod hosts;
+mod index;
+mod intern;
+mod json;
+mod netmap;
+mod nodes;
+mod output;
+mod policies;
+mod problem;
+mod routes;
+mod rules;
+pub mod scope;
+mod sets;
+mod slab;
+
+pub use engine::{Engine, Options, Sizes};
+pub use output::{Change, Output, ViewChange};
+pub use problem::{Effect, Problem};

@@ -1,0 +1,122 @@
+//! What has labels and addresses: workload endpoints and network sets.
+
+use std::sync::Arc;
+
+use arcstr::ArcStr;
+use ipnet::IpNet;
+use model::{
+    Key, Kind,
+    kinds::{EndpointPort, Metadata, NetworkSet, WorkloadEndpoint},
+    view::Endpoint,
+};
+
+use crate::{
+    index::{Class, LabelSet},
+    intern::Interner,
+    nodes::Node,
+    policies::{Plist, Prof},
+    sets::Gives,
+    slab::Id,
+};
+
+/// An endpoint or a network set.
+pub(crate) struct Item {
+    /// Its own labels, without inherited ones.
+    pub(crate) own: LabelSet,
+    /// Whose labels it inherits, first one first.
+    pub(crate) parents: Vec<Id<Prof>>,
+    /// Its class, while it is in one, and its place among the class's items.
+    pub(crate) class: Option<Id<Class>>,
+    pub(crate) position: usize,
+    pub(crate) data: Data,
+}
+
+/// What makes an item an endpoint or a set.
+pub(crate) enum Data {
+    Endpoint(Box<Workload>),
+    Nets(Arc<[IpNet]>),
+}
+
+/// A workload endpoint.
+pub(crate) struct Workload {
+    pub(crate) node: Id<Node>,
+    /// Its key in `node/<name>`.
+    pub(crate) key: ArcStr,
+    pub(crate) entry: Endpoint,
+    /// There is an entry under the key.
+    pub(crate) published: bool,
+    /// It isn't this one.
+    pub(crate) stale: bool,
+    pub(crate) ports: Vec<EndpointPort>,
+    /// The plist that it makes its node need.
+    pub(crate) held: Option<Id<Plist>>,
+}
+
+impl Item {
+    /// What it gives to the IP sets that it is in.
+    pub(crate) fn gives(&self) -> Gives<'_> {
+        match &self.data {
+            Data::Endpoint(workload) => Gives::Endpoint(&workload.entry.addresses, &workload.ports),
+            Data::Nets(nets) => Gives::Nets(nets),
+        }
+    }
+
+    pub(crate) fn is_endpoint(&self) -> bool {
+        matches!(self.data, Data::Endpoint(_))
+    }
+}
+
+/// An item as its object says it, before it gets ids.
+pub(crate) struct Read {
+    pub(crate) own: LabelSet,
+    /// Names of the profiles that it inherits labels from.
+    pub(crate) parents: Vec<ArcStr>,
+    pub(crate) data: ReadData,
+}
+
+/// See [`Data`].
+pub(crate) enum ReadData {
+    Endpoint { node: ArcStr, key: ArcStr, entry: Endpoint, ports: Vec<EndpointPort> },
+    Nets(Vec<IpNet>),
+}
+
+/// A workload endpoint as its object says it.
+pub(crate) fn workload(
+    key: &Key,
+    metadata: &Metadata,
+    read: WorkloadEndpoint,
+    strings: &mut Interner,
+) -> Read {
+    let own = strings.labels(read.own_labels(metadata));
+    let WorkloadEndpoint { id, interface, mac, addresses, profiles, ports, .. } = read;
+    let parents = profiles.into_iter().map(|name| strings.get(name)).collect::<Vec<_>>();
+    let key = arcstr::format!(
+        "wep/{}/{}/{}/{}/{}",
+        id.orchestrator,
+        key.namespace,
+        id.workload,
+        id.endpoint,
+        metadata.uid
+    );
+    let entry = Endpoint { interface, mac, addresses, profiles: parents.clone(), plist: None };
+    Read {
+        own,
+        parents,
+        data: ReadData::Endpoint { node: strings.get(id.node), key, entry, ports },
+    }
+}
+
+/// A network set as its object says it. One in a namespace inherits the namespace's labels.
+pub(crate) fn network_set(
+    key: &Key,
+    metadata: &Metadata,
+    read: NetworkSet,
+    strings: &mut Interner,
+) -> Read {
+    let own = strings.labels(NetworkSet::own_labels(metadata, &key.namespace));
+    let parents = match key.kind {
+        Kind::NetworkSet => vec![strings.get(arcstr::format!("kns.{}", key.namespace))],
+        _ => Vec::new(),
+    };
+    Read { own, parents, data: ReadData::Nets(read.nets) }
+}

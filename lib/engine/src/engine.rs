@@ -1,0 +1,415 @@
+//! The engine: takes updates, and says what follows from them.
+
+mod items;
+mod needs;
+mod selection;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use arcstr::ArcStr;
+use model::{
+    Key, Kind, Stored, Update,
+    kinds::{self, Invalid, Resource, Spec, decode},
+    view::{Action, ConfigEntry, Entry, Host, PolicyList, Topic},
+};
+use serde_json::Value;
+
+use crate::{
+    endpoints::{self, Item},
+    hosts,
+    index::{Class, Index},
+    intern::Interner,
+    json,
+    nodes::{Need, Nodes},
+    output::{Out, Output},
+    policies::{Plist, Pol, Policies, Prof, Sets, TierState},
+    problem::{Effect, Problem},
+    routes::Routes,
+    sets::Set,
+    slab::{Id, Slab},
+};
+
+/// What the engine is given by those who know more.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The id of a list of policies: a hash of its canonical wire entry, so that equal lists have
+    /// equal ids everywhere.
+    pub plist_id: fn(&PolicyList) -> ArcStr,
+}
+
+/// How much there is of everything, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each field counts what it is named after")]
+pub struct Sizes {
+    pub endpoints: usize,
+    pub network_sets: usize,
+    pub label_sets: usize,
+    pub policies: usize,
+    pub tiers: usize,
+    pub profiles: usize,
+    pub selectors: usize,
+    pub plists: usize,
+    pub ip_sets: usize,
+    pub ip_set_members: usize,
+    pub hosts: usize,
+    pub pools: usize,
+    pub routes: usize,
+    /// Nodes that have endpoints.
+    pub nodes: usize,
+    pub problems: usize,
+    /// Selectors held against labels since the start.
+    pub evaluations: u64,
+}
+
+/// An object as it was read, until the next flush.
+struct Pending {
+    resource: Option<Resource>,
+    /// Why there is no resource, though there is an object.
+    invalid: Option<Invalid>,
+    /// The object as canonical JSON; none: gone, or not JSON.
+    json: Option<String>,
+    /// Its spec as canonical JSON, where the topic `config` carries it.
+    config: Option<String>,
+}
+
+/// The profile that allows everything: it exists everywhere, without an object.
+const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+
+/// From resources to what each node needs.
+pub struct Engine {
+    options: Options,
+    pending: HashMap<Key, Pending>,
+    problems: BTreeMap<Key, Problem>,
+    datastore_ready: bool,
+    /// Hashes of the JSON of every object, as published.
+    objects: HashMap<Key, (u64, u64)>,
+    /// Specs in the topics `config` and `node/…`, as published.
+    configs: BTreeMap<Key, String>,
+    hosts: HashMap<ArcStr, Host>,
+    routes: Routes,
+    strings: Interner,
+    index: Index,
+    items: Slab<Item>,
+    item_by_key: HashMap<Key, Id<Item>>,
+    policies: Policies,
+    sets: Sets,
+    nodes: Nodes,
+    dirty: Dirty,
+}
+
+/// What a flush has still to look at.
+#[derive(Default)]
+struct Dirty {
+    /// Not in a class, and to be put in one.
+    items: BTreeSet<Id<Item>>,
+    /// Their list of policies may be another one.
+    classes: BTreeSet<Id<Class>>,
+    /// They may have no item left.
+    empty_classes: BTreeSet<Id<Class>>,
+    /// Their entry may be another one.
+    endpoints: BTreeSet<Id<Item>>,
+    /// What they hold, or whether a node needs them, may have changed.
+    policies: BTreeSet<Id<Pol>>,
+    profiles: BTreeSet<Id<Prof>>,
+    tiers: BTreeSet<Id<TierState>>,
+    plists: BTreeSet<Id<Plist>>,
+    /// Whether a node needs them may have changed.
+    sets: BTreeSet<Id<Set>>,
+    /// Their members may have changed.
+    members: BTreeSet<Id<Set>>,
+    /// Gone; to be forgotten when no list names them.
+    dead_policies: Vec<Id<Pol>>,
+}
+
+impl Engine {
+    /// An engine that knows of no object.
+    pub fn new(options: Options) -> Self {
+        let mut engine = Self {
+            options,
+            pending: HashMap::new(),
+            problems: BTreeMap::new(),
+            datastore_ready: true,
+            objects: HashMap::new(),
+            configs: BTreeMap::new(),
+            hosts: HashMap::new(),
+            routes: Routes::default(),
+            strings: Interner::default(),
+            index: Index::default(),
+            items: Slab::default(),
+            item_by_key: HashMap::new(),
+            policies: Policies::default(),
+            sets: Sets::default(),
+            nodes: Nodes::default(),
+            dirty: Dirty::default(),
+        };
+        let allow = kinds::Rule { action: Action::Allow, ..kinds::Rule::default() };
+        let profile = kinds::Profile {
+            ingress: vec![allow.clone()],
+            egress: vec![allow],
+            labels_to_apply: kinds::Labels::new(),
+        };
+        engine.set_profile(&ArcStr::from(DEFAULT_ALLOW), Some(&profile));
+        engine
+    }
+
+    /// Takes what a store says. Nothing follows from it before [`Engine::flush`].
+    pub fn apply(&mut self, update: &Update) {
+        let Update { key, value, .. } = update;
+        let pending = match value {
+            None => Pending { resource: None, invalid: None, json: None, config: None },
+            Some(stored) => {
+                let (json, config) = match stored {
+                    Stored::Json(value) => {
+                        (Some(json::object(value)), config_topic(key).map(|_| config_spec(value)))
+                    }
+                    Stored::Raw(_) => (None, None),
+                };
+                match decode(key, stored) {
+                    Ok(resource) => {
+                        Pending { resource: Some(resource), invalid: None, json, config }
+                    }
+                    Err(invalid) => {
+                        Pending { resource: None, invalid: Some(invalid), json, config: None }
+                    }
+                }
+            }
+        };
+        self.pending.insert(key.clone(), pending);
+    }
+
+    /// Works out what follows from the updates since the last flush, and says what really differs.
+    pub fn flush(&mut self) -> Output {
+        let mut out = Out::default();
+        let mut policies = Vec::new();
+        for (key, pending) in std::mem::take(&mut self.pending) {
+            self.settle_object(&key, pending.json, &mut out);
+            self.settle_config(&key, pending.config, &mut out);
+            let (metadata, spec, faults) = match pending.resource {
+                None => (None, None, Vec::new()),
+                Some(Resource { metadata, spec, faults }) => (Some(metadata), Some(spec), faults),
+            };
+            let mut problem = pending
+                .invalid
+                .map(|fault| Problem { effect: Effect::Absent, faults: vec![fault] })
+                .or_else(|| {
+                    let partial = Problem { effect: Effect::Partial, faults };
+                    (!partial.faults.is_empty()).then_some(partial)
+                });
+            match (key.kind, spec) {
+                (Kind::NetworkPolicy | Kind::GlobalNetworkPolicy, spec) => {
+                    policies.push((key, spec, problem));
+                    continue;
+                }
+                (Kind::Node, Some(Spec::Node(node))) => {
+                    self.routes.set_node(&key.name, Some(&node));
+                    self.settle_host(&key.name, Some(hosts::host(&key.name, &node)), &mut out);
+                }
+                (Kind::Node, _) => {
+                    self.routes.set_node(&key.name, None);
+                    self.settle_host(&key.name, None, &mut out);
+                }
+                (Kind::IPPool, Some(Spec::IPPool(pool))) => {
+                    self.routes.set_pool(&key.name, Some(pool));
+                }
+                (Kind::IPPool, _) => self.routes.set_pool(&key.name, None),
+                (Kind::IPAMBlock, Some(Spec::IPAMBlock(block))) => {
+                    self.routes.set_block(&key.name, Some(&block));
+                }
+                (Kind::IPAMBlock, _) => self.routes.set_block(&key.name, None),
+                (Kind::ClusterInformation, spec) if key.name == "default" => {
+                    self.datastore_ready = match spec {
+                        Some(Spec::ClusterInformation(info)) => info.datastore_ready != Some(false),
+                        _ => true,
+                    };
+                }
+                (Kind::Tier, Some(Spec::Tier(tier))) => self.set_tier(&key.name, Some(tier)),
+                (Kind::Tier, _) => self.set_tier(&key.name, None),
+                (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
+                (Kind::Profile, spec) => {
+                    let profile = match &spec {
+                        Some(Spec::Profile(profile)) => Some(profile),
+                        _ => None,
+                    };
+                    let faults = self.set_profile(&key.name, profile);
+                    problem = worse(problem, Effect::Rules, faults);
+                }
+                (_, Some(Spec::WorkloadEndpoint(endpoint))) => {
+                    let metadata = metadata.unwrap_or_default();
+                    let read = endpoints::workload(&key, &metadata, endpoint, &mut self.strings);
+                    self.set_item(&key, Some(read), &mut out);
+                }
+                (_, Some(Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set))) => {
+                    let metadata = metadata.unwrap_or_default();
+                    let read = endpoints::network_set(&key, &metadata, set, &mut self.strings);
+                    self.set_item(&key, Some(read), &mut out);
+                }
+                (Kind::WorkloadEndpoint | Kind::NetworkSet | Kind::GlobalNetworkSet, _) => {
+                    self.set_item(&key, None, &mut out);
+                }
+                _ => {}
+            }
+            self.settle_problem(key, problem);
+        }
+        self.place_items();
+        for (key, spec, problem) in policies {
+            let policy = match spec {
+                Some(Spec::NetworkPolicy(policy) | Spec::GlobalNetworkPolicy(policy)) => {
+                    Some(policy)
+                }
+                _ => None,
+            };
+            let problem = self.set_policy(&key, policy, problem);
+            self.settle_problem(key, problem);
+        }
+        self.settle_classes();
+        self.settle_endpoints(&mut out);
+        self.routes.flush(&mut out);
+        self.settle_needs(&mut out);
+        self.forget();
+        out.finish()
+    }
+
+    /// The topics that a node needs, beyond the common ones and its own `node/<name>`.
+    pub fn view(&self, node: &str) -> BTreeSet<Topic> {
+        self.nodes.needs(node).map(|need| topic(&self.policies, &self.sets, need)).collect()
+    }
+
+    /// False while `ClusterInformation` says that the datastore must not be acted on.
+    pub fn datastore_ready(&self) -> bool {
+        self.datastore_ready
+    }
+
+    /// The objects that don't have the effect that was written, as of the last flush, by key.
+    pub fn problems(&self) -> impl Iterator<Item = (&Key, &Problem)> {
+        self.problems.iter()
+    }
+
+    /// How much there is of everything.
+    pub fn sizes(&self) -> Sizes {
+        let endpoints = self.items.iter().filter(|item| item.is_endpoint()).count();
+        Sizes {
+            endpoints,
+            network_sets: self.items.len() - endpoints,
+            label_sets: self.index.classes.len(),
+            policies: self.policies.slab.len(),
+            tiers: self.policies.tiers.len(),
+            profiles: self.policies.profiles.len(),
+            selectors: self.index.selectors.len(),
+            plists: self.policies.plists.len(),
+            ip_sets: self.sets.slab.iter().filter(|set| set.nodes > 0).count(),
+            ip_set_members: self.sets.slab.iter().map(Set::len).sum(),
+            hosts: self.hosts.len(),
+            pools: self.routes.pools(),
+            routes: self.routes.len(),
+            nodes: self.nodes.slab.len(),
+            problems: self.problems.len(),
+            evaluations: self.index.evaluations,
+        }
+    }
+
+    fn settle_problem(&mut self, key: Key, problem: Option<Problem>) {
+        match problem {
+            Some(problem) => self.problems.insert(key, problem),
+            None => self.problems.remove(&key),
+        };
+    }
+
+    fn settle_object(&mut self, key: &Key, json: Option<String>, out: &mut Out) {
+        match json {
+            Some(json) => {
+                let hash = fingerprint(&json);
+                if self.objects.get(key) != Some(&hash) {
+                    self.objects.insert(key.clone(), hash);
+                    out.put(Topic::res(key), key.path(), Entry::Res(json));
+                }
+            }
+            None => {
+                if self.objects.remove(key).is_some() {
+                    out.delete(Topic::res(key), key.path());
+                }
+            }
+        }
+    }
+
+    fn settle_config(&mut self, key: &Key, spec_json: Option<String>, out: &mut Out) {
+        let Some((topic, name)) = config_topic(key) else { return };
+        if self.configs.get(key) == spec_json.as_ref() {
+            return;
+        }
+        let entry = spec_json.map(|spec_json| ConfigEntry { spec_json });
+        match &entry {
+            Some(entry) => self.configs.insert(key.clone(), entry.spec_json.clone()),
+            None => self.configs.remove(key),
+        };
+        out.set(topic, name, entry.map(Entry::Config));
+    }
+
+    fn settle_host(&mut self, name: &ArcStr, host: Option<Host>, out: &mut Out) {
+        if self.hosts.get(name) == host.as_ref() {
+            return;
+        }
+        match &host {
+            Some(host) => self.hosts.insert(name.clone(), host.clone()),
+            None => self.hosts.remove(name),
+        };
+        out.set(Topic::host(name), name.clone(), host.map(Entry::Host));
+    }
+}
+
+/// Adds faults to what is known, under the worse effect.
+fn worse(problem: Option<Problem>, effect: Effect, faults: Vec<Invalid>) -> Option<Problem> {
+    if faults.is_empty() {
+        return problem;
+    }
+    let mut problem = problem.unwrap_or(Problem { effect, faults: Vec::new() });
+    problem.effect = problem.effect.max(effect);
+    problem.faults.extend(faults);
+    Some(problem)
+}
+
+/// Objects whose spec nodes read themselves, with topic and key.
+fn config_topic(key: &Key) -> Option<(Topic, ArcStr)> {
+    match (key.kind, key.name.as_str()) {
+        (
+            Kind::FelixConfiguration | Kind::BGPConfiguration | Kind::ClusterInformation,
+            "default",
+        )
+        | (Kind::Tier, _) => Some((Topic::Config, arcstr::format!("{}/{}", key.kind, key.name))),
+        (Kind::FelixConfiguration, name) => {
+            let node = name.strip_prefix("node.")?;
+            Some((Topic::Node(node.into()), arcstr::format!("config/{name}")))
+        }
+        _ => None,
+    }
+}
+
+fn config_spec(value: &Value) -> String {
+    value
+        .get("spec")
+        .filter(|spec| !spec.is_null())
+        .map_or_else(|| "{}".to_owned(), json::canonical)
+}
+
+/// Two hashes of a text: enough to tell versions of one object apart without keeping them.
+fn fingerprint(text: &str) -> (u64, u64) {
+    let hash = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        salt.hash(&mut hasher);
+        text.hash(&mut hasher);
+        hasher.finish()
+    };
+    (hash(0), hash(1))
+}
+
+/// The topic that a node needs.
+pub(crate) fn topic(policies: &Policies, sets: &Sets, need: Need) -> Topic {
+    match need {
+        Need::Plist(id) => Topic::Plist(policies.plists[id].id.clone()),
+        Need::Policy(id) => Topic::Policy(policies.slab[id].id.clone()),
+        Need::Profile(id) => Topic::Profile(policies.profiles[id].name.clone()),
+        Need::Set(id) => Topic::IpSet(sets.slab[id].id.clone()),
+    }
+}

@@ -1,0 +1,249 @@
+//! Stage one: endpoints and network sets find their class.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arcstr::ArcStr;
+use model::{
+    Key,
+    kinds::Labels,
+    view::{Entry, Topic},
+};
+
+use super::Engine;
+use crate::{
+    endpoints::{Data, Item, Read, ReadData, Workload},
+    index::LabelSet,
+    nodes::Need,
+    output::Out,
+    policies::Prof,
+    slab::Id,
+};
+
+impl Engine {
+    /// An endpoint or a network set is now this, or gone.
+    pub(super) fn set_item(&mut self, key: &Key, read: Option<Read>, out: &mut Out) {
+        match (self.item_by_key.get(key).copied(), read) {
+            (None, Some(read)) => {
+                let data = match read.data {
+                    ReadData::Nets(nets) => Data::Nets(nets.into()),
+                    ReadData::Endpoint { node, key, entry, ports } => {
+                        Data::Endpoint(Box::new(Workload {
+                            node: self.nodes.join(&node),
+                            key,
+                            entry,
+                            published: false,
+                            stale: true,
+                            ports,
+                            held: None,
+                        }))
+                    }
+                };
+                let parents = Vec::new();
+                let item = Item { own: read.own, parents, class: None, position: 0, data };
+                let id = self.items.insert(item);
+                self.item_by_key.insert(key.clone(), id);
+                self.set_parents(id, &read.parents);
+                self.dirty.items.insert(id);
+            }
+            (Some(id), Some(read)) if self.says_more(id, &read) => {
+                self.detach(id);
+                self.set_parents(id, &read.parents);
+                self.items[id].own = read.own;
+                self.set_data(id, read.data, out);
+                self.dirty.items.insert(id);
+            }
+            (None, None) | (Some(_), Some(_)) => {}
+            (Some(id), None) => {
+                self.detach(id);
+                self.set_parents(id, &[]);
+                self.withdraw(id, out);
+                self.item_by_key.remove(key);
+                self.dirty.items.remove(&id);
+                self.items.remove(id);
+            }
+        }
+    }
+
+    /// Whether an object says anything else than before.
+    fn says_more(&self, id: Id<Item>, read: &Read) -> bool {
+        let item = &self.items[id];
+        let parents = item.parents.iter().map(|prof| &self.policies.profiles[*prof].name);
+        if item.own != read.own || !parents.eq(&read.parents) {
+            return true;
+        }
+        match (&item.data, &read.data) {
+            (Data::Nets(old), ReadData::Nets(new)) => **old != **new,
+            (Data::Endpoint(old), ReadData::Endpoint { key, entry, ports, .. }) => {
+                old.key != *key || old.ports != *ports || {
+                    // Its plist isn't the object's to say.
+                    let (was, is) = (&old.entry, entry);
+                    (&was.interface, &was.mac, &was.addresses, &was.profiles)
+                        != (&is.interface, &is.mac, &is.addresses, &is.profiles)
+                }
+            }
+            _ => true,
+        }
+    }
+
+    fn set_data(&mut self, id: Id<Item>, data: ReadData, out: &mut Out) {
+        match (&mut self.items[id].data, data) {
+            (Data::Nets(old), ReadData::Nets(new)) => *old = new.into(),
+            (Data::Endpoint(old), ReadData::Endpoint { key, mut entry, ports, .. }) => {
+                if old.key != key && old.published {
+                    let node = self.nodes.slab[old.node].name.clone();
+                    out.delete(Topic::Node(node), old.key.clone());
+                    old.published = false;
+                }
+                old.key = key;
+                entry.plist.clone_from(&old.entry.plist);
+                old.stale |= !old.published || old.entry != entry;
+                old.entry = entry;
+                old.ports = ports;
+            }
+            // One key is of one kind.
+            (Data::Nets(_), ReadData::Endpoint { .. }) | (Data::Endpoint(_), ReadData::Nets(_)) => {
+            }
+        }
+    }
+
+    /// The profiles that an item inherits from; endpoints also need their rules.
+    fn set_parents(&mut self, id: Id<Item>, names: &[ArcStr]) {
+        let parents = names.iter().map(|name| self.policies.profile(name)).collect::<Vec<_>>();
+        for prof in &parents {
+            self.policies.profiles[*prof].items.insert(id);
+            self.need_profile(id, *prof, true);
+        }
+        let old = std::mem::replace(&mut self.items[id].parents, parents);
+        for prof in &old {
+            if !self.items[id].parents.contains(prof) {
+                self.policies.profiles[*prof].items.remove(&id);
+            }
+            self.need_profile(id, *prof, false);
+            self.dirty.profiles.insert(*prof);
+        }
+    }
+
+    fn need_profile(&mut self, id: Id<Item>, prof: Id<Prof>, more: bool) {
+        if let Data::Endpoint(workload) = &self.items[id].data {
+            self.need(workload.node, Need::Profile(prof), more);
+        }
+    }
+
+    /// Takes an item out of its class and of the IP sets that the class is in.
+    pub(super) fn detach(&mut self, id: Id<Item>) {
+        self.count_members(id, false);
+        let item = &mut self.items[id];
+        let Some(class) = item.class.take() else { return };
+        let position = item.position;
+        let items = &mut self.index.classes[class].items;
+        items.swap_remove(position);
+        if let Some(moved) = items.get(position) {
+            self.items[*moved].position = position;
+        }
+        self.dirty.empty_classes.insert(class);
+    }
+
+    /// Puts all items without a class into theirs.
+    pub(super) fn place_items(&mut self) {
+        for id in std::mem::take(&mut self.dirty.items) {
+            let labels = self.labels(&self.items[id]);
+            let (class, new) = self.index.class(&labels);
+            let item = &mut self.items[id];
+            let items = &mut self.index.classes[class].items;
+            item.class = Some(class);
+            item.position = items.len();
+            items.push(id);
+            if item.is_endpoint() {
+                self.dirty.endpoints.insert(id);
+            }
+            if new {
+                self.dirty.classes.insert(class);
+            }
+            self.count_members(id, true);
+        }
+    }
+
+    /// An item's labels with those that it inherits: its own win, then the first profile's.
+    fn labels(&self, item: &Item) -> LabelSet {
+        let inherited = item
+            .parents
+            .iter()
+            .filter_map(|prof| self.policies.profiles[*prof].labels.as_ref())
+            .collect::<Vec<&Labels>>();
+        if inherited.iter().all(|labels| labels.is_empty()) {
+            return Arc::clone(&item.own);
+        }
+        let mut all = BTreeMap::new();
+        for (key, value) in item.own.iter().chain(inherited.into_iter().flatten()) {
+            all.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        all.into_iter().collect()
+    }
+
+    /// Counts an item in (or out of) the IP sets of its class.
+    fn count_members(&mut self, id: Id<Item>, more: bool) {
+        let item = &self.items[id];
+        let Some(class) = item.class else { return };
+        for selector in &self.index.classes[class].selectors {
+            for set in &self.index.selectors[*selector].sets {
+                self.sets.slab[*set].count(item.gives(), more);
+                self.dirty.members.insert(*set);
+            }
+        }
+    }
+
+    /// A profile's labels are others: its items look for their class anew.
+    pub(super) fn reclass(&mut self, prof: Id<Prof>) {
+        let items = self.policies.profiles[prof].items.clone();
+        for id in &items {
+            self.detach(*id);
+        }
+        self.dirty.items.extend(items);
+    }
+
+    /// An endpoint is gone: so is its entry, and what its node needed for it.
+    fn withdraw(&mut self, id: Id<Item>, out: &mut Out) {
+        self.dirty.endpoints.remove(&id);
+        let Data::Endpoint(workload) = &self.items[id].data else { return };
+        let (node, held) = (workload.node, workload.held);
+        if workload.published {
+            let name = self.nodes.slab[node].name.clone();
+            out.delete(Topic::Node(name), workload.key.clone());
+        }
+        if let Some(plist) = held {
+            self.need(node, Need::Plist(plist), false);
+        }
+        self.nodes.leave(node);
+    }
+
+    /// Stage four: endpoints hold the lists of their classes, and say so.
+    pub(super) fn settle_endpoints(&mut self, out: &mut Out) {
+        for id in std::mem::take(&mut self.dirty.endpoints) {
+            let item = &self.items[id];
+            let Data::Endpoint(workload) = &item.data else { continue };
+            let due = item.class.and_then(|class| self.index.classes[class].plist);
+            let (node, held) = (workload.node, workload.held);
+            if due != held {
+                if let Some(plist) = due {
+                    self.need(node, Need::Plist(plist), true);
+                }
+                if let Some(plist) = held {
+                    self.need(node, Need::Plist(plist), false);
+                }
+            }
+            let plist = due.map(|plist| self.policies.plists[plist].id.clone());
+            let Data::Endpoint(workload) = &mut self.items[id].data else { continue };
+            workload.held = due;
+            if workload.entry.plist != plist {
+                workload.entry.plist = plist;
+                workload.stale = true;
+            }
+            if std::mem::take(&mut workload.stale) {
+                workload.published = true;
+                let name = self.nodes.slab[node].name.clone();
+                let entry = Entry::Endpoint(workload.entry.clone());
+                out.put(Topic::Node(name), workload.key.clone(), entry);
+            }
+        }
+    }
+}

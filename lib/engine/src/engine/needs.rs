@@ -1,0 +1,171 @@
+//! Stage five: what nodes need is there, what none needs is not.
+
+use std::sync::Arc;
+
+use arcstr::ArcStr;
+use model::view::{Entry, Topic};
+
+use super::{Engine, topic};
+use crate::{
+    nodes::{Need, Node},
+    output::Out,
+    slab::Id,
+};
+
+impl Engine {
+    /// One thing more (or less) on a node needs this, and with it what this needs.
+    pub(super) fn need(&mut self, node: Id<Node>, need: Need, more: bool) {
+        if !self.nodes.count(node, need, more) {
+            return;
+        }
+        match need {
+            Need::Plist(id) => {
+                let plist = &mut self.policies.plists[id];
+                plist.nodes = if more { plist.nodes + 1 } else { plist.nodes - 1 };
+                let policies = Arc::clone(&plist.policies);
+                self.dirty.plists.insert(id);
+                for policy in policies.iter() {
+                    self.need(node, Need::Policy(*policy), more);
+                }
+            }
+            Need::Policy(id) => {
+                let policy = &mut self.policies.slab[id];
+                if more {
+                    policy.nodes.insert(node)
+                } else {
+                    policy.nodes.remove(&node)
+                };
+                let sets = Arc::clone(&policy.sets);
+                self.dirty.policies.insert(id);
+                for set in sets.iter() {
+                    self.need(node, Need::Set(*set), more);
+                }
+            }
+            Need::Profile(id) => {
+                let profile = &mut self.policies.profiles[id];
+                if more {
+                    profile.nodes.insert(node)
+                } else {
+                    profile.nodes.remove(&node)
+                };
+                let sets = Arc::clone(&profile.sets);
+                self.dirty.profiles.insert(id);
+                for set in sets.iter() {
+                    self.need(node, Need::Set(*set), more);
+                }
+            }
+            Need::Set(id) => {
+                let set = &mut self.sets.slab[id];
+                set.nodes = if more { set.nodes + 1 } else { set.nodes - 1 };
+                self.dirty.sets.insert(id);
+            }
+        }
+    }
+
+    /// Entries of lists, policies, profiles and IP sets follow whether a node needs them.
+    pub(super) fn settle_needs(&mut self, out: &mut Out) {
+        let key = ArcStr::new;
+        for id in &self.dirty.plists {
+            let plist = &mut self.policies.plists[*id];
+            let needed = plist.nodes > 0;
+            if needed != plist.published {
+                plist.published = needed;
+                let entry = needed.then(|| Entry::Plist(plist.list.as_ref().clone()));
+                out.set(Topic::Plist(plist.id.clone()), key(), entry);
+            }
+        }
+        for id in std::mem::take(&mut self.dirty.policies) {
+            let policy = &mut self.policies.slab[id];
+            let due = (!policy.nodes.is_empty()).then(|| Arc::clone(&policy.view));
+            if due != policy.published {
+                let entry = due.as_ref().map(|view| Entry::Policy(view.as_ref().clone()));
+                out.set(Topic::Policy(policy.id.clone()), key(), entry);
+                policy.published = due;
+            }
+        }
+        for id in &self.dirty.profiles {
+            let profile = &mut self.policies.profiles[*id];
+            let due = (!profile.nodes.is_empty()).then(|| Arc::clone(&profile.view));
+            if due != profile.published {
+                let entry = due.as_ref().map(|view| Entry::Profile(view.as_ref().clone()));
+                out.set(Topic::Profile(profile.name.clone()), key(), entry);
+                profile.published = due;
+            }
+        }
+        self.settle_sets();
+        for id in std::mem::take(&mut self.dirty.members) {
+            self.sets.slab[id].flush(out);
+        }
+        let Self { nodes, policies, sets, .. } = self;
+        nodes.flush(|node, need, now| out.view(node, topic(policies, sets, need), now));
+    }
+
+    /// A set that a node needs has members; one that none needs costs nothing but its name.
+    fn settle_sets(&mut self) {
+        for id in std::mem::take(&mut self.dirty.sets) {
+            let set = &mut self.sets.slab[id];
+            match (set.nodes > 0, set.selector) {
+                (true, None) => {
+                    let selector = self.index.acquire(&set.spec.selector);
+                    set.selector = Some(selector);
+                    let selector = &mut self.index.selectors[selector];
+                    selector.sets.insert(id);
+                    for class in &selector.classes {
+                        for item in &self.index.classes[*class].items {
+                            set.count(self.items[*item].gives(), true);
+                        }
+                    }
+                }
+                (false, Some(selector)) => {
+                    set.selector = None;
+                    set.clear();
+                    self.index.selectors[selector].sets.remove(&id);
+                    self.index.release(selector);
+                }
+                _ => continue,
+            }
+            self.dirty.members.insert(id);
+        }
+    }
+
+    /// Forgets what nothing refers to any more.
+    pub(super) fn forget(&mut self) {
+        for id in std::mem::take(&mut self.dirty.empty_classes) {
+            let class = &self.index.classes[id];
+            if !class.items.is_empty() {
+                continue;
+            }
+            if let Some(plist) = class.plist {
+                self.policies.plists[plist].classes -= 1;
+                self.dirty.plists.insert(plist);
+            }
+            self.index.remove_class(id);
+        }
+        for id in std::mem::take(&mut self.dirty.plists) {
+            if self.policies.plists[id].classes == 0 {
+                self.policies.forget_plist(id);
+            }
+        }
+        for id in std::mem::take(&mut self.dirty.dead_policies) {
+            let policy = self.policies.slab.remove(id);
+            self.sets.release(&policy.sets);
+        }
+        for id in std::mem::take(&mut self.dirty.tiers) {
+            self.policies.forget_tier(id);
+        }
+        for id in std::mem::take(&mut self.dirty.profiles) {
+            let profile = &self.policies.profiles[id];
+            if profile.labels.is_none() && profile.items.is_empty() {
+                let profile = self.policies.profiles.remove(id);
+                self.policies.profile_by_name.remove(&profile.name);
+            }
+        }
+        self.sets.sweep();
+        self.strings.sweep();
+        self.items.recycle();
+        self.index.recycle();
+        self.policies.recycle();
+        self.sets.slab.recycle();
+        self.nodes.slab.recycle();
+    }
+}

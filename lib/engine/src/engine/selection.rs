@@ -1,0 +1,209 @@
+//! Stages two and three: policies find their classes, classes their lists of policies.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arcstr::ArcStr;
+use model::{
+    Key, Kind,
+    kinds::{self, Invalid},
+    view::{Policy, PolicyId, ProfileRules},
+};
+
+use super::{Engine, worse};
+use crate::{
+    nodes::{Need, Node},
+    policies::{Place, Pol, Policies, deny},
+    problem::{Effect, Problem},
+    rules::{Translated, translate},
+    scope,
+    sets::Set,
+    slab::Id,
+};
+
+impl Engine {
+    /// A tier is now this, or gone.
+    pub(super) fn set_tier(&mut self, name: &ArcStr, tier: Option<kinds::Tier>) {
+        let id = self.policies.tier(name);
+        if self.policies.set_tier(id, tier) {
+            for policy in self.policies.tiers[id].policies.clone() {
+                self.touch_selected(policy);
+            }
+        }
+        self.dirty.tiers.insert(id);
+    }
+
+    /// The classes that a policy selects may have another list of policies.
+    fn touch_selected(&mut self, policy: Id<Pol>) {
+        if let Some(selector) = self.policies.slab[policy].selector {
+            self.dirty.classes.extend(&self.index.selectors[selector].classes);
+        }
+    }
+
+    /// A policy is now this, or gone. Returns what is wrong with it, `problem` included.
+    pub(super) fn set_policy(
+        &mut self,
+        key: &Key,
+        policy: Option<kinds::Policy>,
+        problem: Option<Problem>,
+    ) -> Option<Problem> {
+        let Some(policy) = policy else {
+            self.remove_policy(key);
+            return problem;
+        };
+        let namespace = (key.kind == Kind::NetworkPolicy).then_some(key.namespace.as_str());
+        let Translated { ingress, egress, sets, faults } =
+            translate(namespace, &policy.ingress, &policy.egress);
+        let mut problem = worse(problem, Effect::Rules, faults);
+        let selector = match scope::policy(namespace, &policy) {
+            Ok(selector) => Some(selector),
+            Err(fault) => {
+                problem = worse(problem, Effect::SelectsNothing, vec![fault]);
+                None
+            }
+        };
+
+        let tier = self.policies.tier(&policy.tier);
+        let id = PolicyId {
+            kind: ArcStr::from(key.kind.name()),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+        };
+        // On workloads these two kinds of policies do nothing.
+        let on_workloads = !policy.do_not_track && !policy.pre_dnat;
+        let place = Place {
+            tier,
+            order: policy.order,
+            tie_break: id.tie_break().into(),
+            ingress: on_workloads && policy.acts_on_ingress,
+            egress: on_workloads && policy.acts_on_egress,
+        };
+        let view = Arc::new(Policy { tier: policy.tier, ingress, egress });
+        let selector = selector.map(|selector| self.index.acquire(&selector));
+        let sets = self.sets.acquire(sets);
+
+        let Policies { by_key, slab, tiers, .. } = &mut self.policies;
+        let pol = *by_key.entry(key.clone()).or_insert_with(|| {
+            let pol = slab.insert(Pol::new(id, place.clone()));
+            tiers[tier].policies.insert(pol);
+            pol
+        });
+        let state = &self.policies.slab[pol];
+        let (old_place, old_selector) = (state.place.clone(), state.selector);
+        if old_place != place {
+            self.touch_selected(pol);
+            self.policies.tiers[old_place.tier].policies.remove(&pol);
+            self.policies.tiers[tier].policies.insert(pol);
+            self.policies.slab[pol].place = place.clone();
+            self.dirty.tiers.insert(old_place.tier);
+        }
+        if old_selector != selector {
+            self.touch_selected(pol);
+            self.policies.slab[pol].selector = selector;
+            if let Some(selector) = selector {
+                self.index.selectors[selector].policies.insert(pol);
+            }
+            if let Some(old) = old_selector {
+                self.index.selectors[old].policies.remove(&pol);
+            }
+        }
+        if old_selector != selector || old_place != place {
+            self.touch_selected(pol);
+        }
+        if let Some(old) = old_selector {
+            self.index.release(old);
+        }
+        self.policies.slab[pol].view = view;
+        let nodes = self.policies.slab[pol].nodes.iter().copied().collect::<Vec<_>>();
+        let old = std::mem::replace(&mut self.policies.slab[pol].sets, sets);
+        let new = Arc::clone(&self.policies.slab[pol].sets);
+        self.change_sets(&nodes, &old, &new);
+        self.dirty.policies.insert(pol);
+        problem
+    }
+
+    fn remove_policy(&mut self, key: &Key) {
+        let Some(pol) = self.policies.by_key.remove(key) else { return };
+        self.touch_selected(pol);
+        let state = &mut self.policies.slab[pol];
+        let tier = state.place.tier;
+        if let Some(selector) = state.selector.take() {
+            self.index.selectors[selector].policies.remove(&pol);
+            self.index.release(selector);
+        }
+        self.policies.tiers[tier].policies.remove(&pol);
+        self.dirty.tiers.insert(tier);
+        self.dirty.policies.insert(pol);
+        self.dirty.dead_policies.push(pol);
+    }
+
+    /// Rules of something that these nodes need name other IP sets.
+    fn change_sets(&mut self, nodes: &[Id<Node>], old: &[Id<Set>], new: &[Id<Set>]) {
+        if old != new {
+            for node in nodes {
+                for set in new {
+                    self.need(*node, Need::Set(*set), true);
+                }
+                for set in old {
+                    self.need(*node, Need::Set(*set), false);
+                }
+            }
+        }
+        self.sets.release(old);
+    }
+
+    /// A profile is now this, or gone. Returns what its rules can't express.
+    pub(super) fn set_profile(
+        &mut self,
+        name: &ArcStr,
+        profile: Option<&kinds::Profile>,
+    ) -> Vec<Invalid> {
+        let (labels, rules, sets, faults) = match profile {
+            None => (None, deny(), BTreeMap::new(), Vec::new()),
+            Some(profile) => {
+                let Translated { ingress, egress, sets, faults } =
+                    translate(None, &profile.ingress, &profile.egress);
+                let labels = profile
+                    .labels_to_apply
+                    .iter()
+                    .map(|(k, v)| (self.strings.get(k.clone()), self.strings.get(v.clone())))
+                    .collect();
+                (Some(labels), ProfileRules { ingress, egress }, sets, faults)
+            }
+        };
+        let sets = self.sets.acquire(sets);
+        let id = self.policies.profile(name);
+        let state = &mut self.policies.profiles[id];
+        state.view = Arc::new(rules);
+        let other_labels = state.labels != labels;
+        state.labels = labels;
+        let nodes = state.nodes.iter().copied().collect::<Vec<_>>();
+        let old = std::mem::replace(&mut state.sets, Arc::clone(&sets));
+        self.change_sets(&nodes, &old, &sets);
+        if other_labels {
+            self.reclass(id);
+        }
+        self.dirty.profiles.insert(id);
+        faults
+    }
+
+    /// Classes get the lists of the policies that select them now.
+    pub(super) fn settle_classes(&mut self) {
+        for id in std::mem::take(&mut self.dirty.classes) {
+            let class = &self.index.classes[id];
+            let due = self.policies.plist(class, &self.index, self.options.plist_id);
+            let class = &mut self.index.classes[id];
+            let held = std::mem::replace(&mut class.plist, due);
+            if held == due {
+                continue;
+            }
+            self.dirty.endpoints.extend(&class.items);
+            for (plist, more) in [(due, true), (held, false)] {
+                if let Some(plist) = plist {
+                    let classes = &mut self.policies.plists[plist].classes;
+                    *classes = if more { *classes + 1 } else { *classes - 1 };
+                    self.dirty.plists.insert(plist);
+                }
+            }
+        }
+    }
+}

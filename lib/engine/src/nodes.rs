@@ -1,0 +1,99 @@
+//! What each node needs beyond the common topics, by reference counts.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use arcstr::ArcStr;
+
+use crate::{
+    policies::{Plist, Pol, Prof},
+    sets::Set,
+    slab::{Id, Slab},
+};
+
+/// A node with endpoints.
+#[derive(Default)]
+pub(crate) struct Node {
+    pub(crate) name: ArcStr,
+    pub(crate) endpoints: usize,
+    /// What it needs, and how many things there say so.
+    needs: BTreeMap<Need, u32>,
+}
+
+/// A topic that nodes need because of something of theirs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Need {
+    Plist(Id<Plist>),
+    Policy(Id<Pol>),
+    Profile(Id<Prof>),
+    Set(Id<Set>),
+}
+
+/// All nodes with endpoints.
+#[derive(Default)]
+pub(crate) struct Nodes {
+    pub(crate) slab: Slab<Node>,
+    by_name: HashMap<ArcStr, Id<Node>>,
+    /// What changed since the last flush, and whether the node needed it then.
+    touched: BTreeMap<(Id<Node>, Need), bool>,
+    /// Nodes that may have no endpoint left.
+    idle: BTreeSet<Id<Node>>,
+}
+
+impl Nodes {
+    /// An endpoint more on a node.
+    pub(crate) fn join(&mut self, name: &ArcStr) -> Id<Node> {
+        let id = *self
+            .by_name
+            .entry(name.clone())
+            .or_insert_with(|| self.slab.insert(Node { name: name.clone(), ..Node::default() }));
+        self.slab[id].endpoints += 1;
+        id
+    }
+
+    /// An endpoint less.
+    pub(crate) fn leave(&mut self, id: Id<Node>) {
+        self.slab[id].endpoints -= 1;
+        self.idle.insert(id);
+    }
+
+    /// One thing more (or less) on a node says that it needs this. True: it is the first (or was
+    /// the last) one.
+    pub(crate) fn count(&mut self, id: Id<Node>, need: Need, more: bool) -> bool {
+        let needs = &mut self.slab[id].needs;
+        let count = needs.entry(need).or_default();
+        let before = *count;
+        *count = if more { before + 1 } else { before.saturating_sub(1) };
+        let after = *count;
+        if after == 0 {
+            needs.remove(&need);
+        }
+        let crossed = (before == 0) != (after == 0);
+        if crossed {
+            self.touched.entry((id, need)).or_insert(before > 0);
+        }
+        crossed
+    }
+
+    /// What this node needs.
+    pub(crate) fn needs(&self, name: &str) -> impl Iterator<Item = Need> {
+        let node = self.by_name.get(name).map(|id| &self.slab[*id]);
+        node.into_iter().flat_map(|node| node.needs.keys().copied())
+    }
+
+    /// Calls back with what really changed: the node's name, what it needs, and whether now.
+    pub(crate) fn flush(&mut self, mut change: impl FnMut(&ArcStr, Need, bool)) {
+        for ((id, need), before) in std::mem::take(&mut self.touched) {
+            let node = &self.slab[id];
+            let now = node.needs.contains_key(&need);
+            if now != before {
+                change(&node.name, need, now);
+            }
+        }
+        for id in std::mem::take(&mut self.idle) {
+            if self.slab[id].endpoints == 0 {
+                let node = self.slab.remove(id);
+                self.by_name.remove(&node.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! From rules as they are written to rules as a node applies them: selectors and named ports become
+//! ids of IP sets.
+//!
+//! It never widens. What a rule can't express, because it can't be read or nothing enforces it, is
+//! no reason to let more through: an Allow, Pass or Log matches nothing then, and a Deny goes
+//! without that condition, so that it matches more. In lists, that goes entry by entry where an
+//! entry less is safe: one net less that is allowed, one exception less from what is denied.
+
+use std::collections::BTreeMap;
+
+use arcstr::ArcStr;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use model::{
+    kinds::{self, Conditions, Entries, Invalid, PortMatch, has_ports},
+    selector::Selector,
+    view::{self, Action, Peer, PortRange, Protocol},
+};
+use sha2::{Digest, Sha224};
+
+use crate::scope;
+
+/// What defines an IP set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SetSpec {
+    /// Whose addresses.
+    pub(crate) selector: Selector,
+    /// With these of their ports; none: the addresses alone.
+    pub(crate) port: Option<NamedPort>,
+}
+
+/// Ports by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NamedPort {
+    /// None: of any protocol.
+    pub(crate) protocol: Option<Protocol>,
+    /// What endpoints call it.
+    pub(crate) name: ArcStr,
+}
+
+impl SetSpec {
+    /// Calico's id: a hash of what defines the set (`felix/labelindex`, `libcalico-go/lib/hash`).
+    fn id(&self) -> ArcStr {
+        let selector = self.selector.unique_id();
+        let Some(port) = &self.port else { return selector.into() };
+        let protocol = port.protocol.map_or("any", protocol_name);
+        let hash = Sha224::digest(format!("n:{selector},{protocol},{}", port.name));
+        arcstr::format!("n:{}", URL_SAFE_NO_PAD.encode(hash))
+    }
+}
+
+/// TCP, UDP and SCTP by name: only these have named ports.
+pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol.0 {
+        6 => "tcp",
+        17 => "udp",
+        _ => "sctp",
+    }
+}
+
+/// Rules in the form of a node, and what they need.
+#[derive(Default)]
+pub(crate) struct Translated {
+    pub(crate) ingress: Vec<view::Rule>,
+    pub(crate) egress: Vec<view::Rule>,
+    /// The IP sets that the rules name, by id.
+    pub(crate) sets: BTreeMap<ArcStr, SetSpec>,
+    /// What couldn't be expressed.
+    pub(crate) faults: Vec<Invalid>,
+}
+
+/// Translates the rules of a policy or a profile. `namespace`: of the policy; none: a global one,
+/// or a profile.
+pub(crate) fn translate(
+    namespace: Option<&str>,
+    ingress: &[kinds::Rule],
+    egress: &[kinds::Rule],
+) -> Translated {
+    let mut out = Translated::default();
+    for (name, rules) in [("ingress", ingress), ("egress", egress)] {
+        let mut translated = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            let field = || format!("spec.{name}[{index}]");
+            let mut one = One { out: &mut out, namespace, denies: rule.action == Action::Deny };
+            translated.extend(one.rule(rule, field));
+        }
+        match name {
+            "ingress" => out.ingress = translated,
+            _ => out.egress = translated,
+        }
+    }
+    out
+}
+
+/// The rule matches nothing: it is left out.
+struct Nothing;
+
+/// One rule at a time.
+struct One<'o, 'n> {
+    out: &'o mut Translated,
+    namespace: Option<&'n str>,
+    denies: bool,
+}
+
+impl One<'_, '_> {
+    fn rule(&mut self, rule: &kinds::Rule, field: impl Fn() -> String) -> Option<view::Rule> {
+        self.out.faults.extend(rule.bad_action.iter().cloned());
+        self.out.faults.extend(rule.unknown.iter().cloned());
+        let peer = |one: &mut Self, conditions: &Conditions, side: &str| {
+            one.peer(rule.protocol, conditions, || format!("{}.{side}", field()))
+        };
+        // Both sides are looked at before the rule is given up, so that all faults are named.
+        let source = peer(self, &rule.source, "source");
+        let destination = peer(self, &rule.destination, "destination");
+        if !rule.unknown.is_empty() && !self.denies {
+            return None;
+        }
+        let (Ok(source), Ok(destination)) = (source, destination) else { return None };
+        Some(view::Rule {
+            action: rule.action,
+            ip_version: rule.ip_version,
+            protocol: rule.protocol,
+            not_protocol: rule.not_protocol,
+            icmp: rule.icmp,
+            not_icmp: rule.not_icmp,
+            source: self.keep(source),
+            destination: self.keep(destination),
+        })
+    }
+
+    /// Registers the sets of a side whose rule stays.
+    fn keep(&mut self, (peer, sets): (Peer, Vec<(ArcStr, SetSpec)>)) -> Peer {
+        self.out.sets.extend(sets);
+        peer
+    }
+
+    /// A condition that can't be expressed: a Deny goes without it, the others match nothing.
+    fn without(&mut self, fault: Invalid) -> Result<(), Nothing> {
+        self.out.faults.push(fault);
+        if self.denies { Ok(()) } else { Err(Nothing) }
+    }
+
+    fn peer(
+        &mut self,
+        protocol: Option<Protocol>,
+        conditions: &Conditions,
+        field: impl Fn() -> String,
+    ) -> Result<(Peer, Vec<(ArcStr, SetSpec)>), Nothing> {
+        // Everything is looked at before the rule is given up, so that all faults are named.
+        let nets = self.one_of(&conditions.nets);
+        let not_nets = self.none_of(&conditions.not_nets);
+        let ports = with_protocol(&conditions.ports, protocol, || format!("{}.ports", field()));
+        let ports = self.one_of(&ports).map(parts);
+        let not_ports =
+            with_protocol(&conditions.not_ports, protocol, || format!("{}.notPorts", field()));
+        let not_ports = self.none_of(&not_ports).map(parts);
+        let service = match &conditions.service {
+            None => Ok(()),
+            Some(_) => self.without(Invalid {
+                field: format!("{}.services", field()),
+                value: String::new(),
+                reason: "not supported: nothing enforces conditions on services".to_owned(),
+            }),
+        };
+        let scope = scope::peer(self.namespace, conditions, &field());
+        let positive = scope.positive.or_else(|fault| self.without(fault).map(|()| None));
+        let negative = scope.negative.or_else(|fault| self.without(fault).map(|()| None));
+
+        service?;
+        let (ranges, names) = ports?;
+        let (not_ranges, not_names) = not_ports?;
+        let mut peer = Peer {
+            nets: nets?.to_vec(),
+            not_nets: not_nets?.to_vec(),
+            ports: ranges,
+            not_ports: not_ranges,
+            ..Peer::default()
+        };
+        let (positive, negative) = (positive?, negative?);
+        let (positive, negative) = match (positive, negative) {
+            (Some(positive), Some(negative)) => (Some(positive.and(negative.not())), None),
+            alone => alone,
+        };
+        let whose = positive.clone().unwrap_or_else(Selector::all);
+        let port_set = |name: ArcStr| SetSpec {
+            selector: whose.clone(),
+            port: Some(NamedPort { protocol, name }),
+        };
+        let mut sets = Vec::new();
+        let mut add = |list: &mut Vec<ArcStr>, spec: SetSpec| {
+            let id = spec.id();
+            if !list.contains(&id) {
+                list.push(id.clone());
+                sets.push((id, spec));
+            }
+        };
+        // Where all ports are named, their sets say whose they are.
+        let in_port_sets = peer.ports.is_empty() && !names.is_empty();
+        for name in names {
+            add(&mut peer.port_sets, port_set(name));
+        }
+        for name in not_names {
+            add(&mut peer.not_port_sets, port_set(name));
+        }
+        if let Some(selector) = positive.filter(|_| !in_port_sets) {
+            add(&mut peer.sets, SetSpec { selector, port: None });
+        }
+        if let Some(selector) = negative {
+            add(&mut peer.not_sets, SetSpec { selector, port: None });
+        }
+        Ok((peer, sets))
+    }
+
+    /// A condition that holds for one of the entries. Without those that can't be read it holds
+    /// less often: fine for what allows, as long as one is left.
+    fn one_of<'e, T>(&mut self, entries: &'e Entries<T>) -> Result<&'e [T], Nothing> {
+        self.out.faults.extend(entries.bad.iter().cloned());
+        match (entries.bad.is_empty(), self.denies, entries.items.is_empty()) {
+            (true, _, _) | (false, false, false) => Ok(&entries.items),
+            (false, false, true) => Err(Nothing),
+            (false, true, _) => Ok(&[]),
+        }
+    }
+
+    /// A condition that holds for none of the entries. Without those that can't be read it holds
+    /// more often: fine for what denies.
+    fn none_of<'e, T>(&mut self, entries: &'e Entries<T>) -> Result<&'e [T], Nothing> {
+        self.out.faults.extend(entries.bad.iter().cloned());
+        if entries.bad.is_empty() || self.denies { Ok(&entries.items) } else { Err(Nothing) }
+    }
+}
+
+/// Ports, of which those that the protocol doesn't have count as unreadable.
+fn with_protocol(
+    entries: &Entries<PortMatch>,
+    protocol: Option<Protocol>,
+    field: impl Fn() -> String,
+) -> Entries<PortMatch> {
+    let fits = |port: &PortMatch| match (protocol, port) {
+        (Some(protocol), _) => has_ports(protocol),
+        // A port's name brings its protocol along.
+        (None, PortMatch::Named(_)) => true,
+        (None, PortMatch::Range(_)) => false,
+    };
+    let mut split = Entries { items: Vec::new(), bad: entries.bad.clone() };
+    for port in &entries.items {
+        if fits(port) {
+            split.items.push(port.clone());
+        } else {
+            split.bad.push(Invalid {
+                field: field(),
+                value: match port {
+                    PortMatch::Named(name) => format!("{name:?}"),
+                    PortMatch::Range(PortRange { first, last }) if first == last => {
+                        first.to_string()
+                    }
+                    PortMatch::Range(PortRange { first, last }) => format!("{first}:{last}"),
+                },
+                reason: "needs a protocol with ports: TCP, UDP or SCTP".to_owned(),
+            });
+        }
+    }
+    split
+}
+
+fn parts(ports: &[PortMatch]) -> (Vec<PortRange>, Vec<ArcStr>) {
+    let (mut ranges, mut names) = (Vec::new(), Vec::new());
+    for port in ports {
+        match port {
+            PortMatch::Range(range) => ranges.push(*range),
+            PortMatch::Named(name) => names.push(name.clone()),
+        }
+    }
+    (ranges, names)
+}

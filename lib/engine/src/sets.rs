@@ -1,0 +1,187 @@
+//! IP sets and their members.
+//!
+//! A member counts how many endpoints and sets give it. In sets of nets a member that lies in
+//! another one is hidden, as in Calico: an interval set of the kernel takes no overlaps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arcstr::ArcStr;
+use ipnet::IpNet;
+use model::{
+    kinds::EndpointPort,
+    view::{Entry, Protocol, Topic},
+};
+
+use crate::{
+    index::Sel,
+    netmap::{NetMap, halves},
+    output::Out,
+    rules::{SetSpec, protocol_name},
+    slab::Id,
+};
+
+/// An IP set that rules name.
+pub(crate) struct Set {
+    pub(crate) id: ArcStr,
+    pub(crate) spec: SetSpec,
+    /// Policies and profiles whose rules name it.
+    pub(crate) refs: usize,
+    /// Nodes that need it.
+    pub(crate) nodes: usize,
+    /// Its selector, while a node needs it: only then it has members.
+    pub(crate) selector: Option<Id<Sel>>,
+    members: Members,
+}
+
+/// The members of a set, by kind.
+#[derive(Default)]
+struct Members {
+    nets: NetMap<Count>,
+    ports: BTreeMap<PortMember, Count>,
+    /// Members that may have to be published or withdrawn.
+    touched_nets: BTreeSet<IpNet>,
+    touched_ports: BTreeSet<PortMember>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count {
+    given: u32,
+    published: bool,
+}
+
+/// An address with a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PortMember {
+    address: IpNet,
+    protocol: Protocol,
+    port: u16,
+}
+
+impl PortMember {
+    fn text(&self) -> ArcStr {
+        let Self { address, protocol, port } = self;
+        arcstr::format!("{},{}:{port}", address.addr(), protocol_name(*protocol))
+    }
+}
+
+/// What an endpoint or a network set gives to the IP sets that it is in.
+#[derive(Clone, Copy)]
+pub(crate) enum Gives<'a> {
+    /// Addresses, and ports at each of them.
+    Endpoint(&'a [IpNet], &'a [EndpointPort]),
+    /// Nets; a named port is never one of theirs.
+    Nets(&'a [IpNet]),
+}
+
+impl Set {
+    pub(crate) fn new(id: ArcStr, spec: SetSpec) -> Self {
+        Self { id, spec, refs: 0, nodes: 0, selector: None, members: Members::default() }
+    }
+
+    /// One more (or less) that gives these.
+    pub(crate) fn count(&mut self, gives: Gives<'_>, more: bool) {
+        let port = self.spec.port.as_ref();
+        match (gives, port) {
+            (Gives::Endpoint(addresses, _), None) => {
+                for address in addresses {
+                    self.members.count_net(IpNet::from(address.addr()), more);
+                }
+            }
+            (Gives::Nets(nets), None) => {
+                for half in nets.iter().flat_map(|net| halves(*net)).flatten() {
+                    self.members.count_net(half, more);
+                }
+            }
+            (Gives::Endpoint(addresses, ports), Some(wanted)) => {
+                for port in ports {
+                    let fits = wanted.protocol.is_none_or(|protocol| protocol == port.protocol);
+                    if !fits || port.name != wanted.name {
+                        continue;
+                    }
+                    for address in addresses {
+                        let member = PortMember {
+                            address: IpNet::from(address.addr()),
+                            protocol: port.protocol,
+                            port: port.port,
+                        };
+                        self.members.count_port(member, more);
+                    }
+                }
+            }
+            (Gives::Nets(_), Some(_)) => {}
+        }
+    }
+
+    /// Nobody gives anything any more.
+    pub(crate) fn clear(&mut self) {
+        let Members { nets, ports, touched_nets, touched_ports } = &mut self.members;
+        touched_nets.extend(nets.iter().map(|(net, _)| *net));
+        touched_ports.extend(ports.keys());
+        for net in &*touched_nets {
+            if let Some(count) = nets.get_mut(net) {
+                count.given = 0;
+            }
+        }
+        for count in ports.values_mut() {
+            count.given = 0;
+        }
+    }
+
+    /// Says what changed.
+    pub(crate) fn flush(&mut self, out: &mut Out) {
+        let topic = || Topic::IpSet(self.id.clone());
+        let members = &mut self.members;
+        for net in std::mem::take(&mut members.touched_nets) {
+            let hidden = members.nets.enclosing(net).skip(1).any(|(_, outer)| outer.given > 0);
+            let Some(count) = members.nets.get_mut(&net) else { continue };
+            let visible = count.given > 0 && !hidden;
+            if visible != count.published {
+                count.published = visible;
+                let entry = visible.then_some(Entry::Member);
+                out.set(topic(), net.to_string().into(), entry);
+            }
+            if count.given == 0 {
+                members.nets.remove(&net);
+            }
+        }
+        for member in std::mem::take(&mut members.touched_ports) {
+            let Some(count) = members.ports.get_mut(&member) else { continue };
+            let visible = count.given > 0;
+            if visible != count.published {
+                count.published = visible;
+                out.set(topic(), member.text(), visible.then_some(Entry::Member));
+            }
+            if !visible {
+                members.ports.remove(&member);
+            }
+        }
+    }
+
+    /// How many members are counted.
+    pub(crate) fn len(&self) -> usize {
+        self.members.nets.len() + self.members.ports.len()
+    }
+}
+
+impl Members {
+    fn count_net(&mut self, net: IpNet, more: bool) {
+        let count = self.nets.get_or_default(net);
+        let before = count.given;
+        count.given = if more { before + 1 } else { before.saturating_sub(1) };
+        if (before == 0) != (count.given == 0) {
+            self.touched_nets.insert(net);
+            if net.prefix_len() < net.max_prefix_len() {
+                self.touched_nets.extend(self.nets.within(net).map(|(inner, _)| inner));
+            }
+        }
+    }
+
+    fn count_port(&mut self, member: PortMember, more: bool) {
+        let count = self.ports.entry(member).or_default();
+        let before = count.given;
+        count.given = if more { before + 1 } else { before.saturating_sub(1) };
+        if (before == 0) != (count.given == 0) {
+            self.touched_ports.insert(member);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What the tests of the engine share.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod calico;
+pub(crate) mod cluster;
+pub(crate) mod golden;
