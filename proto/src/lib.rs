@@ -7,6 +7,7 @@ mod convert;
 #[allow(
     missing_docs,
     clippy::pedantic,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     reason = "generated; the .proto files carry the comments"
 )]

@@ -1,1 +1,23 @@
-//! The fan-out server: one snapshot of the store, each node's view to its agent.
+//! The fan-out server: it reads the store once, and sends each agent its node's view.
+//!
+//! ```text
+//!  store --Feed--> writer --Snapshot (watch channel)--> session task per agent --gRPC--> agent
+//!                  one task: engine, publisher            frames out, acks in
+//!                                                         |
+//!  http: health, metrics, status, page  <----------- Sessions (who is connected, what they acked)
+//! ```
+//!
+//! The logic is in `engine` and `sync`; what is here moves bytes and keeps time.
+
+pub mod cli;
+mod http;
+mod metrics;
+mod server;
+mod service;
+mod sessions;
+mod status;
+mod tick;
+mod writer;
+
+pub use server::{Config, StartError, Typha};
+pub use status::{AgentStatus, Status};

@@ -155,7 +155,8 @@ impl Engine {
         engine
     }
 
-    /// Takes what a store says. Nothing follows from it before [`Engine::flush`].
+    /// Takes what a store says. Nothing follows from it before [`Engine::flush`], but for
+    /// [`Engine::datastore_ready`], which says whether to flush at all.
     pub fn apply(&mut self, update: &Update) {
         let Update { key, value, .. } = update;
         let pending = match value {
@@ -177,6 +178,13 @@ impl Engine {
                 }
             }
         };
+        if key.kind == Kind::ClusterInformation && key.name == "default" {
+            let spec = pending.resource.as_ref().map(|resource| &resource.spec);
+            self.datastore_ready = match spec {
+                Some(Spec::ClusterInformation(info)) => info.datastore_ready != Some(false),
+                _ => true,
+            };
+        }
         self.pending.insert(key.clone(), pending);
     }
 
@@ -219,12 +227,6 @@ impl Engine {
                     self.routes.set_block(&key.name, Some(&block));
                 }
                 (Kind::IPAMBlock, _) => self.routes.set_block(&key.name, None),
-                (Kind::ClusterInformation, spec) if key.name == "default" => {
-                    self.datastore_ready = match spec {
-                        Some(Spec::ClusterInformation(info)) => info.datastore_ready != Some(false),
-                        _ => true,
-                    };
-                }
                 (Kind::Tier, Some(Spec::Tier(tier))) => self.set_tier(&key.name, Some(tier)),
                 (Kind::Tier, _) => self.set_tier(&key.name, None),
                 (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
@@ -277,7 +279,8 @@ impl Engine {
         self.nodes.needs(node).map(|need| topic(&self.policies, &self.sets, need)).collect()
     }
 
-    /// False while `ClusterInformation` says that the datastore must not be acted on.
+    /// False while `ClusterInformation` says that the datastore must not be acted on; as of the last
+    /// update.
     pub fn datastore_ready(&self) -> bool {
         self.datastore_ready
     }

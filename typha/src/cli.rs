@@ -1,0 +1,69 @@
+//! The flags of `typha`, which are also those of `bulrush run typha`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use clap::Args;
+use datastore::StoreConfig;
+
+use crate::server::Config;
+
+/// Serves each agent its node's view of the store.
+#[derive(Args, Clone, Debug)]
+pub struct Flags {
+    /// Address that agents connect to.
+    #[arg(long, env = "TYPHA_SERVERADDR", default_value = "127.0.0.1")]
+    pub listen: IpAddr,
+    /// Port that agents connect to; 0 takes a free one.
+    #[arg(long, env = "TYPHA_SERVERPORT", default_value_t = 5473)]
+    pub port: u16,
+    /// Serve without TLS on an address that other machines reach. Everybody who reaches it may then
+    /// read any node's view: for closed test networks only.
+    #[arg(long)]
+    pub plaintext: bool,
+    /// How many agents are served at once.
+    #[arg(long, env = "TYPHA_MAXCONNECTIONSUPPERLIMIT", default_value_t = 10_000)]
+    pub max_connections: usize,
+    /// Port of /liveness and /readiness.
+    #[arg(long, env = "TYPHA_HEALTHPORT", default_value_t = 9098)]
+    pub health_port: u16,
+    /// Port of /metrics.
+    #[arg(long, env = "TYPHA_PROMETHEUSMETRICSPORT", default_value_t = 9093)]
+    pub metrics_port: u16,
+    /// Port of the status page, on loopback only.
+    #[arg(long, default_value_t = 9095)]
+    pub status_port: u16,
+    /// Address of the store, for example `http://127.0.0.1:2379`. Without it the environment decides:
+    /// `DATASTORE_TYPE`, `ETCD_ENDPOINTS` and the others.
+    #[arg(long)]
+    pub store: Option<String>,
+}
+
+impl Flags {
+    /// The configuration that the flags and the environment give.
+    pub fn config(self) -> Result<Config, datastore::Error> {
+        let store = match &self.store {
+            Some(url) => StoreConfig::from_url(url)?,
+            None => StoreConfig::from_env()?,
+        };
+        Ok(Config {
+            store,
+            listen: SocketAddr::new(self.listen, self.port),
+            plaintext: self.plaintext,
+            max_connections: self.max_connections,
+            health: SocketAddr::new(self.listen, self.health_port),
+            metrics: SocketAddr::new(self.listen, self.metrics_port),
+            status: SocketAddr::from(([127, 0, 0, 1], self.status_port)),
+        })
+    }
+}
+
+/// Runs until SIGINT or SIGTERM, or `stop`.
+pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let typha = crate::Typha::start(flags.config()?).await?;
+    tracing::info!(
+        agents = %typha.address(), status = %typha.status_address(), "typha is listening"
+    );
+    stop.await;
+    typha.stop().await;
+    Ok(())
+}

@@ -1,0 +1,182 @@
+//! Health, metrics, status and the page: what is read over HTTP.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Json, Router,
+    http::{StatusCode, header},
+    response::{Html, IntoResponse},
+    routing::get,
+};
+use datastore::Datastore;
+use sync::ServerFacts;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tracing::warn;
+
+use crate::{
+    metrics::Text,
+    sessions::{SessionInfo, Sessions},
+    status::{AgentStatus, PublicationStatus, Sizes, Status, StreamStatus},
+    writer::Outputs,
+};
+
+/// What the pages read.
+pub(crate) struct Pages {
+    pub(crate) facts: Arc<ServerFacts>,
+    pub(crate) outputs: Outputs,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) store: Arc<dyn Datastore>,
+}
+
+/// Serves a router until the task is aborted.
+pub(crate) fn serve(listener: TcpListener, router: Router) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, router).await {
+            warn!(%error, "an HTTP listener ended");
+        }
+    })
+}
+
+/// `/liveness`, `/readiness`.
+pub(crate) fn health(pages: Arc<Pages>) -> Router {
+    let live = pages.clone();
+    Router::new()
+        .route("/liveness", get(async move || live.liveness()))
+        .route("/readiness", get(async move || pages.readiness()))
+}
+
+/// `/metrics`.
+pub(crate) fn metrics(pages: Arc<Pages>) -> Router {
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Router::new().route("/metrics", get(async move || (text, pages.metrics())))
+}
+
+/// `/api/v1/status`, and the page that shows it.
+pub(crate) fn status(pages: Arc<Pages>) -> Router {
+    Router::new()
+        .route("/", get(async || Html(include_str!("page.html"))))
+        .route("/api/v1/status", get(async move || Json(pages.status())))
+}
+
+impl Pages {
+    fn liveness(&self) -> impl IntoResponse + use<> {
+        let heartbeat = *self.outputs.heartbeat.borrow();
+        let age = heartbeat.elapsed();
+        if age < Duration::from_secs(30) {
+            (StatusCode::OK, "ok\n".to_owned())
+        } else {
+            let text = format!("the writer has not moved for {} s\n", age.as_secs());
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
+
+    fn readiness(&self) -> impl IntoResponse + use<> {
+        if self.outputs.published.borrow().is_some() {
+            (StatusCode::OK, "ok\n".to_owned())
+        } else {
+            let text = self.outputs.store.borrow().why_not_in_sync() + "\n";
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let snapshot = self.outputs.published.borrow().clone().unwrap_or_default();
+        let store = self.outputs.store.borrow().clone();
+        let mut text = Text::default();
+        text.gauge("typha_connections_active", "Live sessions.", self.sessions.active());
+        text.counter("typha_connections_accepted", "Sessions opened.", self.sessions.accepted());
+        let help = "Sessions that the server ended.";
+        text.counter("typha_connections_dropped", help, self.sessions.dropped());
+        text.gauge("typha_cache_size", "Entries in all topics.", snapshot.entry_count());
+        let help = "Number of the newest publication.";
+        text.gauge("typha_breadcrumb_seq_number", help, snapshot.publication);
+        let help = "How long the store has been out of reach.";
+        let stale = Duration::from_millis(store.stale_milliseconds()).as_secs_f64();
+        text.gauge("bulrush_typha_stale_seconds", help, stale);
+        let help = "Objects that are present and invalid.";
+        text.gauge("bulrush_typha_invalid_objects", help, store.problems.len());
+        text.gauge("bulrush_typha_topics", "Topics with entries.", snapshot.topic_count());
+        let help = "Whether the store was read whole.";
+        text.gauge("bulrush_typha_in_sync", help, u8::from(snapshot.publication > 0));
+        text.finish()
+    }
+
+    /// What `/api/v1/status` says.
+    pub(crate) fn status(&self) -> Status {
+        let published = self.outputs.published.borrow().clone();
+        let in_sync = published.is_some();
+        let snapshot = published.unwrap_or_default();
+        let store = self.outputs.store.borrow().clone();
+        let sessions = self.sessions.all();
+        let streams = self.facts.streams.iter().enumerate().map(|(index, name)| {
+            let index = model::StreamIndex(index as u16);
+            StreamStatus {
+                name: name.clone(),
+                version: snapshot.vector.get(index),
+                progress: snapshot.progress.get(index),
+            }
+        });
+        let acting = || sessions.iter().filter(|session| !session.observer);
+        let publications = store.recent.iter().rev().map(|recent| PublicationStatus {
+            publication: recent.publication,
+            changes: recent.changes,
+            observed_at_ms: recent.observed_at / 1_000_000,
+            sent: acting().filter(|session| session.sent >= recent.publication).count(),
+            acked: acting().filter(|session| session.acked >= recent.publication).count(),
+        });
+        let stale = store.stale_milliseconds();
+        let failing = acting().filter(|session| !session.failed.is_empty()).count();
+        let verdict = if !in_sync {
+            format!("not in sync: {}", store.why_not_in_sync())
+        } else if stale > 0 {
+            let error = store.error().unwrap_or_default();
+            format!("the store has been out of reach for {} s: {error}", stale / 1000)
+        } else if failing > 0 {
+            format!("{failing} agents could not bring everything into the kernel")
+        } else if !store.problems.is_empty() {
+            format!("{} invalid objects", store.problems.len())
+        } else {
+            "all is well".into()
+        };
+        Status {
+            verdict,
+            version: self.facts.version.clone(),
+            incarnation: self.facts.incarnation.clone(),
+            epoch: self.facts.epoch.clone(),
+            store: self.store.describe(),
+            in_sync,
+            not_in_sync: (!in_sync).then(|| store.why_not_in_sync()),
+            stale_milliseconds: stale,
+            store_error: store.error(),
+            publication: snapshot.publication,
+            streams: streams.collect(),
+            sizes: Sizes { topics: snapshot.topic_count(), entries: snapshot.entry_count() },
+            problems: store.problems.clone(),
+            publications: publications.collect(),
+            agents: sessions.iter().map(agent_status).collect(),
+        }
+    }
+}
+
+fn agent_status(session: &SessionInfo) -> AgentStatus {
+    let failed = session.failed.iter();
+    AgentStatus {
+        node: session.node.clone(),
+        view: if session.full { "full" } else { "node" },
+        observer: session.observer,
+        version: session.version.clone(),
+        address: session.address.to_string(),
+        connected_seconds: SystemTime::now()
+            .duration_since(session.since)
+            .map_or(0, |age| age.as_secs()),
+        sent: session.sent,
+        acked: session.acked,
+        current: session.acked >= session.sent,
+        endpoints_up: session.endpoints.iter().filter(|endpoint| endpoint.up).count(),
+        endpoints: session.endpoints.len(),
+        failed: failed.map(|f| format!("{} {}: {}", f.topic, f.key, f.reason)).collect(),
+    }
+}

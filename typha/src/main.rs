@@ -1,0 +1,28 @@
+//! The program `typha`; `bulrush run typha` is the same.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Serves each agent its node's view of the store.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// How much is logged, unless `RUST_LOG` says otherwise.
+    #[arg(long, default_value = "info", value_name = "LEVEL")]
+    log: String,
+    #[command(flatten)]
+    flags: bulrush_typha::cli::Flags,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    runtime::log(&cli.log);
+    match runtime::block_on(bulrush_typha::cli::run(cli.flags, runtime::stop_signal())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

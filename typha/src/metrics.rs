@@ -1,0 +1,32 @@
+//! `/metrics`, in the text format of Prometheus.
+//!
+//! Calico's names are a contract and are written as Calico writes them, without the suffix that a
+//! library would add to counters. Every figure is read from the state when it is asked for.
+
+use std::fmt::Write as _;
+
+/// Gathers metrics as text.
+#[derive(Default)]
+pub(crate) struct Text(String);
+
+impl Text {
+    /// A value that goes up and down.
+    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.metric("gauge", name, help, value);
+    }
+
+    /// A value that only grows.
+    pub(crate) fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+        self.metric("counter", name, help, value);
+    }
+
+    fn metric(&mut self, kind: &str, name: &str, help: &str, value: impl std::fmt::Display) {
+        // Writing to a string can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    }
+
+    /// The whole answer.
+    pub(crate) fn finish(self) -> String {
+        self.0
+    }
+}
