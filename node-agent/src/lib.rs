@@ -1,1 +1,35 @@
 //! The agent on each node: its view in the Linux kernel.
+//!
+//! ```text
+//!             entries                 Reconciler (one owner, no IO of its own)          traits
+//! session --> NodeView --commit--> +-- PolicyReconciler --- chains, sets ------------> Nft
+//!                                  |     Dispatch -> Group -> Policy, Profile -> Set
+//!                                  +-- NetworkReconciler -- devices, routes, VTEPs --> Rtnl
+//!                                                        \- per interface -----------> Sysctl
+//!                                        ^                          |
+//! monitor ------ kernel_event -----------+       Outcome: failed, waiting, next ------> ack
+//! clock -------- commit at `next` -------+
+//! ```
+//!
+//! * The owner puts one commit's entries into [`Reconciler::view`] and calls [`Reconciler::commit`].
+//!   It calls it again when a kernel event came in, and when [`Outcome::next`] is due.
+//! * A commit makes before it breaks: policy (one transaction), devices, VTEPs, routes; then
+//!   removals, the other way round. What fails is named and tried again; the rest goes on.
+//! * Before the first [`Source::Server`] commit nothing is removed; that one sweeps what is ours and
+//!   stale: routes of protocol 80, the tunnel devices, the nftables tables `calico`.
+//! * Drivers act in the network namespace of the thread that opened them.
+
+mod family;
+mod network;
+mod policy;
+mod reconciler;
+mod settings;
+mod table;
+mod view;
+
+pub mod drivers;
+pub mod nft;
+
+pub use family::Family;
+pub use reconciler::{Failure, KernelEvent, Outcome, Reconciler, Source};
+pub use view::{Member, NodeView};

@@ -1,0 +1,48 @@
+//! Nodes with a reconciler in each.
+
+use std::time::Instant;
+
+use bulrush_node_agent::{Outcome, Reconciler, Source, drivers::LinuxKernel};
+
+use super::{
+    Namespace, wire,
+    world::{Write, allow_all},
+};
+
+/// A node with an agent's reconciler in it, and what lies outside of it.
+pub(crate) struct Node {
+    pub(crate) space: Namespace,
+    pub(crate) outside: Namespace,
+    pub(crate) agent: Reconciler<LinuxKernel>,
+}
+
+impl Node {
+    /// A node at 172.18.0.`number`; outside is 172.18.0.1.
+    pub(crate) fn new(name: &str, number: u8) -> Self {
+        let (space, outside) = (Namespace::new(), Namespace::new());
+        wire(
+            (&space, "eth0", &format!("172.18.0.{number}/24")),
+            (&outside, "eth0", "172.18.0.1/24"),
+        );
+        // Linux answers for a pod's gateway (proxy ARP) only where it has a route to it.
+        space.ip("route add default via 172.18.0.1");
+        Self::with(name, space, outside)
+    }
+
+    fn with(name: &str, space: Namespace, outside: Namespace) -> Self {
+        let kernel = space.enter(|| LinuxKernel::open().unwrap());
+        let mut agent = Reconciler::new(name, true, kernel);
+        agent.view().profile("all", Some(allow_all()));
+        Self { space, outside, agent }
+    }
+
+    pub(crate) fn commit(&mut self) -> Outcome {
+        self.space.enter(|| self.agent.commit(Source::Server, Instant::now()))
+    }
+
+    /// Commits what must go in whole.
+    pub(crate) fn commit_all(&mut self) {
+        let outcome = self.commit();
+        assert_eq!((outcome.failed, outcome.waiting), (vec![], [].into()));
+    }
+}
