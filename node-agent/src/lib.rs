@@ -19,7 +19,10 @@
 //!   stale: routes of protocol 80, the tunnel devices, the nftables tables `calico`.
 //! * Drivers act in the network namespace of the thread that opened them.
 
+mod agent;
 mod family;
+mod http;
+mod kernel;
 mod network;
 mod policy;
 mod reconciler;
@@ -27,9 +30,12 @@ mod settings;
 mod table;
 mod view;
 
+pub mod cli;
+pub mod client;
 pub mod drivers;
 pub mod nft;
 
+pub use agent::{Config, StartError, run};
 pub use family::Family;
 pub use reconciler::{Failure, KernelEvent, Outcome, Reconciler, Source};
-pub use view::{Member, NodeView};
+pub use view::{Member, NodeView, Sizes};

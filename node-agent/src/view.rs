@@ -76,6 +76,21 @@ pub(crate) struct Changes {
     pub(crate) members: BTreeMap<ArcStr, BTreeSet<Member>>,
 }
 
+/// How much a view holds, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Own endpoints.
+    pub endpoints: usize,
+    /// Policies in use.
+    pub policies: usize,
+    /// IP sets that have members.
+    pub sets: usize,
+    /// Nodes.
+    pub hosts: usize,
+    /// Routes.
+    pub routes: usize,
+}
+
 /// The desired view of this node, whole commits at a time.
 ///
 /// The owner puts the entries of one commit in with [`NodeView::set`] and then calls
@@ -111,6 +126,24 @@ impl NodeView {
             // What can't be read must not leave its predecessor in force.
             let _ = self.put(topic, &place.1, None);
             self.bad.insert(place, reason);
+        }
+    }
+
+    /// Notes an entry that couldn't be read: it is left out and reported, and an older good value
+    /// doesn't live on.
+    pub fn set_unreadable(&mut self, topic: &Topic, key: &str, reason: String) {
+        self.set(topic, key, None);
+        self.bad.insert((topic.clone(), key.into()), reason);
+    }
+
+    /// How much there is of everything.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            endpoints: self.endpoints.len(),
+            policies: self.policies.len(),
+            sets: self.sets.len(),
+            hosts: self.hosts.len(),
+            routes: self.routes.len(),
         }
     }
 

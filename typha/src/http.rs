@@ -5,19 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{
-    Json, Router,
-    http::{StatusCode, header},
-    response::{Html, IntoResponse},
-    routing::get,
-};
+use axum::{Json, Router, response::Html, routing::get};
 use datastore::Datastore;
+use runtime::{http, metrics::Text};
 use sync::ServerFacts;
-use tokio::{net::TcpListener, task::JoinHandle};
-use tracing::warn;
 
 use crate::{
-    metrics::Text,
     sessions::{SessionInfo, Sessions},
     status::{AgentStatus, PublicationStatus, Sizes, Status, StreamStatus},
     writer::Outputs,
@@ -31,27 +24,17 @@ pub(crate) struct Pages {
     pub(crate) store: Arc<dyn Datastore>,
 }
 
-/// Serves a router until the task is aborted.
-pub(crate) fn serve(listener: TcpListener, router: Router) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!(%error, "an HTTP listener ended");
-        }
-    })
-}
-
 /// `/liveness`, `/readiness`.
 pub(crate) fn health(pages: Arc<Pages>) -> Router {
     let live = pages.clone();
     Router::new()
-        .route("/liveness", get(async move || live.liveness()))
-        .route("/readiness", get(async move || pages.readiness()))
+        .route("/liveness", get(async move || http::health(live.liveness())))
+        .route("/readiness", get(async move || http::health(pages.readiness())))
 }
 
 /// `/metrics`.
 pub(crate) fn metrics(pages: Arc<Pages>) -> Router {
-    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Router::new().route("/metrics", get(async move || (text, pages.metrics())))
+    Router::new().route("/metrics", get(async move || ([http::METRICS_TYPE], pages.metrics())))
 }
 
 /// `/api/v1/status`, and the page that shows it.
@@ -62,24 +45,17 @@ pub(crate) fn status(pages: Arc<Pages>) -> Router {
 }
 
 impl Pages {
-    fn liveness(&self) -> impl IntoResponse + use<> {
-        let heartbeat = *self.outputs.heartbeat.borrow();
-        let age = heartbeat.elapsed();
-        if age < Duration::from_secs(30) {
-            (StatusCode::OK, "ok\n".to_owned())
-        } else {
-            let text = format!("the writer has not moved for {} s\n", age.as_secs());
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+    /// What keeps it from being live.
+    fn liveness(&self) -> Option<String> {
+        let age = self.outputs.heartbeat.borrow().elapsed();
+        let stuck = age > Duration::from_secs(30);
+        stuck.then(|| format!("the writer has not moved for {} s", age.as_secs()))
     }
 
-    fn readiness(&self) -> impl IntoResponse + use<> {
-        if self.outputs.published.borrow().is_some() {
-            (StatusCode::OK, "ok\n".to_owned())
-        } else {
-            let text = self.outputs.store.borrow().why_not_in_sync() + "\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+    /// What keeps it from being ready. A server that lost its store goes on and stays ready.
+    fn readiness(&self) -> Option<String> {
+        let published = self.outputs.published.borrow().is_some();
+        (!published).then(|| self.outputs.store.borrow().why_not_in_sync())
     }
 
     fn metrics(&self) -> String {

@@ -11,7 +11,6 @@
 
 pub mod cli;
 mod http;
-mod metrics;
 mod server;
 mod service;
 mod sessions;

@@ -138,9 +138,9 @@ impl Typha {
         });
         let others = vec![
             writer,
-            http::serve(health, http::health(pages.clone())),
-            http::serve(metrics, http::metrics(pages.clone())),
-            http::serve(status, http::status(pages.clone())),
+            runtime::http::serve(health, http::health(pages.clone())),
+            runtime::http::serve(metrics, http::metrics(pages.clone())),
+            runtime::http::serve(status, http::status(pages.clone())),
         ];
         Ok(Self { address, pages, status_address, drain, grpc, others })
     }

@@ -27,5 +27,8 @@ macro_rules! commands {
 }
 
 commands! {
+    Dev => dev,
+    Run => run,
     Selector => selector,
+    Watch => watch,
 }

@@ -1,4 +1,7 @@
-//! What each of our programs does first: the runtime, logs, and the signal to stop.
+//! What each of our programs does the same way: the runtime, logs, the signal to stop, HTTP pages.
+
+pub mod http;
+pub mod metrics;
 
 use std::io::{self, IsTerminal as _};
 

@@ -10,10 +10,12 @@
 //! A server that can't be started is a panic: in a test that is the failure that its author wants to see.
 #![allow(clippy::expect_used, reason = "helpers of tests: a panic is a failed test with its place")]
 
+mod bad_input;
 mod etcd;
 mod find;
 mod require;
 
+pub use bad_input::{assert_bad_input, rows};
 pub use etcd::RealEtcd;
 pub use find::{etcd_binaries, etcdctl_binaries};
 pub use require::skipped;

@@ -6,18 +6,27 @@
 use std::fmt::Write as _;
 
 /// Gathers metrics as text.
-#[derive(Default)]
-pub(crate) struct Text(String);
+#[derive(Debug, Default)]
+pub struct Text(String);
 
 impl Text {
     /// A value that goes up and down.
-    pub(crate) fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+    pub fn gauge(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.metric("gauge", name, help, value);
     }
 
     /// A value that only grows.
-    pub(crate) fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
+    pub fn counter(&mut self, name: &str, help: &str, value: impl std::fmt::Display) {
         self.metric("counter", name, help, value);
+    }
+
+    /// A sum of observations and their number.
+    pub fn summary(&mut self, name: &str, help: &str, sum: f64, count: u64) {
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            self.0,
+            "# HELP {name} {help}\n# TYPE {name} summary\n{name}_sum {sum}\n{name}_count {count}"
+        );
     }
 
     fn metric(&mut self, kind: &str, name: &str, help: &str, value: impl std::fmt::Display) {
@@ -26,7 +35,7 @@ impl Text {
     }
 
     /// The whole answer.
-    pub(crate) fn finish(self) -> String {
+    pub fn finish(self) -> String {
         self.0
     }
 }

@@ -1,0 +1,63 @@
+//! The flags of `node-agent`, which are also those of `bulrush run node-agent`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::agent::{self, Config};
+
+/// Where Calico's agent keeps the node's name.
+const NODENAME_FILE: &str = "/var/lib/calico/nodename";
+
+/// Brings its node's view into the Linux kernel.
+#[derive(Args, Clone, Debug)]
+pub struct Flags {
+    /// The node's name; without it the one in /var/lib/calico/nodename, else the host's name.
+    #[arg(long, env = "NODENAME", value_name = "NAME")]
+    pub node: Option<String>,
+    /// Addresses of typha, separated by commas; tried in turn.
+    #[arg(
+        long,
+        env = "FELIX_TYPHAADDR",
+        value_delimiter = ',',
+        required = true,
+        value_name = "HOST:PORT"
+    )]
+    pub typha: Vec<String>,
+    /// Address of /liveness, /readiness and /metrics.
+    #[arg(long, env = "FELIX_HEALTHHOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
+    pub health_host: IpAddr,
+    /// Port of /liveness and /readiness.
+    #[arg(long, env = "FELIX_HEALTHPORT", default_value_t = 9099, value_name = "PORT")]
+    pub health_port: u16,
+    /// Port of /metrics.
+    #[arg(long, env = "FELIX_PROMETHEUSMETRICSPORT", default_value_t = 9091, value_name = "PORT")]
+    pub metrics_port: u16,
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// When the agent can't start; once it runs, it goes on.
+pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let config = Config {
+        node: node_name(flags.node)?,
+        servers: flags.typha,
+        health: SocketAddr::new(flags.health_host, flags.health_port),
+        metrics: SocketAddr::new(flags.health_host, flags.metrics_port),
+    };
+    Ok(agent::run(config, stop).await?)
+}
+
+fn node_name(given: Option<String>) -> anyhow::Result<String> {
+    let from_file = || std::fs::read_to_string(NODENAME_FILE).ok();
+    if let Some(name) = given.or_else(from_file).map(|name| name.trim().to_owned())
+        && !name.is_empty()
+    {
+        return Ok(name);
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .context("the host's name can't be read: give the node's with --node")?;
+    Ok(host.trim().to_lowercase())
+}
