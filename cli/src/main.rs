@@ -1,6 +1,7 @@
 //! `bulrush`: the operator's command line.
 
 mod commands;
+mod lab;
 mod sample;
 
 use std::{io, process::ExitCode};

@@ -28,6 +28,7 @@ macro_rules! commands {
 
 commands! {
     Dev => dev,
+    Lab => lab,
     Run => run,
     Selector => selector,
     Watch => watch,
