@@ -10,13 +10,15 @@ use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum, builder::RangedU64ValueParser};
 
 use crate::lab::{
+    parts,
     plan::{self, Encap, Shape},
     probe::{self, Port, Trial},
     state::Folder,
-    up,
+    status,
+    up::{self, Options, StoreChoice},
 };
 
-/// Nodes and pods as network namespaces on one machine; needs root
+/// Nodes and pods as network namespaces on one machine, each node with a real agent; needs root
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which lab; several of different names can be up at once
@@ -32,11 +34,19 @@ enum Action {
     Up(Up),
     /// End the lab: nothing of it is left, whatever state it is in
     Down,
+    /// Show where the lab's parts, nodes and pods are, and whether they run
+    Status,
     Exec(Exec),
     Probe(Probe),
+    /// Kill the store, typha or the agent of a node, as a crash would
+    Stop(PartName),
+    /// Start the store, typha or the agent of a node again, and wait until the lab is ready if all of it runs
+    Start(PartName),
+    /// Kill a part and start it again
+    Restart(PartName),
 }
 
-/// Start a lab: its nodes have plain routes to all pods
+/// Start a lab; the last line on stdout says where its store, typha and status page are
 #[derive(clap::Args)]
 struct Up {
     /// How many nodes
@@ -47,6 +57,11 @@ struct Up {
     #[arg(long, default_value_t = 2, value_parser = RangedU64ValueParser::<u8>::new().range(1..=plan::MAX_PODS.into()))]
     pods: u8,
 
+    /// The lab's own store (embedded, or etcd: a real one), or the URL of one that runs; there the lab's objects are
+    /// removed at the end
+    #[arg(long, default_value = "embedded", value_name = "embedded|etcd|URL", value_parser = store_choice)]
+    store: StoreChoice,
+
     /// How pods of different nodes reach each other; crosssubnet makes two subnets
     #[arg(long, value_enum, default_value_t = EncapArg::Vxlan)]
     encap: EncapArg,
@@ -54,6 +69,19 @@ struct Up {
     /// Give nodes and pods IPv6 addresses beside IPv4
     #[arg(long)]
     ipv6: bool,
+
+    /// Only the network, with plain routes and without policy: what the probe is tested on
+    #[arg(long, hide = true)]
+    no_agents: bool,
+}
+
+fn store_choice(text: &str) -> Result<StoreChoice, String> {
+    match text {
+        "embedded" => Ok(StoreChoice::Embedded),
+        "etcd" => Ok(StoreChoice::Etcd),
+        url if url.contains("://") => Ok(StoreChoice::Running(url.to_owned())),
+        _ => Err("say embedded, etcd, or a URL such as http://127.0.0.1:2379".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -105,6 +133,24 @@ enum Output {
     Json,
 }
 
+/// A process of the lab.
+#[derive(clap::Args)]
+struct PartName {
+    #[arg(value_enum)]
+    part: PartKind,
+
+    /// The node, when it is an agent
+    #[arg(required_if_eq("part", "agent"))]
+    node: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PartKind {
+    Store,
+    Typha,
+    Agent,
+}
+
 /// Names begin those of links, which have at most 15 characters.
 fn name(text: &str) -> Result<String, String> {
     let fits = (1..=10).contains(&text.len())
@@ -129,8 +175,17 @@ impl Args {
                 }
                 Ok(ExitCode::SUCCESS)
             }
+            Action::Status => {
+                let folder = Folder::of(&self.name);
+                let text = status::text(&folder.load()?, folder.path());
+                io::stdout().write_all(text.as_bytes())?;
+                Ok(ExitCode::SUCCESS)
+            }
             Action::Exec(args) => args.run(&self.name),
             Action::Probe(args) => args.run(&self.name),
+            Action::Stop(part) => part.run(&self.name, true, false),
+            Action::Start(part) => part.run(&self.name, false, true),
+            Action::Restart(part) => part.run(&self.name, true, true),
         }
     }
 }
@@ -143,7 +198,39 @@ impl Up {
             EncapArg::None => Encap::None,
         };
         let shape = Shape { nodes: self.nodes, pods: self.pods, encap, ipv6: self.ipv6 };
-        up::up(name, shape)?;
+        let options = Options { shape, store: self.store, without_agents: self.no_agents };
+        let lab = up::up(name, &options)?;
+        let mut out = io::stdout();
+        if self.no_agents {
+            writeln!(out, "ready")?;
+        } else {
+            let (store, typha, page) = (&lab.store, lab.typha_address(), lab.page());
+            writeln!(out, "ready store={store} typha={typha} page={page}")?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl PartName {
+    fn run(self, name: &str, stop: bool, start: bool) -> anyhow::Result<ExitCode> {
+        let folder = Folder::of(name);
+        let lab = folder.load()?;
+        let part_name = match (self.part, self.node) {
+            (PartKind::Agent, Some(node)) => parts::agent_name(&node),
+            (PartKind::Store, None) => parts::STORE.to_owned(),
+            (PartKind::Typha, None) => parts::TYPHA.to_owned(),
+            _ => bail!("say store, typha, or agent and a node, as in `agent node-1`"),
+        };
+        let Some(part) = lab.part(&part_name) else {
+            let parts: Vec<&str> = lab.parts.iter().map(|part| part.name.as_str()).collect();
+            bail!("the lab has no process {part_name}; it has {}", parts.join(", "));
+        };
+        if stop {
+            part.kill(folder.path())?;
+        }
+        if start {
+            up::start_part(&lab, &folder, part)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

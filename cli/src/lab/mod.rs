@@ -10,9 +10,15 @@
 //! The host gets one link and one route; everything else lies in namespaces. What is to be made is written down
 //! before it is made, so that `down` finds all of it after any crash.
 
-pub(crate) mod network;
+mod interrupt;
+mod network;
+mod objects;
+pub(crate) mod parts;
 pub(crate) mod plan;
 pub(crate) mod probe;
-pub(crate) mod processes;
+mod processes;
+pub(crate) mod ready;
 pub(crate) mod state;
+pub(crate) mod status;
+mod store;
 pub(crate) mod up;

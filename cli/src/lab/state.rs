@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::plan::Plan;
+use super::{
+    parts::{Part, TyphaPorts},
+    plan::Plan,
+};
 
 /// Where the folders of labs are: gone after a reboot, as namespaces are.
 const ROOT: &str = "/run/bulrush-lab";
@@ -19,6 +22,44 @@ const FILE: &str = "lab.json";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lab {
     pub(crate) plan: Plan,
+    /// What the identifiers of its objects are made from.
+    pub(crate) seed: String,
+    /// The store's URL; empty without agents.
+    pub(crate) store: String,
+    /// Whether the lab's objects are in the store, or some of them.
+    pub(crate) wrote_objects: bool,
+    pub(crate) typha: TyphaPorts,
+    /// Its processes, in the order in which they start. Without `store`, the store isn't the lab's own.
+    pub(crate) parts: Vec<Part>,
+}
+
+impl Lab {
+    /// A lab of which nothing has been made.
+    pub(crate) fn new(plan: Plan, seed: String) -> Self {
+        Self {
+            plan,
+            seed,
+            store: String::new(),
+            wrote_objects: false,
+            typha: TyphaPorts::default(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// One of its processes.
+    pub(crate) fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// Where agents find typha.
+    pub(crate) fn typha_address(&self) -> String {
+        format!("{}:{}", self.plan.host.addr(), self.typha.agents)
+    }
+
+    /// Where the status page is.
+    pub(crate) fn page(&self) -> String {
+        format!("http://127.0.0.1:{}", self.typha.status)
+    }
 }
 
 /// A lab's folder.

@@ -1,19 +1,56 @@
 //! Starting a lab, and ending it.
 
-use anyhow::Context as _;
-
-use super::{
-    network,
-    plan::{Plan, Shape},
-    processes,
-    state::{Folder, Lab},
+use std::{
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    time::Duration,
 };
 
+use anyhow::Context as _;
+use tokio::runtime::Runtime;
+
+use super::{
+    interrupt::Interrupt,
+    network,
+    objects::objects,
+    parts::{Part, STORE, TyphaPorts},
+    plan::{Plan, Shape},
+    processes, ready,
+    state::{Folder, Lab},
+    store,
+};
+
+/// How long a store that the lab starts may take to answer.
+const STORE_START: Duration = Duration::from_secs(30);
+/// How long a store that was there before may take.
+const STORE_THERE: Duration = Duration::from_secs(5);
+
+/// Which store a lab uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StoreChoice {
+    /// Its own embedded store.
+    Embedded,
+    /// Its own etcd.
+    Etcd,
+    /// One that runs already, by its URL. The lab's objects are removed from it at the end.
+    Running(String),
+}
+
+/// How a lab is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) shape: Shape,
+    pub(crate) store: StoreChoice,
+    /// Only the network, with plain routes: no store, no typha, no agents.
+    pub(crate) without_agents: bool,
+}
+
 /// Starts a lab. When that fails, what was made of it is removed again.
-pub(crate) fn up(name: &str, shape: Shape) -> anyhow::Result<Lab> {
+pub(crate) fn up(name: &str, options: &Options) -> anyhow::Result<Lab> {
+    let runtime = Runtime::new()?;
+    let interrupt = Interrupt::watch(&runtime)?;
     let folder = Folder::of(name);
     folder.create()?;
-    let started = start(&folder, name, shape);
+    let started = start(&folder, name, options, &runtime, &interrupt);
     if started.is_err()
         && let Err(error) = down(name)
     {
@@ -22,33 +59,146 @@ pub(crate) fn up(name: &str, shape: Shape) -> anyhow::Result<Lab> {
     started
 }
 
-fn start(folder: &Folder, name: &str, shape: Shape) -> anyhow::Result<Lab> {
+fn start(
+    folder: &Folder,
+    name: &str,
+    options: &Options,
+    runtime: &Runtime,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Lab> {
     let others: Vec<Plan> = Folder::all().into_iter().map(|lab| lab.plan).collect();
     let seed = format!("{:032x}", rand::random::<u128>());
-    let plan_in = |slot| Plan::new(name, slot, shape, &seed);
+    let plan_in = |slot| Plan::new(name, slot, options.shape, &seed);
     let plan = plan_in(network::free_slot(&others, plan_in)?);
     network::check_free(&plan)?;
 
-    let lab = Lab { plan };
+    let mut lab = Lab::new(plan, seed);
     folder.save(&lab)?;
-    eprintln!("making {} nodes with {} pods each", shape.nodes, shape.pods);
+    eprintln!("making {} nodes with {} pods each", options.shape.nodes, options.shape.pods);
     network::build(&lab.plan).context("making the network")?;
-    network::route_without_agents(&lab.plan).context("routing without agents")?;
+    interrupt.check()?;
+    if options.without_agents {
+        network::route_without_agents(&lab.plan).context("routing without agents")?;
+        return Ok(lab);
+    }
+
+    add_parts(&mut lab, folder, &options.store)?;
+    folder.save(&lab)?;
+    start_store(&mut lab, folder, runtime)?;
+    for part in lab.parts.iter().filter(|part| part.name != STORE) {
+        interrupt.check()?;
+        part.start(folder.path())?;
+    }
+    ready::wait(&lab, folder.path(), interrupt)?;
     Ok(lab)
 }
 
-/// Ends a lab: its processes, namespaces, link and folder. Whether there was one.
+/// Plans the processes. Their ports are looked for now that the addresses exist. Nothing keeps them until the parts have
+/// them: where a stranger is quicker, a part ends, and its log says why.
+fn add_parts(lab: &mut Lab, folder: &Folder, store: &StoreChoice) -> anyhow::Result<()> {
+    let host = lab.plan.host.addr();
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    if let StoreChoice::Running(url) = store {
+        lab.store.clone_from(url);
+    } else {
+        let port = free_port(loopback, 2379)?;
+        lab.store = format!("http://127.0.0.1:{port}");
+        lab.parts.push(match store {
+            StoreChoice::Etcd => Part::etcd(folder.path(), port, free_port(loopback, 2380)?)?,
+            _ => Part::embedded_store(folder.path(), port)?,
+        });
+    }
+    lab.typha = TyphaPorts {
+        agents: free_port(host, 5473)?,
+        health: free_port(host, 9098)?,
+        metrics: free_port(host, 9093)?,
+        status: free_port(loopback, 9095)?,
+    };
+    lab.parts.push(Part::typha(&lab.plan, &lab.store, lab.typha)?);
+    let typha = lab.typha_address();
+    for node in &lab.plan.nodes {
+        lab.parts.push(Part::agent(folder.path(), node, &typha)?);
+    }
+    Ok(())
+}
+
+/// Starts the store, if it is the lab's own, and writes the lab's objects into it.
+fn start_store(lab: &mut Lab, folder: &Folder, runtime: &Runtime) -> anyhow::Result<()> {
+    let own = lab.part(STORE).cloned();
+    if let Some(own) = &own {
+        own.start(folder.path())?;
+    }
+    let objects = objects(&lab.plan, &lab.seed);
+    runtime.block_on(async {
+        let (patience, alive): (_, &dyn Fn() -> bool) = match &own {
+            Some(part) => (STORE_START, &|| !part.pids(folder.path()).is_empty()),
+            None => (STORE_THERE, &|| true),
+        };
+        let connected = store::connect(&lab.store, patience, alive).await;
+        let store = connected.with_context(|| match &own {
+            Some(part) => format!("the store doesn't start; {}", part.last_words(folder.path())),
+            None => "the store that --store names".to_owned(),
+        })?;
+        store::check_absent(store.as_ref(), &objects).await?;
+        lab.wrote_objects = true;
+        folder.save(lab)?;
+        store::write(store.as_ref(), &objects).await
+    })
+}
+
+/// The preferred port, or a free one if someone has it.
+fn free_port(address: IpAddr, preferred: u16) -> anyhow::Result<u16> {
+    let listener = TcpListener::bind((address, preferred))
+        .or_else(|_| TcpListener::bind((address, 0)))
+        .with_context(|| format!("looking for a free port on {address}"))?;
+    Ok(listener.local_addr()?.port())
+}
+
+/// Ends a lab: its processes, its objects in a store that stays, its namespaces, link and folder. Whether there was
+/// one.
 pub(crate) fn down(name: &str) -> anyhow::Result<bool> {
     let folder = Folder::of(name);
     if !folder.path().exists() {
         return Ok(false);
     }
     processes::kill_all(|| processes::marked(|mark| mark.starts_with(folder.path())))?;
+    let mut left_in_store = Ok(());
     if let Some(lab) = folder.find()? {
         let namespaces = lab.plan.namespaces();
         processes::kill_all(|| processes::inside(&namespaces))?;
         network::remove(&lab.plan)?;
+        if lab.wrote_objects && lab.part(STORE).is_none() {
+            left_in_store = remove_objects(&lab);
+        }
     }
     folder.remove()?;
-    Ok(true)
+    left_in_store.map(|()| true)
+}
+
+fn remove_objects(lab: &Lab) -> anyhow::Result<()> {
+    let objects = objects(&lab.plan, &lab.seed);
+    let removed = Runtime::new()?.block_on(async {
+        let store = store::connect(&lab.store, STORE_THERE, &|| true).await?;
+        store::remove(store.as_ref(), &objects).await
+    });
+    removed.with_context(|| {
+        format!("the lab is gone, but some of its objects are still in the store at {}", lab.store)
+    })
+}
+
+/// Starts a part again, and waits until the lab is ready if all of it runs.
+pub(crate) fn start_part(lab: &Lab, folder: &Folder, part: &Part) -> anyhow::Result<()> {
+    let runtime = Runtime::new()?;
+    let interrupt = Interrupt::watch(&runtime)?;
+    part.start(folder.path())?;
+    if part.name == STORE {
+        let alive = || !part.pids(folder.path()).is_empty();
+        runtime
+            .block_on(store::connect(&lab.store, STORE_START, &alive))
+            .with_context(|| part.last_words(folder.path()))?;
+    }
+    if lab.parts.iter().all(|part| !part.pids(folder.path()).is_empty()) {
+        ready::wait(lab, folder.path(), &interrupt)?;
+    }
+    Ok(())
 }
