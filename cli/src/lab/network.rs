@@ -12,7 +12,10 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use nix::sched::{CloneFlags, setns};
 
-use super::plan::{Node, Plan, Pod, SLOTS};
+use super::{
+    plan::{Node, Plan, Pod, SLOTS},
+    state::Lab,
+};
 
 /// The hardware address of every pod's host side, as in Calico.
 const HOST_SIDE_MAC: &str = "ee:ee:ee:ee:ee:ee";
@@ -41,11 +44,11 @@ pub(crate) fn inside<T: Send>(
 }
 
 /// The first address range that neither another lab nor a route of the host has.
-pub(crate) fn free_slot(others: &[Plan], range_of: impl Fn(u8) -> Plan) -> anyhow::Result<u8> {
+pub(crate) fn free_slot(others: &[Lab], range_of: impl Fn(u8) -> Plan) -> anyhow::Result<u8> {
     for slot in 0..SLOTS {
         let range = range_of(slot).range;
         let routes = ip(None, &["route", "show", "table", "all", "root", &range.to_string()])?;
-        if routes.trim().is_empty() && others.iter().all(|other| other.range != range) {
+        if routes.trim().is_empty() && others.iter().all(|other| other.plan.range != range) {
             return Ok(slot);
         }
     }

@@ -56,6 +56,12 @@ impl Lab {
         format!("{}:{}", self.plan.host.addr(), self.typha.agents)
     }
 
+    /// The ports of loopback that it listens on, or will.
+    pub(crate) fn loopback_ports(&self) -> impl Iterator<Item = u16> {
+        let store = self.store.rsplit(':').next().and_then(|port| port.parse().ok());
+        store.into_iter().chain([self.typha.status])
+    }
+
     /// Where the status page is.
     pub(crate) fn page(&self) -> String {
         format!("http://127.0.0.1:{}", self.typha.status)
@@ -81,14 +87,30 @@ impl Folder {
 
     /// Makes the folder. That is also what keeps a second lab of this name away.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        fs::create_dir_all(ROOT).with_context(|| format!("making {ROOT}"))?;
-        match fs::create_dir(&self.path) {
+        let try_once = || {
+            // The end of another lab may remove the root in between.
+            fs::create_dir_all(ROOT)?;
+            fs::create_dir(&self.path)
+        };
+        let first = try_once();
+        let again = matches!(&first, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        match if again { try_once() } else { first } {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => bail!(
                 "the lab {0:?} is up already: end it with `bulrush lab --name {0} down`, or choose another --name",
                 self.name
             ),
-            made => made.with_context(|| format!("making {}", self.path.display())),
+            result => result.with_context(|| format!("making {}", self.path.display())),
         }
+    }
+
+    /// Keeps other labs from choosing addresses and ports until the file is dropped. This folder must exist.
+    pub(crate) fn choosing() -> anyhow::Result<File> {
+        let lock = || {
+            let root = File::open(ROOT)?;
+            root.lock()?;
+            Ok::<_, io::Error>(root)
+        };
+        lock().with_context(|| format!("locking {ROOT}"))
     }
 
     /// Writes the lab's file, whole or not at all.

@@ -66,7 +66,8 @@ fn start(
     runtime: &Runtime,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Lab> {
-    let others: Vec<Plan> = Folder::all().into_iter().map(|lab| lab.plan).collect();
+    let choosing = Folder::choosing()?;
+    let others = Folder::all();
     let seed = format!("{:032x}", rand::random::<u128>());
     let plan_in = |slot| Plan::new(name, slot, options.shape, &seed);
     let plan = plan_in(network::free_slot(&others, plan_in)?);
@@ -82,8 +83,9 @@ fn start(
         return Ok(lab);
     }
 
-    add_parts(&mut lab, folder, &options.store)?;
+    add_parts(&mut lab, folder, &options.store, &others)?;
     folder.save(&lab)?;
+    drop(choosing);
     start_store(&mut lab, folder, runtime)?;
     for part in lab.parts.iter().filter(|part| part.name != STORE) {
         interrupt.check()?;
@@ -95,16 +97,25 @@ fn start(
 
 /// Plans the processes. Their ports are looked for now that the addresses exist. Nothing keeps them until the parts have
 /// them: where a stranger is quicker, a part ends, and its log says why.
-fn add_parts(lab: &mut Lab, folder: &Folder, store: &StoreChoice) -> anyhow::Result<()> {
+fn add_parts(
+    lab: &mut Lab,
+    folder: &Folder,
+    store: &StoreChoice,
+    others: &[Lab],
+) -> anyhow::Result<()> {
     let host = lab.plan.host.addr();
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let taken: Vec<u16> = others.iter().flat_map(Lab::loopback_ports).collect();
+    let free_port = |address, preferred| {
+        free_port(address, if taken.contains(&preferred) { 0 } else { preferred })
+    };
     if let StoreChoice::Running(url) = store {
         lab.store.clone_from(url);
     } else {
         let port = free_port(loopback, 2379)?;
         lab.store = format!("http://127.0.0.1:{port}");
         lab.parts.push(match store {
-            StoreChoice::Etcd => Part::etcd(folder.path(), port, free_port(loopback, 2380)?)?,
+            StoreChoice::Etcd => Part::etcd(folder.path(), port, free_port(loopback, 0)?)?,
             _ => Part::embedded_store(folder.path(), port)?,
         });
     }
