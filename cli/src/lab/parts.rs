@@ -102,7 +102,7 @@ impl Part {
 
     /// Starts it, in a session of its own.
     pub(crate) fn start(&self, folder: &Path) -> anyhow::Result<()> {
-        if !self.pids(folder).is_empty() {
+        if self.runs(folder) {
             bail!("{} runs already", self.name);
         }
         let log = File::options()
@@ -133,6 +133,11 @@ impl Part {
     /// Kills it as a crash would.
     pub(crate) fn kill(&self, folder: &Path) -> anyhow::Result<()> {
         processes::kill_all(|| self.pids(folder)).with_context(|| format!("killing {}", self.name))
+    }
+
+    /// Whether it runs.
+    pub(crate) fn runs(&self, folder: &Path) -> bool {
+        !self.pids(folder).is_empty()
     }
 
     /// Its process, with the children it may have.

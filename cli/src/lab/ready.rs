@@ -116,7 +116,7 @@ pub(crate) fn wait(lab: &Lab, folder: &Path, interrupt: &Interrupt) -> anyhow::R
             eprintln!("waiting: {missing}");
             shown.clone_from(&missing);
         }
-        let ended = lab.parts.iter().find(|part| part.pids(folder).is_empty());
+        let ended = lab.parts.iter().find(|part| !part.runs(folder));
         if let Some(part) = ended {
             bail!("{} ended by itself; {}", part.name, part.last_words(folder));
         }

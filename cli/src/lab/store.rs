@@ -12,17 +12,17 @@ use serde_json::Value;
 
 use super::objects::is_shared;
 
-/// Connects, trying again for so long while the store's process, if it is ours, is `alive`.
+/// Connects, trying again for so long while there is a reason to `go_on`.
 pub(crate) async fn connect(
     url: &str,
     patience: Duration,
-    alive: &dyn Fn() -> bool,
+    go_on: &dyn Fn() -> bool,
 ) -> anyhow::Result<Arc<dyn Datastore>> {
     let config = StoreConfig::from_url(url)?;
     let deadline = Instant::now() + patience;
     loop {
         match config.connect().await {
-            Err(error) if error.is_temporary() && alive() && Instant::now() < deadline => {
+            Err(error) if error.is_temporary() && go_on() && Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             connected => return Ok(connected?),

@@ -1,6 +1,7 @@
 //! Starting a lab, and ending it.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, TcpListener},
     time::Duration,
 };
@@ -75,7 +76,10 @@ fn start(
 
     let mut lab = Lab::new(plan, seed);
     folder.save(&lab)?;
-    eprintln!("making {} nodes with {} pods each", options.shape.nodes, options.shape.pods);
+    let Shape { nodes, pods, .. } = options.shape;
+    let namespaces: BTreeSet<&str> = lab.plan.pods().map(|pod| pod.namespace.as_str()).collect();
+    let namespaces = Vec::from_iter(namespaces).join(", ");
+    eprintln!("making {nodes} nodes with {pods} pods each; namespaces: {namespaces}");
     network::build(&lab.plan).context("making the network")?;
     interrupt.check()?;
     if options.without_agents {
@@ -86,7 +90,7 @@ fn start(
     add_parts(&mut lab, folder, &options.store, &others)?;
     folder.save(&lab)?;
     drop(choosing);
-    start_store(&mut lab, folder, runtime)?;
+    start_store(&mut lab, folder, runtime, interrupt)?;
     for part in lab.parts.iter().filter(|part| part.name != STORE) {
         interrupt.check()?;
         part.start(folder.path())?;
@@ -134,18 +138,25 @@ fn add_parts(
 }
 
 /// Starts the store, if it is the lab's own, and writes the lab's objects into it.
-fn start_store(lab: &mut Lab, folder: &Folder, runtime: &Runtime) -> anyhow::Result<()> {
+fn start_store(
+    lab: &mut Lab,
+    folder: &Folder,
+    runtime: &Runtime,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
     let own = lab.part(STORE).cloned();
     if let Some(own) = &own {
         own.start(folder.path())?;
     }
     let objects = objects(&lab.plan, &lab.seed);
     runtime.block_on(async {
-        let (patience, alive): (_, &dyn Fn() -> bool) = match &own {
-            Some(part) => (STORE_START, &|| !part.pids(folder.path()).is_empty()),
-            None => (STORE_THERE, &|| true),
+        let patience = if own.is_some() { STORE_START } else { STORE_THERE };
+        let go_on = || {
+            let runs = own.as_ref().is_none_or(|part| part.runs(folder.path()));
+            runs && interrupt.check().is_ok()
         };
-        let connected = store::connect(&lab.store, patience, alive).await;
+        let connected = store::connect(&lab.store, patience, &go_on).await;
+        interrupt.check()?;
         let store = connected.with_context(|| match &own {
             Some(part) => format!("the store doesn't start; {}", part.last_words(folder.path())),
             None => "the store that --store names".to_owned(),
@@ -203,12 +214,12 @@ pub(crate) fn start_part(lab: &Lab, folder: &Folder, part: &Part) -> anyhow::Res
     let interrupt = Interrupt::watch(&runtime)?;
     part.start(folder.path())?;
     if part.name == STORE {
-        let alive = || !part.pids(folder.path()).is_empty();
+        let runs = || part.runs(folder.path());
         runtime
-            .block_on(store::connect(&lab.store, STORE_START, &alive))
+            .block_on(store::connect(&lab.store, STORE_START, &runs))
             .with_context(|| part.last_words(folder.path()))?;
     }
-    if lab.parts.iter().all(|part| !part.pids(folder.path()).is_empty()) {
+    if lab.parts.iter().all(|part| part.runs(folder.path())) {
         ready::wait(lab, folder.path(), &interrupt)?;
     }
     Ok(())

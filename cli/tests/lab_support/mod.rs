@@ -5,11 +5,23 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     process::{Command, Output},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use datastore::{Datastore, Selection, StoreConfig, Write};
+use model::{Key, Kind, Stored, StreamIndex};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+/// How long agents may take to acknowledge a change.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The six pods of a lab of three nodes.
 pub(crate) const PODS: [&str; 6] =
@@ -133,4 +145,146 @@ impl Reach {
         let missing = missing.map(|pair| format!("{} -> {} wasn't tried", pair.0, pair.1));
         self.0.iter().filter_map(differs).chain(missing).collect()
     }
+}
+
+/// A lab with agents, and what a test does with it: write objects, wait until agents have acknowledged them, probe.
+pub(crate) struct System {
+    pub(crate) lab: Lab,
+    /// The store's URL.
+    pub(crate) url: String,
+    /// The host's address in the lab.
+    pub(crate) host: String,
+    page: SocketAddr,
+    store: Arc<dyn Datastore>,
+    runtime: Runtime,
+}
+
+impl System {
+    /// `bulrush lab up <flags>`, which returns when everything is ready.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let lab = Lab::new();
+        let said = lab.run(&[&["up"], flags].concat());
+        let ready = said.lines().last().expect("a line on stdout");
+        let field = |name: &str| {
+            let word = ready.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            word.unwrap_or_else(|| panic!("no {name}= in {ready:?}")).to_owned()
+        };
+        assert!(ready.starts_with("ready "), "{ready}");
+        let (url, typha, page) = (field("store"), field("typha"), field("page"));
+        let runtime = Runtime::new().expect("a runtime");
+        let config = StoreConfig::from_url(&url).expect("a URL");
+        let store = runtime.block_on(config.connect()).expect("the store answers");
+        Self {
+            lab,
+            url,
+            host: typha.split(':').next().expect("an address").to_owned(),
+            page: page.strip_prefix("http://").expect("a URL").parse().expect("an address"),
+            store,
+            runtime,
+        }
+    }
+
+    /// Writes objects, and waits until every agent has them in its kernel.
+    pub(crate) fn apply(&self, objects: &[Value]) {
+        let version = objects.iter().map(|object| self.put(object)).max();
+        self.settle(version.unwrap_or_default());
+    }
+
+    fn put(&self, object: &Value) -> u64 {
+        let (key, value) = (key_of(object), Stored::Json(object.clone()));
+        let put = async {
+            match self.store.get(&key).await? {
+                None => self.store.create(&key, &value).await,
+                Some(item) => self.store.update(&key, &value, item.version).await,
+            }
+        };
+        self.runtime.block_on(put).unwrap_or_else(|error| panic!("{key}: {error}"))
+    }
+
+    /// Removes objects, and waits until every agent has done so.
+    pub(crate) fn remove(&self, objects: &[Value]) {
+        let writes: Vec<Write> =
+            objects.iter().map(|object| Write::Delete(key_of(object))).collect();
+        let version = self.runtime.block_on(self.store.txn(&[], &writes)).expect("deleted");
+        self.settle(version);
+    }
+
+    /// The names of all objects in the store.
+    pub(crate) fn objects(&self) -> Vec<String> {
+        let list = self.store.list(StreamIndex(0), Selection::everything());
+        let listing = self.runtime.block_on(list).expect("a list");
+        listing.items.iter().map(|item| item.key.to_string()).collect()
+    }
+
+    /// Waits until every agent has acknowledged what the store held at this version.
+    pub(crate) fn settle(&self, version: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            let missing = status.map_or_else(|error| Some(error.to_string()), |s| unsettled(&s, version));
+            let Some(missing) = missing else { return };
+            assert!(Instant::now() < deadline, "version {version} doesn't settle: {missing}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What typha says of itself and its agents.
+    pub(crate) fn status(&self) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(self.page)?;
+        stream.write_all(b"GET /api/v1/status HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        Ok(serde_json::from_str(body)?)
+    }
+
+    /// Probes several ports at once, and names every pair that isn't as expected.
+    pub(crate) fn expect(&self, when: &str, flags: &[&str], ports: &[(&str, Connects)]) {
+        let wrong: Vec<String> = std::thread::scope(|scope| {
+            let probes: Vec<_> = ports
+                .iter()
+                .map(|(port, connects)| {
+                    scope.spawn(move || {
+                        let found = self.lab.probe_with(port, flags);
+                        let wrong = found.differences(&Reach::of(connects));
+                        wrong.into_iter().map(move |pair| format!("{port}: {pair}"))
+                    })
+                })
+                .collect();
+            probes.into_iter().flat_map(|probe| probe.join().expect("a probe")).collect()
+        });
+        assert!(wrong.is_empty(), "{when}:\n  {}", wrong.join("\n  "));
+    }
+}
+
+/// Whether one pod, by its name, is expected to reach another.
+pub(crate) type Connects = fn(&str, &str) -> bool;
+
+/// What is missing until every agent has what the store held at a version.
+fn unsettled(status: &Value, version: u64) -> Option<String> {
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    if status["in_sync"] != true || number(&status["stale_milliseconds"]) > 0 {
+        return Some(format!("typha: {}", status["verdict"]));
+    }
+    if number(&status["streams"][0]["version"]) < version {
+        return Some("typha hasn't seen it".to_owned());
+    }
+    let agents = status["agents"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let acting: Vec<&Value> = agents.iter().filter(|agent| agent["observer"] == false).collect();
+    if acting.len() != 3 {
+        return Some(format!("{} agents are connected", acting.len()));
+    }
+    let behind = acting.into_iter().find(|agent| {
+        agent["current"] != true
+            || number(&agent["sent"]) < number(&status["publication"])
+            || agent["failed"] != json!([])
+    });
+    behind.map(|agent| agent.to_string())
+}
+
+fn key_of(object: &Value) -> Key {
+    let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+    let kind: Kind = text(&object["kind"]).parse().expect("a kind");
+    let metadata = &object["metadata"];
+    Key { kind, namespace: text(&metadata["namespace"]).into(), name: text(&metadata["name"]).into() }
 }
