@@ -93,10 +93,9 @@ impl Part {
     }
 
     /// The agent of a node, in the node's namespace.
-    pub(crate) fn agent(folder: &Path, node: &Node, typha: &str) -> anyhow::Result<Self> {
+    pub(crate) fn agent(node: &Node, typha: &str) -> anyhow::Result<Self> {
         let name = agent_name(&node.name);
-        let state = folder.join(&name).join("state").display().to_string();
-        let args = ["node-agent", "--node", &node.name, "--typha", typha, "--state-dir", &state];
+        let args = ["node-agent", "--node", &node.name, "--typha", typha];
         Self::bulrush(&name, Some(node.netns.clone()), &args)
     }
 
