@@ -146,7 +146,7 @@ fn batch(input: &mut BufReader<impl Read>, output: impl Write) -> anyhow::Result
         } else {
             answer(&line, number)
         };
-        serde_json::to_writer(&mut output, &response)?;
+        serde_json::to_writer(&mut output, &response).map_err(io::Error::from)?;
         output.write_all(b"\n")?;
         // Whoever waits for an answer before the next question gets it.
         if input.buffer().is_empty() {
