@@ -1,4 +1,7 @@
-//! The golden cases: where they are, and which disagreements with Calico are deliberate.
+//! The golden cases: where they are, and which disagreements with Calico are known.
+//!
+//! `tests/golden/differences.md` lists those that are meant, `tests/golden/pending.md` those that
+//! aren't done. A disagreement outside both is red, and so is a listed case that agrees.
 
 #![allow(dead_code, reason = "each test binary that includes this uses a part of it")]
 
@@ -11,16 +14,15 @@ use std::{
 /// The folder of the cases: `BULRUSH_GOLDEN`, else `../shared/golden` beside the checkout. None:
 /// it isn't there, the caller returns, and the log says so.
 pub(crate) fn folder() -> Option<PathBuf> {
-    let root = repository();
-    let folder =
-        env::var_os("BULRUSH_GOLDEN").map_or_else(|| root.join("../shared/golden"), Into::into);
+    let folder = env::var_os("BULRUSH_GOLDEN")
+        .map_or_else(|| repository().join("../shared/golden"), PathBuf::from);
     if folder.is_dir() {
         return Some(folder);
     }
-    let skipped = format!("SKIPPED: no golden cases in {} (BULRUSH_GOLDEN)", folder.display());
-    let required = env::var("BULRUSH_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|item| item.trim() == "golden"), "{skipped}");
-    println!("{skipped}");
+    support::skipped(
+        "golden",
+        &format!("no cases in {}; BULRUSH_GOLDEN names their folder", folder.display()),
+    );
     None
 }
 
@@ -30,90 +32,112 @@ fn repository() -> PathBuf {
     root.expect("a crate of the workspace").to_owned()
 }
 
-/// One deliberate difference of `tests/golden/differences.md`.
-pub(crate) struct Difference {
-    pub(crate) class: String,
-    pub(crate) calico: String,
-    pub(crate) ours: String,
+/// A case that differs on purpose: under which heading, what Calico does, what we do.
+struct Difference {
+    class: String,
+    calico: String,
+    ours: String,
 }
 
-/// The entries for one file of cases, by case id.
-fn differences(file: &str) -> BTreeMap<String, Difference> {
-    let path = repository().join("tests/golden/differences.md");
-    let text = fs::read_to_string(&path).expect("the list of deliberate differences");
-    let mut class = String::new();
-    let mut in_file = false;
-    let mut found = BTreeMap::new();
-    for line in text.lines() {
-        if let Some(heading) = line.strip_prefix("## ") {
-            in_file = heading.starts_with(&format!("`{file}`"));
-        } else if let Some(heading) = line.strip_prefix("### ") {
-            heading.clone_into(&mut class);
-        } else if let Some(row) = line.strip_prefix("- ").filter(|_| in_file) {
-            let mut parts = row.split(" → ");
-            let mut part =
-                || parts.next().unwrap_or_else(|| panic!("{line:?}: id → Calico → ours"));
-            let id = part().trim_matches('`').to_owned();
-            let [calico, ours] = [part(), part()].map(|text| text.trim_matches('`').to_owned());
-            let difference = Difference { class: class.clone(), calico, ours };
-            assert!(found.insert(id, difference).is_none(), "listed twice: {line:?}");
-        }
-    }
-    found
-}
-
-/// Collects what one file's cases say, then judges: every disagreement is printed, a deliberate
-/// one must be listed with both results, and a listed one must be a disagreement.
+/// Judges the cases of one file.
 pub(crate) struct Verdicts {
     file: &'static str,
-    listed: BTreeMap<String, Difference>,
-    agreed: BTreeSet<String>,
+    differences: BTreeMap<String, Difference>,
+    pending: BTreeSet<String>,
+    agreed: usize,
     deliberate: BTreeMap<String, usize>,
+    unfinished: usize,
     wrong: Vec<String>,
 }
 
 impl Verdicts {
+    /// `file` is the path below the folder of the cases.
     pub(crate) fn new(file: &'static str) -> Self {
+        let mut differences = BTreeMap::new();
+        for (class, row) in rows("differences.md", file) {
+            let parts: Vec<_> = row.split(" → ").map(|part| part.trim_matches('`')).collect();
+            let [id, calico, ours] = parts[..] else {
+                panic!("{row:?} must be `id` → `Calico's` → `ours`")
+            };
+            let difference = Difference { class, calico: calico.to_owned(), ours: ours.to_owned() };
+            let listed = differences.insert(id.to_owned(), difference);
+            assert!(listed.is_none(), "{id} is listed twice");
+        }
+        let pending = rows("pending.md", file).into_iter().flat_map(|(_, row)| {
+            row.split(", ").map(|id| id.trim_matches('`').to_owned()).collect::<Vec<_>>()
+        });
         Self {
             file,
-            listed: differences(file),
-            agreed: BTreeSet::new(),
+            differences,
+            pending: pending.collect(),
+            agreed: 0,
             deliberate: BTreeMap::new(),
+            unfinished: 0,
             wrong: Vec::new(),
         }
     }
 
-    /// What is listed for a case that differs on purpose.
-    pub(crate) fn listed(&self, id: &str) -> Option<&Difference> {
-        self.listed.get(id)
-    }
-
-    /// A case and what disagrees in it; none: it agrees.
-    pub(crate) fn agree(&mut self, id: &str, disagreements: &[String]) {
-        if disagreements.is_empty() {
-            self.agreed.insert(id.to_owned());
+    /// One case: what disagrees in it (none: it agrees), and in a word what Calico does and what
+    /// we do, as the list of deliberate differences has it.
+    pub(crate) fn judge(&mut self, id: &str, disagreements: &[String], calico: &str, ours: &str) {
+        if let Some(listed) = self.differences.get(id) {
+            if disagreements.is_empty() {
+                self.wrong.push(format!("{id}: agrees, take it off differences.md"));
+            } else if listed.calico != calico || listed.ours != ours {
+                self.wrong.push(format!("{id}: differs as {calico:?} → {ours:?}, not as listed"));
+            } else {
+                *self.deliberate.entry(listed.class.clone()).or_default() += 1;
+            }
+        } else if self.pending.contains(id) {
+            if disagreements.is_empty() {
+                self.wrong.push(format!("{id}: agrees, take it off pending.md"));
+            }
+            self.unfinished += 1;
+        } else if disagreements.is_empty() {
+            self.agreed += 1;
+        } else {
+            self.wrong.extend(disagreements.iter().map(|text| format!("{id}: {text}")));
         }
-        self.wrong.extend(disagreements.iter().map(|text| format!("{id}: {text}")));
     }
 
-    /// A case that differs exactly as listed.
-    pub(crate) fn differs_as_listed(&mut self, id: &str) {
-        let class = self.listed[id].class.clone();
-        *self.deliberate.entry(class).or_default() += 1;
+    /// Something that no list excuses.
+    pub(crate) fn wrong(&mut self, id: &str, text: &str) {
+        self.wrong.push(format!("{id}: {text}"));
     }
 
+    /// Prints every disagreement, and fails if there is one.
     pub(crate) fn finish(self) {
         let deliberate: usize = self.deliberate.values().sum();
         for (class, count) in &self.deliberate {
             println!("{}: {count} deliberate differences: {class}", self.file);
         }
-        println!("{}: {} agree, {} wrong", self.file, self.agreed.len(), self.wrong.len());
-        for wrong in &self.wrong {
+        let Self { file, agreed, unfinished, wrong, .. } = self;
+        println!("{file}: {agreed} agree, {unfinished} are pending, {} are wrong", wrong.len());
+        for wrong in &wrong {
             println!("{wrong}");
         }
-        assert!(self.wrong.is_empty(), "{} disagreements in {}", self.wrong.len(), self.file);
-        assert!(!self.agreed.is_empty(), "{} has no cases", self.file);
-        let all = self.agreed.len() + deliberate;
+        assert!(wrong.is_empty(), "{} disagreements in {file}", wrong.len());
+        assert!(agreed > 0, "{file} has no cases");
+        let all = agreed + deliberate + unfinished;
         assert!(deliberate * 20 <= all, "{deliberate} of {all} differ: above 5%");
     }
+}
+
+/// The list items for a file of cases, each with the `###` heading above it.
+fn rows(list: &str, file: &str) -> Vec<(String, String)> {
+    let path = repository().join("tests/golden").join(list);
+    let text = fs::read_to_string(&path).expect("a list of known differences");
+    let mut heading = String::new();
+    let mut is_ours = false;
+    let mut rows = Vec::new();
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            is_ours = title == format!("`{file}`");
+        } else if let Some(title) = line.strip_prefix("### ") {
+            title.clone_into(&mut heading);
+        } else if let Some(row) = line.strip_prefix("- ").filter(|_| is_ours) {
+            rows.push((heading.clone(), row.to_owned()));
+        }
+    }
+    rows
 }
