@@ -2,7 +2,9 @@
 
 mod commands;
 mod lab;
+mod resource;
 mod sample;
+mod store;
 
 use std::{io, process::ExitCode};
 

@@ -46,7 +46,10 @@ fn allow_in(name: &str, protocol: &str, port: Value, source: Value) -> Value {
     let mut rule = json!({"action": "Allow", "protocol": protocol});
     rule["destination"] = json!({"ports": [port]});
     rule["source"] = source;
-    global_policy(name, json!({"order": 100, "selector": "all()", "types": ["Ingress"], "ingress": [rule]}))
+    global_policy(
+        name,
+        json!({"order": 100, "selector": "all()", "types": ["Ingress"], "ingress": [rule]}),
+    )
 }
 
 /// A policy for each feature, each with a port of its own; anything else is denied.
@@ -179,7 +182,8 @@ fn a_tier_decides_before_the_next_one_and_network_sets_name_addresses() {
         return;
     }
     let system = System::start(&[]);
-    let mut first = policy("Tier", json!({"name": "first"}), json!({"order": 1, "defaultAction": "Deny"}));
+    let mut first =
+        policy("Tier", json!({"name": "first"}), json!({"order": 1, "defaultAction": "Deny"}));
     first["status"] = json!({});
     let node_two = policy(
         "GlobalNetworkSet",
@@ -288,7 +292,8 @@ fn beyond_the_pools_a_pod_appears_as_its_node() {
     let open = format!("exec 3<>/dev/tcp/{}/{port}", system.host);
     system.lab.run(&["exec", "pod-2-1", "--", "timeout", "5", "bash", "-c", &open]);
     let (_, peer) = listener.accept().expect("a connection");
-    let addresses = system.lab.run(&["exec", "node-2", "--", "ip", "-br", "-4", "addr", "show", "eth0"]);
+    let addresses =
+        system.lab.run(&["exec", "node-2", "--", "ip", "-br", "-4", "addr", "show", "eth0"]);
     assert!(addresses.contains(&format!(" {}/24", peer.ip())), "{peer} is none of {addresses}");
 }
 

@@ -27,7 +27,10 @@ macro_rules! commands {
 }
 
 commands! {
+    Apply => apply,
+    Delete => delete,
     Dev => dev,
+    Get => get,
     Lab => lab,
     Run => run,
     Selector => selector,

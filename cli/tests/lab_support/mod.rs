@@ -221,7 +221,8 @@ impl System {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status();
-            let missing = status.map_or_else(|error| Some(error.to_string()), |s| unsettled(&s, version));
+            let missing =
+                status.map_or_else(|error| Some(error.to_string()), |s| unsettled(&s, version));
             let Some(missing) = missing else { return };
             assert!(Instant::now() < deadline, "version {version} doesn't settle: {missing}");
             std::thread::sleep(Duration::from_millis(10));
@@ -286,5 +287,9 @@ fn key_of(object: &Value) -> Key {
     let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
     let kind: Kind = text(&object["kind"]).parse().expect("a kind");
     let metadata = &object["metadata"];
-    Key { kind, namespace: text(&metadata["namespace"]).into(), name: text(&metadata["name"]).into() }
+    Key {
+        kind,
+        namespace: text(&metadata["namespace"]).into(),
+        name: text(&metadata["name"]).into(),
+    }
 }

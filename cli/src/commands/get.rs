@@ -1,0 +1,188 @@
+//! `bulrush get`: resources from the store, as tables, YAML or JSON.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::bail;
+use datastore::{Datastore, Selection};
+use model::{Key, Kind};
+use serde_json::Value;
+
+use crate::{
+    resource::{
+        builtin, called, columns, defaults, kinds, manifest,
+        print::{self, Format, Found, Tables},
+        stored,
+    },
+    store::StoreArgs,
+};
+
+/// Show resources
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The kind, in any case: ippool, ippools, pool, networkpolicy, np, ...
+    #[arg(required_unless_present = "files", conflicts_with = "files")]
+    kind: Option<String>,
+
+    /// Their names; without any, all of the kind
+    names: Vec<String>,
+
+    /// Show the resources that these files, folders, or - for standard input name
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    files: Vec<String>,
+
+    /// Also read the folders in folders
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// The format: table, wide, yaml, json, name, or custom-columns=NAME,...
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+
+    /// The namespace of namespaced kinds; default without it
+    #[arg(short = 'n', long)]
+    namespace: Option<String>,
+
+    /// Of all namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What to look for.
+enum Wanted {
+    One(Key),
+    /// All of a kind, in one namespace or in any.
+    All(Kind, Option<String>),
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let wanted = self.wanted()?;
+        runtime::block_on(async {
+            let store = self.store.connect().await?;
+            let mut found = Vec::new();
+            let mut faults = Vec::new();
+            for wanted in &wanted {
+                match wanted {
+                    Wanted::One(key) => match one(&*store, key).await? {
+                        Ok(object) => found.push(Found::One(key.clone(), object)),
+                        Err(fault) => faults.push(fault),
+                    },
+                    Wanted::All(kind, namespace) => {
+                        found.push(all(&*store, *kind, namespace.as_deref(), &mut faults).await?);
+                    }
+                }
+            }
+            let as_number = as_number(&*store).await?;
+            let with_namespace = self.namespace.is_some() || self.all_namespaces;
+            let tables = Tables { with_namespace, as_number: &as_number };
+            if !found.is_empty() {
+                let mut out = io::BufWriter::new(io::stdout().lock());
+                print::print(&mut out, &self.output, &tables, &found)?;
+                out.flush()?;
+            }
+            for fault in &faults {
+                eprintln!("{fault}");
+            }
+            Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        })
+    }
+
+    fn wanted(&self) -> anyhow::Result<Vec<Wanted>> {
+        let namespace = self.namespace.as_deref().unwrap_or("default");
+        let Some(kind) = &self.kind else {
+            let manifests = manifest::read(&self.files, self.recursive, namespace)?;
+            let keys = manifests.into_iter().map(|mut manifest| {
+                defaults::complete_name(&mut manifest.written)
+                    .map_err(|fault| anyhow::anyhow!("{}: {fault}", manifest.origin))?;
+                Ok(Wanted::One(manifest.written.key()))
+            });
+            return keys.collect();
+        };
+        let kind = kinds::parse(kind).map_err(anyhow::Error::msg)?;
+        if self.all_namespaces && !kind.is_namespaced() {
+            bail!("{kind} has no namespaces; leave out -A");
+        }
+        if self.all_namespaces && !self.names.is_empty() {
+            bail!("-A shows all; for one by name give its namespace with -n");
+        }
+        if self.names.iter().any(String::is_empty) {
+            bail!("a name must not be empty; leave it out to see all");
+        }
+        if self.names.is_empty() {
+            let of = (kind.is_namespaced() && !self.all_namespaces).then(|| namespace.to_owned());
+            return Ok(vec![Wanted::All(kind, of)]);
+        }
+        let keys = self.names.iter().map(|name| {
+            Wanted::One(if kind.is_namespaced() {
+                Key::namespaced(kind, namespace, name)
+            } else {
+                Key::global(kind, name)
+            })
+        });
+        Ok(keys.collect())
+    }
+}
+
+/// One object as it is shown; the inner error is the object's own, for people.
+async fn one(store: &dyn Datastore, key: &Key) -> anyhow::Result<Result<Value, String>> {
+    Ok(match store.get(key).await? {
+        Some(item) => stored::present(key, &item.value, item.version)
+            .map_err(|fault| format!("{}: {fault}", called(key))),
+        None if key.kind == Kind::Profile && key.name == builtin::DEFAULT_ALLOW => {
+            Ok(builtin::default_allow_profile())
+        }
+        None => Err(format!("resource does not exist: {}", called(key))),
+    })
+}
+
+/// All objects of a kind that can be shown, in calicoctl's order.
+async fn all(
+    store: &dyn Datastore,
+    kind: Kind,
+    namespace: Option<&str>,
+    faults: &mut Vec<String>,
+) -> anyhow::Result<Found> {
+    let mut version = 0;
+    let mut objects = Vec::new();
+    for stream in store.streams() {
+        let listing = store.list(stream.index, Selection::from(kind)).await?;
+        version = listing.at.version;
+        for item in listing.items {
+            if item.key.kind != kind || namespace.is_some_and(|only| item.key.namespace != *only) {
+                continue;
+            }
+            match stored::present(&item.key, &item.value, item.version) {
+                Ok(object) => objects.push((item.key, object)),
+                Err(fault) => faults.push(format!("{}: {fault}", called(&item.key))),
+            }
+        }
+    }
+    if kind == Kind::Profile {
+        let key = Key::global(kind, builtin::DEFAULT_ALLOW);
+        objects.push((key, builtin::default_allow_profile()));
+    }
+    objects.sort_by_cached_key(|(key, _)| key.path());
+    if kind == Kind::Tier {
+        // Without an order a tier comes last. The sort is stable.
+        let order = |object: &Value| object["spec"]["order"].as_f64().unwrap_or(f64::INFINITY);
+        objects.sort_by(|(_, a), (_, b)| order(a).total_cmp(&order(b)));
+    }
+    Ok(Found::List { kind, version, objects })
+}
+
+/// The AS number of nodes that have none of their own.
+async fn as_number(store: &dyn Datastore) -> anyhow::Result<String> {
+    let key = Key::global(Kind::BGPConfiguration, "default");
+    let configured = one(store, &key).await?.ok().map(|object| object["spec"]["asNumber"].clone());
+    Ok(match configured {
+        Some(Value::Null) | None => columns::DEFAULT_AS_NUMBER.to_string(),
+        Some(Value::String(text)) => text,
+        Some(number) => number.to_string(),
+    })
+}

@@ -1,0 +1,254 @@
+//! Resources on paper: tables, YAML, JSON, names.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    str::FromStr,
+};
+
+use anyhow::bail;
+use model::{Key, Kind};
+use serde_json::{Value, json};
+
+use super::{API_VERSION, Object, columns, kinds, yaml};
+
+/// What `-o` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Format {
+    Table,
+    Wide,
+    Yaml,
+    Json,
+    Name,
+    Columns(Vec<String>),
+}
+
+/// A format that isn't there.
+#[derive(Debug)]
+pub(crate) struct UnknownFormat(String);
+
+impl std::error::Error for UnknownFormat {}
+
+impl fmt::Display for UnknownFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        const NAMES: &[&str] = &["table", "wide", "yaml", "json", "name", "custom-columns=NAME,…"];
+        if let Some(columns) = text.strip_prefix("custom-columns=") {
+            if columns.is_empty() {
+                let message = "need at least one column: custom-columns=NAME,CIDR";
+                return Err(UnknownFormat(message.to_owned()));
+            }
+            return Ok(Self::Columns(columns.split(',').map(str::to_uppercase).collect()));
+        }
+        match text {
+            "table" | "ps" => Ok(Self::Table),
+            "wide" => Ok(Self::Wide),
+            "yaml" | "yml" => Ok(Self::Yaml),
+            "json" => Ok(Self::Json),
+            "name" => Ok(Self::Name),
+            _ => Err(UnknownFormat(match kinds::nearest(text, NAMES.iter().copied()) {
+                Some(near) => format!("no such format; did you mean {near}?"),
+                None => format!("no such format; there are {}", NAMES.join(", ")),
+            })),
+        }
+    }
+}
+
+/// What was asked for: one object by name, or all of a kind.
+pub(crate) enum Found {
+    One(Key, Value),
+    List { kind: Kind, version: u64, objects: Vec<(Key, Value)> },
+}
+
+impl Found {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::One(key, _) => key.kind,
+            Self::List { kind, .. } => *kind,
+        }
+    }
+
+    fn objects(&self) -> Vec<(&Key, &Value)> {
+        match self {
+            Self::One(key, object) => vec![(key, object)],
+            Self::List { objects, .. } => objects.iter().map(|(key, it)| (key, it)).collect(),
+        }
+    }
+
+    fn document(&self) -> Value {
+        match self {
+            Self::One(_, object) => object.clone(),
+            Self::List { kind, version, objects } => json!({
+                "apiVersion": API_VERSION,
+                "items": objects.iter().map(|(_, object)| object).collect::<Vec<_>>(),
+                "kind": format!("{kind}List"),
+                "metadata": {"resourceVersion": version.to_string()},
+            }),
+        }
+    }
+}
+
+/// How tables are to be.
+pub(crate) struct Tables<'a> {
+    /// Whether namespaced kinds show their namespace.
+    pub(crate) with_namespace: bool,
+    /// The cluster's AS number, for nodes without one.
+    pub(crate) as_number: &'a str,
+}
+
+/// Writes what was found.
+pub(crate) fn print(
+    out: &mut impl Write,
+    format: &Format,
+    tables: &Tables<'_>,
+    found: &[Found],
+) -> anyhow::Result<()> {
+    match format {
+        Format::Yaml => out.write_all(yaml::to_string(&one_or_all(found)).as_bytes())?,
+        // No newline at the end, as in calicoctl.
+        Format::Json => out.write_all(pretty(&one_or_all(found)).as_bytes())?,
+        Format::Name => {
+            for (key, _) in found.iter().flat_map(Found::objects) {
+                writeln!(out, "{}/{}", key.kind.name().to_lowercase(), key.path())?;
+            }
+        }
+        Format::Table | Format::Wide | Format::Columns(_) => {
+            for each in found {
+                let kind = each.kind();
+                let headings = headings(kind, format, tables.with_namespace)?;
+                let rows = each.objects().into_iter().map(|(_, object)| {
+                    let cell = |heading| columns::cell(kind, heading, object, tables.as_number);
+                    headings.iter().map(|heading| cell(heading)).collect()
+                });
+                let rows: Vec<Vec<String>> = rows.collect();
+                table(out, &headings, &rows)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One thing as it is, several as a list.
+fn one_or_all(found: &[Found]) -> Value {
+    match found {
+        [one] => one.document(),
+        several => several.iter().map(Found::document).collect(),
+    }
+}
+
+fn headings(
+    kind: Kind,
+    format: &Format,
+    with_namespace: bool,
+) -> anyhow::Result<Vec<&'static str>> {
+    let columns = columns::of(kind);
+    let chosen = match format {
+        Format::Columns(names) => {
+            let all = columns.all(kind);
+            let mut chosen = Vec::new();
+            for name in names {
+                let Some(heading) = all.iter().find(|heading| *heading == name) else {
+                    bail!("{kind} has no column {name}; it has {}", all.join(", "));
+                };
+                chosen.push(*heading);
+            }
+            return Ok(chosen);
+        }
+        Format::Wide => columns.wide,
+        _ => columns.plain,
+    };
+    let namespace = (with_namespace && kind.is_namespaced()).then_some("NAMESPACE");
+    Ok(namespace.into_iter().chain(chosen.iter().copied()).collect())
+}
+
+/// Columns three blanks apart, the last one padded as well, and an empty line below, as in
+/// calicoctl.
+fn table(out: &mut impl Write, headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let width = |index: usize| {
+        let cells = rows.iter().map(|row| row[index].chars().count());
+        cells.chain([headings[index].chars().count()]).max().unwrap_or_default() + 3
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let heading_row: Vec<String> = headings.iter().map(|text| (*text).to_owned()).collect();
+    for row in std::iter::once(&heading_row).chain(rows) {
+        for (cell, width) in row.iter().zip(&widths) {
+            write!(out, "{cell:width$}")?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(out)
+}
+
+/// JSON with the fields of a resource in the order in which people read them.
+fn pretty(value: &Value) -> String {
+    let mut out = String::new();
+    write_pretty(&mut out, value, 0, true);
+    out
+}
+
+/// `is_resource`: the value may be a resource, a list of some, or an array of these.
+fn write_pretty(out: &mut String, value: &Value, depth: usize, is_resource: bool) {
+    let newline = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    match value {
+        Value::Object(map) if !map.is_empty() => {
+            out.push('{');
+            for (index, key) in in_reading_order(map, is_resource).into_iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                newline(out, depth + 1);
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push_str(": ");
+                let inner_is_resource = is_resource && matches!(key.as_str(), "items" | "metadata");
+                write_pretty(out, &map[key], depth + 1, inner_is_resource);
+            }
+            newline(out, depth);
+            out.push('}');
+        }
+        Value::Array(items) if !items.is_empty() => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                newline(out, depth + 1);
+                write_pretty(out, item, depth + 1, is_resource);
+            }
+            newline(out, depth);
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn in_reading_order(map: &Object, is_resource: bool) -> Vec<&String> {
+    const ORDER: &[&str] = &[
+        "kind",
+        "apiVersion",
+        "metadata",
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "labels",
+        "annotations",
+        "spec",
+        "status",
+    ];
+    let mut keys: Vec<_> = map.keys().collect();
+    if is_resource {
+        keys.sort_by_key(|key| ORDER.iter().position(|known| known == key).unwrap_or(ORDER.len()));
+    }
+    keys
+}
