@@ -12,7 +12,7 @@ use clap::Parser;
 
 /// Bulrush, a Kubernetes network control plane that speaks Calico's data.
 #[derive(Parser)]
-#[command(version, propagate_version = true, infer_long_args = false)]
+#[command(version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: commands::Command,
