@@ -101,7 +101,7 @@ impl Pages {
             changes: recent.changes,
             observed_at_ms: recent.observed_at / 1_000_000,
             sent: acting().filter(|session| session.sent >= recent.publication).count(),
-            acked: acting().filter(|session| session.acked >= recent.publication).count(),
+            acked: acting().filter(|session| session.holds() >= recent.publication).count(),
         });
         let stale = store.stale_milliseconds();
         let failing = acting().filter(|session| !session.failed.is_empty()).count();
@@ -149,8 +149,8 @@ fn agent_status(session: &SessionInfo) -> AgentStatus {
             .duration_since(session.since)
             .map_or(0, |age| age.as_secs()),
         sent: session.sent,
-        acked: session.acked,
-        current: session.acked >= session.sent,
+        acked: session.holds(),
+        current: session.is_current(),
         endpoints_up: session.endpoints.iter().filter(|endpoint| endpoint.up).count(),
         endpoints: session.endpoints.len(),
         failed: failed.map(|f| format!("{} {}: {}", f.topic, f.key, f.reason)).collect(),

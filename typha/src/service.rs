@@ -144,7 +144,10 @@ impl Service {
                         return End::Left;
                     }
                 }
-                self.sessions.update(id, |info| info.sent = session.cursor());
+                self.sessions.update(id, |info| {
+                    info.sent = session.cursor();
+                    info.committed = session.committed();
+                });
             }
             tokio::select! {
                 changed = published.changed() => if changed.is_err() {

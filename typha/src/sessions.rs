@@ -25,12 +25,29 @@ pub(crate) struct SessionInfo {
     pub(crate) version: String,
     pub(crate) address: SocketAddr,
     pub(crate) since: SystemTime,
+    /// The publication that it has been brought to.
     pub(crate) sent: u64,
+    /// The publication of its last Commit.
+    pub(crate) committed: u64,
+    /// The publication that it acknowledged last.
     pub(crate) acked: u64,
     pub(crate) acked_at: Option<SystemTime>,
     pub(crate) failed: Vec<Failure>,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) dataplane: String,
+}
+
+impl SessionInfo {
+    /// Whether its kernel holds all that it was sent.
+    pub(crate) fn is_current(&self) -> bool {
+        self.acked >= self.committed
+    }
+
+    /// The publication up to which its kernel holds its view: publications that changed nothing for
+    /// it need no acknowledgement.
+    pub(crate) fn holds(&self) -> u64 {
+        if self.is_current() { self.sent } else { self.acked }
+    }
 }
 
 struct Session {
@@ -67,6 +84,7 @@ impl Sessions {
             address,
             since: SystemTime::now(),
             sent: 0,
+            committed: 0,
             acked: 0,
             acked_at: None,
             failed: Vec::new(),

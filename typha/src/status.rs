@@ -96,9 +96,9 @@ pub struct AgentStatus {
     pub address: String,
     /// Seconds since it connected.
     pub connected_seconds: u64,
-    /// The publication that it was sent last.
+    /// The publication that it has been brought to.
     pub sent: u64,
-    /// The publication that its kernel holds.
+    /// The publication up to which its kernel holds its view.
     pub acked: u64,
     /// Whether its kernel holds all that it was sent.
     pub current: bool,

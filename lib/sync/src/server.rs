@@ -84,6 +84,8 @@ pub struct ServerSession {
     sent: BTreeSet<Topic>,
     /// The publication that the agent has; 0: none.
     cursor: u64,
+    /// The publication of the last Commit: later ones changed nothing for this agent.
+    committed: u64,
     vector: Vector,
     progress: Vector,
 }
@@ -101,14 +103,21 @@ impl ServerSession {
             subscription,
             sent: BTreeSet::new(),
             cursor: 0,
+            committed: 0,
             vector: Vector::default(),
             progress: Vector::default(),
         })
     }
 
-    /// The publication that the agent was sent last.
+    /// The publication that the agent has been brought to.
     pub fn cursor(&self) -> u64 {
         self.cursor
+    }
+
+    /// The publication of the last Commit that the agent was sent, which is the one that it
+    /// acknowledges. It is less than [`Self::cursor`] when later ones changed nothing for it.
+    pub fn committed(&self) -> u64 {
+        self.committed
     }
 
     /// The frames that bring the agent to `snapshot`, the last of them a Commit; none when nothing
@@ -136,6 +145,7 @@ impl ServerSession {
             return frames;
         }
         self.sent = view;
+        self.committed = snapshot.publication;
         frames.push(message(Message::Commit(Commit {
             publication: snapshot.publication,
             vector: snapshot.vector.changed_since(&self.vector),
