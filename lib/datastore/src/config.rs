@@ -153,3 +153,130 @@ impl EtcdConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(vars: &[(&str, &str)]) -> Result<StoreConfig, String> {
+        let lookup = |name: &str| {
+            let found = vars.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        StoreConfig::from_vars(lookup).map_err(|error| error.to_string())
+    }
+
+    fn etcd(vars: &[(&str, &str)]) -> EtcdConfig {
+        let StoreConfig::Etcd(config) = from(vars).expect("a configuration");
+        config
+    }
+
+    #[test]
+    fn endpoints_alone_mean_etcd() {
+        let config = etcd(&[("ETCD_ENDPOINTS", "https://10.0.0.1:2379, https://[fd00::1]:2379/")]);
+        assert_eq!(config.endpoints, ["https://10.0.0.1:2379", "https://[fd00::1]:2379/"]);
+        assert_eq!(config.user, None);
+    }
+
+    #[test]
+    fn every_variable_may_have_calicos_prefix_which_wins() {
+        let config = etcd(&[
+            ("CALICO_DATASTORE_TYPE", "etcdv3"),
+            ("DATASTORE_TYPE", "kubernetes"),
+            ("CALICO_ETCD_ENDPOINTS", "https://a:1"),
+            ("ETCD_ENDPOINTS", "https://b:1"),
+            ("CALICO_ETCD_CA_CERT_FILE", "/a/ca"),
+            ("ETCD_CERT_FILE", "/b/cert"),
+            ("CALICO_ETCD_KEY_FILE", "/a/key"),
+            ("ETCD_USERNAME", "calico"),
+            ("CALICO_ETCD_PASSWORD", "secret"),
+        ]);
+        let expected = EtcdConfig {
+            endpoints: vec!["https://a:1".to_owned()],
+            ca_file: Some("/a/ca".into()),
+            cert_file: Some("/b/cert".into()),
+            key_file: Some("/a/key".into()),
+            user: Some(("calico".to_owned(), "secret".to_owned())),
+        };
+        assert_eq!(config, expected);
+        assert!(!format!("{config:?}").contains("secret"), "a password is nowhere in a log");
+    }
+
+    #[test]
+    fn empty_is_unset() {
+        let config = etcd(&[
+            ("DATASTORE_TYPE", ""),
+            ("ETCD_ENDPOINTS", "http://a:1"),
+            ("ETCD_CA_CERT_FILE", ""),
+            ("ETCD_CERT_FILE", " "),
+            ("ETCD_USERNAME", ""),
+            ("ETCD_PASSWORD", "unused"),
+        ]);
+        assert_eq!(
+            config,
+            EtcdConfig { endpoints: vec!["http://a:1".into()], ..EtcdConfig::default() }
+        );
+    }
+
+    #[test]
+    fn what_cant_be_used_is_named_with_the_way_out() {
+        let kubernetes = "that is the Kubernetes datastore, which is not supported yet by this build; \
+                          set DATASTORE_TYPE=etcdv3 and ETCD_ENDPOINTS";
+        for (vars, expected) in [
+            (&[][..], format!("neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set: {kubernetes}")),
+            (
+                &[("DATASTORE_TYPE", "kubernetes")],
+                format!("DATASTORE_TYPE=kubernetes: {kubernetes}"),
+            ),
+            (
+                &[("CALICO_DATASTORE_TYPE", "etcd")],
+                "CALICO_DATASTORE_TYPE=\"etcd\": no such store; set it to etcdv3 or kubernetes"
+                    .into(),
+            ),
+            (
+                &[("DATASTORE_TYPE", "etcdv3")],
+                "DATASTORE_TYPE=etcdv3 without ETCD_ENDPOINTS; set it to etcd's URLs, \
+                 separated by commas, like https://10.0.0.1:2379"
+                    .into(),
+            ),
+            (
+                &[("ETCD_ENDPOINTS", "10.0.0.1:2379")],
+                "ETCD_ENDPOINTS: \"10.0.0.1:2379\" has no scheme; \
+                 write http://10.0.0.1:2379 or, for TLS, https://10.0.0.1:2379"
+                    .into(),
+            ),
+            (
+                &[("CALICO_ETCD_ENDPOINTS", "tcp://a:1")],
+                "CALICO_ETCD_ENDPOINTS: \"tcp://a:1\" is neither http:// nor https://".into(),
+            ),
+            (
+                &[("ETCD_ENDPOINTS", "http://a:1,http://b")],
+                "ETCD_ENDPOINTS: \"http://b\" is not of the form http://host:port; \
+                 etcd's port is 2379"
+                    .into(),
+            ),
+            (
+                &[("ETCD_ENDPOINTS", "http://:2379")],
+                "ETCD_ENDPOINTS: \"http://:2379\" is not of the form http://host:port; \
+                 etcd's port is 2379"
+                    .into(),
+            ),
+            (
+                &[("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_CERT_FILE", "/c")],
+                "ETCD_CERT_FILE=/c without ETCD_KEY_FILE; set both or neither".into(),
+            ),
+            (
+                &[("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_KEY_FILE", "/k")],
+                "ETCD_KEY_FILE=/k without ETCD_CERT_FILE; set both or neither".into(),
+            ),
+        ] {
+            assert_eq!(from(vars), Err(expected), "{vars:?}");
+        }
+        assert_eq!(
+            StoreConfig::from_url("127.0.0.1:2379").map_err(|error| error.to_string()),
+            Err("the store's URL: \"127.0.0.1:2379\" has no scheme; write http://127.0.0.1:2379 \
+                 or, for TLS, https://127.0.0.1:2379"
+                .to_owned())
+        );
+    }
+}

@@ -1,6 +1,15 @@
 //! What the suites of this crate share.
 #![allow(dead_code, reason = "each suite uses its part")]
-#![allow(clippy::unwrap_used, reason = "helpers of tests: a panic is a failed test with its place")]
+#![allow(unreachable_pub, reason = "each suite is a crate of its own")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests: a panic is a failed test with its place"
+)]
 
 pub mod certs;
+pub mod history;
+pub mod mirror;
+pub mod proxy;
 pub mod server;
+pub mod target;

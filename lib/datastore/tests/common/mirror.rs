@@ -1,0 +1,108 @@
+//! A consumer of a feed: what it believes, and what it was told in short lines.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datastore::{Datastore, Feed, Selection, follow};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use model::{Key, Kind, Stored};
+
+use super::history::Writer;
+
+/// How long anything may take before a test fails. A connection that is silently dead takes 30 s to be noticed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+pub struct Mirror {
+    feed: BoxStream<'static, Feed>,
+    pub objects: BTreeMap<Key, (u64, Stored)>,
+    /// Up to where it is complete.
+    pub progress: u64,
+    /// `list`, `+name`, `-name`, `lost`, `regained`, `reset`; a change that repeats what is known is `=name`.
+    pub log: Vec<String>,
+    pub last_error: Option<datastore::Error>,
+}
+
+impl Mirror {
+    pub fn new(store: &Arc<dyn Datastore>, selection: Selection) -> Self {
+        Self {
+            feed: follow(store, selection).boxed(),
+            objects: BTreeMap::new(),
+            progress: 0,
+            log: Vec::new(),
+            last_error: None,
+        }
+    }
+
+    /// Follows until `done`.
+    pub async fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let following = async {
+            while !done(self) {
+                let feed = self.feed.next().await.expect("a feed never ends");
+                self.take(feed);
+            }
+        };
+        let done = tokio::time::timeout(PATIENCE, following).await;
+        assert!(done.is_ok(), "{what}: not in {PATIENCE:?}; told so far: {:?}", self.log);
+    }
+
+    pub async fn until_told(&mut self, word: &str) {
+        self.until(word, |mirror| mirror.log.iter().any(|told| told == word)).await;
+    }
+
+    /// Follows until the list is complete and a watch goes on from it, and forgets what was told until then.
+    pub async fn watching(&mut self, writer: &mut Writer) {
+        self.until_told("list").await;
+        let key = Key::global(Kind::Tier, "watching");
+        let path = "/calico/resources/v3/projectcalico.org/tiers/watching".to_owned();
+        let version = writer.write(vec![(Some(key), path, Some(b"{}".to_vec()))]).await;
+        self.reach(version).await;
+        self.log.clear();
+    }
+
+    /// Follows until everything up to `version` was told.
+    pub async fn reach(&mut self, version: u64) {
+        self.until(&format!("version {version}"), |mirror| mirror.progress >= version).await;
+    }
+
+    fn take(&mut self, feed: Feed) {
+        match feed {
+            Feed::Changes { version, updates, .. } => {
+                for update in updates {
+                    let name = update.key.name.clone();
+                    let object = update.value.map(|value| (update.version, value));
+                    let sign = if object.is_some() { '+' } else { '-' };
+                    let before = match &object {
+                        Some(object) => self.objects.insert(update.key, object.clone()),
+                        None => self.objects.remove(&update.key),
+                    };
+                    let known = before == object;
+                    self.log.push(format!("{}{name}", if known { '=' } else { sign }));
+                }
+                self.progress = self.progress.max(version);
+            }
+            Feed::Synced { at, .. } => {
+                self.progress = at.version;
+                self.log.push("list".to_owned());
+            }
+            Feed::Progress { version, .. } => self.progress = version,
+            Feed::Lost { error, .. } => {
+                self.log.push("lost".to_owned());
+                self.last_error = Some(error);
+            }
+            Feed::Regained { .. } => self.log.push("regained".to_owned()),
+            Feed::Reset { .. } => {
+                self.progress = 0;
+                self.log.push("reset".to_owned());
+            }
+        }
+    }
+
+    /// What was told since the last call, without the noise of how often a broken connection was noticed.
+    pub fn told(&mut self) -> Vec<String> {
+        let mut told = std::mem::take(&mut self.log);
+        told.dedup();
+        told
+    }
+}
