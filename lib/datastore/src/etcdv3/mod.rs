@@ -4,6 +4,7 @@
 
 mod connection;
 mod diagnose;
+mod history;
 pub mod keys;
 mod list;
 mod refusal;
@@ -30,6 +31,7 @@ use crate::store::{
     WatchEvent, Write,
 };
 use connection::Connection;
+use history::History;
 
 /// etcd's own limit of operations in a transaction, unless its operator raised it (`--max-txn-ops`).
 const TXN_LIMIT: usize = 128;
@@ -45,36 +47,6 @@ struct Shared {
     connection: Connection,
     health: Mutex<Health>,
     history: Mutex<History>,
-}
-
-/// What linearizable reads have shown: in one cluster, revision and raft term never decrease. Both start anew when it
-/// is restored from a backup; the term tells even when the revision has caught up.
-#[derive(Clone, Copy, Default)]
-struct History {
-    cluster: u64,
-    term: u64,
-    revision: i64,
-    /// How often it was seen to be replaced.
-    replaced: u32,
-}
-
-impl History {
-    /// Takes in an answer to a read that began when `before` was known. (Two answers may come in either order.)
-    fn saw(&mut self, before: Self, header: &ResponseHeader) {
-        let (term, revision) = (header.raft_term(), header.revision());
-        let same = self.cluster == header.cluster_id() && self.replaced == before.replaced;
-        if same
-            && before.cluster == self.cluster
-            && (term < before.term || revision < before.revision)
-        {
-            *self = Self { term, revision, replaced: self.replaced + 1, ..*self };
-        } else if self.cluster != header.cluster_id() {
-            *self = Self { cluster: header.cluster_id(), term, revision, ..*self };
-        } else if same {
-            self.term = self.term.max(term);
-            self.revision = self.revision.max(revision);
-        }
-    }
 }
 
 #[derive(Default)]
