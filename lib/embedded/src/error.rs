@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Each says what is wrong, with what, and the way out.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,46 @@ pub enum Error {
         address: SocketAddr,
         /// What the system said.
         error: io::Error,
+    },
+    /// The data folder can't be made or used.
+    #[error("can't use the data folder {folder}: {error}; choose a folder that you may write to", folder = .folder.display())]
+    DataFolder {
+        /// The data folder.
+        folder: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Another store runs on the data folder.
+    #[error("the data folder {folder} is in use by process {process}; stop that one, or choose another folder", folder = .folder.display())]
+    DataFolderInUse {
+        /// The data folder.
+        folder: PathBuf,
+        /// The id of the process that has it.
+        process: String,
+    },
+    /// The file can't be read or written.
+    #[error("can't use {file}: {error}; see to the disk and the permissions, or choose another data folder", file = .file.display())]
+    DataFile {
+        /// The file in the data folder.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// There is no space to start with.
+    #[error("can't open {file}: {error}; free some space, or choose another data folder", file = .file.display())]
+    DiskFull {
+        /// The file in the data folder.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is damaged, or no store's file.
+    #[error("{file} is damaged or not a store's file: {reason}; put a copy back, or move it away to begin empty", file = .file.display())]
+    Corrupt {
+        /// The file in the data folder.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// A task of the store ended by a programming error.
     #[error("the store ended unexpectedly; its log has the reason; please report it")]

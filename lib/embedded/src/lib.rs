@@ -11,14 +11,16 @@
 //! # }
 //! ```
 
+mod committer;
+mod disk;
 mod error;
 mod owner;
 mod server;
 mod service;
-#[allow(dead_code, reason = "restart and roll-back are used by the durable store")]
 mod store;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::Error;
@@ -35,6 +37,8 @@ const RAFT_TERM: u64 = 1;
 pub struct Config {
     /// Where to listen. With port 0 the system chooses one, see [`Server::addr`].
     pub listen: SocketAddr,
+    /// Where to keep what was written. Without it, the store is gone when it stops.
+    pub data_dir: Option<PathBuf>,
     /// How much memory the history may take, in bytes, before its older half is compacted away.
     pub history_bytes: usize,
     /// How often watchers that ask for it hear of progress when nothing happens.
@@ -42,10 +46,11 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// A free port on loopback; 256 MiB of history; etcd's ten minutes.
+    /// A free port on loopback; in memory; 256 MiB of history; etcd's ten minutes.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            data_dir: None,
             history_bytes: 256 << 20,
             progress_interval: Duration::from_mins(10),
         }

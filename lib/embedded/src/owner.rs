@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! gRPC handlers ──commands──> owner ──responses──> gRPC handlers
-//!                               └─────watch responses, as clients take them──> streams
+//!                               ├─────watch responses, as clients take them──> streams
+//!                               └─────groups of writes──> disk
 //! ```
 
 use std::collections::HashMap;
@@ -15,20 +16,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep_until;
 use tonic::Status;
 
+use crate::committer::{Committer, Health, Lost, Release};
+use crate::disk::Disk;
 use crate::store::{Refusal, Store, StreamId, Watches};
 
 /// Commands that may wait for the owner; with more, clients wait.
 const COMMANDS: usize = 1024;
 /// Commands taken at once, before anything else gets its turn.
 const BATCH: usize = 256;
-/// Without leases there is nothing to wake up for; this is as good as never.
-const IDLE: Duration = Duration::from_hours(1);
 
 /// A response on its way to the client of a watch stream.
 pub(crate) type WatchItem = Result<PbWatchResponse, Status>;
 type Slot = OwnedPermit<WatchItem>;
-/// Told whether what was applied is durable.
-type Release = Box<dyn FnOnce(Result<(), Refusal>) + Send>;
 
 type Read = Box<dyn FnOnce(&Store, Instant) + Send>;
 type Touch = Box<dyn FnOnce(&mut Store, Instant) + Send>;
@@ -42,6 +41,8 @@ enum Command {
     Touch(Touch),
     /// Changes what has to be durable before it is acknowledged.
     Write(Write),
+    /// Tries again to write, if the disk was in trouble.
+    Retry(Release),
     Watch(StreamId, PbWatchRequestUnion),
     /// The stream's client can take one more response; the first one opens the stream.
     Ready(StreamId, Slot),
@@ -69,6 +70,7 @@ impl Identity {
 #[derive(Clone, Debug)]
 pub(crate) struct Handle {
     commands: mpsc::Sender<Command>,
+    health: watch::Receiver<Health>,
 }
 
 impl Handle {
@@ -122,6 +124,21 @@ impl Handle {
         answer.await.unwrap_or(Err(Refusal::Stopped))
     }
 
+    /// How the disk is.
+    pub(crate) fn health(&self) -> Health {
+        *self.health.borrow()
+    }
+
+    /// Tries again to write, if the disk was in trouble, and tells how that went.
+    pub(crate) async fn retry(&self) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let release = move |outcome| {
+            let _ = reply.send(outcome);
+        };
+        self.send(Command::Retry(Box::new(release))).await?;
+        answer.await.unwrap_or(Err(Refusal::Stopped))
+    }
+
     pub(crate) async fn watch(
         &self,
         stream: StreamId,
@@ -151,6 +168,7 @@ impl Handle {
 /// The store and all that depends on it.
 pub(crate) struct Owner {
     store: Store,
+    committer: Committer,
     watches: Watches,
     /// Room for the next response of each stream; none while its client is busy with those before.
     slots: HashMap<StreamId, Option<Slot>>,
@@ -165,12 +183,16 @@ impl Owner {
     /// An owner, how to reach it, and its inbox for [`Owner::run`].
     pub(crate) fn new(
         store: Store,
+        disk: Option<Disk>,
         identity: Identity,
         config: &crate::Config,
     ) -> (Self, Handle, Inbox) {
         let (commands, inbox) = mpsc::channel(COMMANDS);
+        let committer = Committer::new(disk, Instant::now());
+        let health = committer.health();
         let owner = Self {
             store,
+            committer,
             watches: Watches::default(),
             slots: HashMap::new(),
             identity,
@@ -178,44 +200,85 @@ impl Owner {
             progress_interval: config.progress_interval,
             commands: commands.downgrade(),
         };
-        (owner, Handle { commands }, Inbox(inbox))
+        (owner, Handle { commands, health }, Inbox(inbox))
     }
 
-    /// Runs until told to stop.
-    pub(crate) async fn run(mut self, mut inbox: Inbox, mut stop: watch::Receiver<bool>) {
+    /// Runs until told to stop; what was taken until then is still answered.
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: Inbox,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), Lost> {
         let mut commands = Vec::with_capacity(BATCH);
         let mut notify_at = Instant::now() + self.progress_interval;
         loop {
-            let now = Instant::now();
-            let wake_at = self.store.next_expiry().unwrap_or(now + IDLE).min(notify_at);
-            tokio::select! {
+            let wake_at = self.wake_at(notify_at);
+            let ended = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                taken = inbox.0.recv_many(&mut commands, BATCH) => if taken == 0 {
-                    // Nobody is left who could ask.
-                    break;
-                },
-                () = sleep_until(wake_at.into()) => {}
-            }
+                ended = self.committer.ended() => Some(ended?),
+                taken = inbox.0.recv_many(&mut commands, BATCH) => {
+                    if taken == 0 {
+                        // Nobody is left who could ask.
+                        break;
+                    }
+                    None
+                }
+                () = sleep_until(wake_at.into()) => None,
+            };
             let now = Instant::now();
-            self.store.expire(now);
-            let mut releases = Vec::new();
-            for command in commands.drain(..) {
-                releases.extend(self.handle(command, now));
+            let mut news =
+                ended.is_some_and(|ended| self.committer.conclude(ended, &mut self.store, now));
+            if self.committer.trouble().is_none() {
+                self.store.expire(now);
             }
-            self.settle(releases);
+            for command in commands.drain(..) {
+                self.handle(command, now);
+            }
+            news |= self.committer.begin(&mut self.store, now);
             if now >= notify_at {
                 self.watches.notify();
                 notify_at = now + self.progress_interval;
+                news = true;
+            }
+            if news {
+                self.store.bound_history(self.history_bytes);
                 self.serve_all();
             }
         }
+        while self.committer.is_busy() {
+            let now = Instant::now();
+            if self.committer.trouble().is_some() {
+                break;
+            }
+            self.committer.begin(&mut self.store, now);
+            if self.committer.is_busy() {
+                let ended = self.committer.ended().await?;
+                self.committer.conclude(ended, &mut self.store, now);
+            }
+        }
+        Ok(())
     }
 
-    fn handle(&mut self, command: Command, now: Instant) -> Option<Release> {
+    /// When something is to be done without being asked.
+    fn wake_at(&self, notify_at: Instant) -> Instant {
+        match self.committer.retry_at() {
+            // Leases can't end while nothing can be written.
+            Some(retry_at) => retry_at.min(notify_at),
+            None => self.store.next_expiry().map_or(notify_at, |expiry| expiry.min(notify_at)),
+        }
+    }
+
+    fn handle(&mut self, command: Command, now: Instant) {
         match command {
             Command::Read(read) => read(&self.store, now),
             Command::Touch(touch) => touch(&mut self.store, now),
-            Command::Write(write) => return write(Ok(&mut self.store), now),
+            Command::Write(write) => {
+                let store = self.committer.trouble().map_or(Ok(&mut self.store), Err);
+                if let Some(release) = write(store, now) {
+                    self.committer.wait(release);
+                }
+            }
+            Command::Retry(release) => self.committer.retry(now, release),
             Command::Watch(stream, request) => {
                 self.watches.request(stream, request, &self.store);
                 self.serve(stream);
@@ -230,19 +293,6 @@ impl Owner {
                 self.slots.remove(&stream);
                 self.watches.close(stream);
             }
-        }
-        None
-    }
-
-    fn settle(&mut self, releases: Vec<Release>) {
-        if self.store.is_unsettled() {
-            let (_, mark) = self.store.take_unsaved();
-            self.store.publish(mark);
-            self.store.bound_history(self.history_bytes);
-            self.serve_all();
-        }
-        for release in releases {
-            release(Ok(()));
         }
     }
 

@@ -2,13 +2,16 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::transport::server::TcpIncoming;
 
+use crate::committer::Lost;
+use crate::disk::Disk;
 use crate::owner::{Identity, Owner};
 use crate::service::Service;
 use crate::store::Store;
@@ -24,7 +27,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct Server {
     address: SocketAddr,
     stop: watch::Sender<bool>,
-    owner: JoinHandle<()>,
+    owner: JoinHandle<Result<(), Lost>>,
     grpc: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
@@ -36,8 +39,17 @@ impl Server {
             .map_err(|error| Error::listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| Error::listen(config.listen, error))?;
         let identity = Identity { cluster_id: rand::random(), member_id: rand::random() };
+        let (disk, identity, store) = match config.data_dir.clone() {
+            Some(folder) => {
+                survive_file_size_limit();
+                let opened = spawn_blocking(move || Disk::open(&folder, identity)).await;
+                let (disk, identity, saved) = opened.map_err(|_| Error::Died)??;
+                (Some(disk), identity, Store::restore(saved, Instant::now()))
+            }
+            None => (None, identity, Store::new()),
+        };
         let (stop, stopped) = watch::channel(false);
-        let (owner, handle, inbox) = Owner::new(Store::new(), identity, &config);
+        let (owner, handle, inbox) = Owner::new(store, disk, identity, &config);
         let owner = tokio::spawn(owner.run(inbox, stopped.clone()));
         let routes = Service { owner: handle, identity, address }.routes();
         let serve = tonic::transport::Server::builder()
@@ -78,7 +90,10 @@ impl Server {
         if tokio::time::timeout(FAREWELL, &mut self.grpc).await.is_err() {
             self.grpc.abort();
         }
-        owner.map_err(|_| Error::Died)
+        match owner {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(Lost)) | Err(_) => Err(Error::Died),
+        }
     }
 }
 
@@ -92,6 +107,16 @@ impl Drop for Server {
 /// Starts a store and runs it until `shutdown` is ready.
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     Server::start(config).await?.run_until(shutdown).await
+}
+
+/// A write beyond the limit of the file size (`ulimit -f`) sends a signal that ends the process, unless somebody
+/// listens to it: then the write fails like one on a full disk.
+fn survive_file_size_limit() {
+    /// SIGXFSZ on Linux, but for a few architectures that nobody runs this on.
+    const FILE_SIZE_LIMIT: i32 = 25;
+    if let Err(error) = signal(SignalKind::from_raw(FILE_SIZE_LIMIT)) {
+        tracing::warn!(%error, "a limit of the file size would end the store instead of making it read-only");
+    }
 }
 
 async fn wait(mut stopped: watch::Receiver<bool>) {

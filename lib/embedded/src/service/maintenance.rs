@@ -1,17 +1,40 @@
 //! Status, and what etcd has for its upkeep.
 
 use etcd_client::proto::{
-    PbAlarmRequest, PbAlarmResponse, PbDefragmentRequest, PbDefragmentResponse, PbDowngradeRequest,
-    PbDowngradeResponse, PbHashKvRequest, PbHashKvResponse, PbHashRequest, PbHashResponse,
-    PbMaintenanceService, PbMoveLeaderRequest, PbMoveLeaderResponse, PbResponseHeader,
+    PbAlarmMember, PbAlarmRequest, PbAlarmResponse, PbDefragmentRequest, PbDefragmentResponse,
+    PbDowngradeRequest, PbDowngradeResponse, PbHashKvRequest, PbHashKvResponse, PbHashRequest,
+    PbHashResponse, PbMaintenanceService, PbMoveLeaderRequest, PbMoveLeaderResponse,
     PbSnapshotRequest, PbSnapshotResponse, PbStatusRequest, PbStatusResponse,
 };
 use tokio_stream::Empty;
 use tonic::{Request, Response, Status, async_trait};
 
 use super::{Service, not_served, signed};
-use crate::store::count;
+use crate::store::{Refusal, count, header};
 use crate::{ETCD_VERSION, RAFT_TERM};
+
+// `AlarmAction` and `AlarmType` of etcd's rpc.proto.
+const GET: i32 = 0;
+const DEACTIVATE: i32 = 2;
+const NO_SPACE: i32 = 1;
+/// The version of etcd's storage that goes with [`ETCD_VERSION`].
+const STORAGE_VERSION: &str = "3.6.0";
+
+impl Service {
+    fn alarms(&self) -> Vec<PbAlarmMember> {
+        let full = self.owner.health().trouble == Some(Refusal::NoSpace);
+        full.then_some(PbAlarmMember { member_id: self.identity.member_id, alarm: NO_SPACE })
+            .into_iter()
+            .collect()
+    }
+
+    fn describe(&self, trouble: Refusal) -> String {
+        match trouble {
+            Refusal::NoSpace => format!("memberID:{} alarm:NOSPACE ", self.identity.member_id),
+            other => other.to_string(),
+        }
+    }
+}
 
 signed!(PbAlarmResponse, PbStatusResponse);
 
@@ -19,10 +42,19 @@ signed!(PbAlarmResponse, PbStatusResponse);
 impl PbMaintenanceService for Service {
     type SnapshotStream = Empty<Result<PbSnapshotResponse, Status>>;
 
-    async fn alarm(&self, _: Request<PbAlarmRequest>) -> Result<Response<PbAlarmResponse>, Status> {
+    async fn alarm(
+        &self,
+        request: Request<PbAlarmRequest>,
+    ) -> Result<Response<PbAlarmResponse>, Status> {
+        let alarms = self.alarms();
+        match request.into_inner().action {
+            GET => {}
+            // It goes by itself when there is space again; whoever is sure of that needn't wait.
+            DEACTIVATE => self.owner.retry().await?,
+            _ => return Err(not_served("Alarm activation")),
+        }
         let revision = self.owner.read(|store, _| Ok(store.visible())).await?;
-        let header = Some(PbResponseHeader { revision, ..PbResponseHeader::default() });
-        self.answer(Ok(PbAlarmResponse { header, alarms: Vec::new() }))
+        self.answer(Ok(PbAlarmResponse { header: Some(header(revision)), alarms }))
     }
 
     async fn status(
@@ -31,10 +63,12 @@ impl PbMaintenanceService for Service {
     ) -> Result<Response<PbStatusResponse>, Status> {
         let (revision, bytes) =
             self.owner.read(|store, _| Ok((store.visible(), count(store.bytes())))).await?;
+        let health = self.owner.health();
+        let bytes = health.disk_bytes.map_or(bytes, u64::cast_signed);
         // Without Raft, the revision is the best count of what was agreed on.
         let index = revision.unsigned_abs();
         self.answer(Ok(PbStatusResponse {
-            header: Some(PbResponseHeader { revision, ..PbResponseHeader::default() }),
+            header: Some(header(revision)),
             version: ETCD_VERSION.to_owned(),
             db_size: bytes,
             db_size_in_use: bytes,
@@ -42,6 +76,8 @@ impl PbMaintenanceService for Service {
             raft_index: index,
             raft_applied_index: index,
             raft_term: RAFT_TERM,
+            errors: health.trouble.iter().map(|trouble| self.describe(*trouble)).collect(),
+            storage_version: STORAGE_VERSION.to_owned(),
             ..PbStatusResponse::default()
         }))
     }

@@ -74,12 +74,6 @@ pub(crate) struct Unsaved {
     pub(crate) leases: BTreeMap<i64, Option<i64>>,
 }
 
-impl Unsaved {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.leases.is_empty()
-    }
-}
-
 /// How far the state goes that [`Store::publish`] makes visible.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
@@ -116,9 +110,12 @@ impl Store {
         let mut store = Self::new();
         store.revision = saved.revision;
         store.visible = saved.revision;
-        store.compacted = saved.revision;
-        // What happened at the last revision itself isn't known any more.
-        store.floor = saved.revision + 1;
+        // At the first revision nothing has happened yet.
+        if saved.revision > 1 {
+            store.compacted = saved.revision;
+            // What happened at the last revision itself isn't known any more.
+            store.floor = saved.revision + 1;
+        }
         for (id, ttl) in saved.leases {
             store.leases.restore(id, ttl, now);
         }
@@ -132,11 +129,6 @@ impl Store {
     /// The revision that reads and watchers see.
     pub(crate) fn visible(&self) -> i64 {
         self.visible
-    }
-
-    /// The revision below which reads are refused.
-    pub(crate) fn compacted(&self) -> i64 {
-        self.compacted
     }
 
     /// Roughly the memory that keys, values and history take, in bytes.
@@ -498,6 +490,6 @@ pub(crate) fn count(things: usize) -> i64 {
 }
 
 /// A header with the revision; who answers is filled in where the response is sent.
-fn header(revision: i64) -> PbResponseHeader {
+pub(crate) fn header(revision: i64) -> PbResponseHeader {
     PbResponseHeader { revision, ..PbResponseHeader::default() }
 }

@@ -18,7 +18,7 @@ use client::Client;
 use operations::{Generator, Operation};
 use watches::Live;
 
-const OPERATIONS: usize = 1000;
+const OPERATIONS: usize = 700;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
@@ -31,17 +31,22 @@ async fn every_answer_is_the_one_that_etcd_gives() {
         return support::skipped("etcd", "no etcd found; run .ci/servers or install etcd-server");
     }
     for (label, binary) in binaries {
-        let etcd = RealEtcd::start(&binary);
         let seed = setting("BULRUSH_SEED").unwrap_or(1);
         let count = setting("BULRUSH_OPERATIONS")
             .map_or(OPERATIONS, |n| usize::try_from(n).expect("a count"));
-        compare(&label, &etcd, seed, count).await;
+        for durable in [false, true] {
+            let etcd = RealEtcd::start(&binary);
+            compare(&label, &etcd, durable, seed, count).await;
+        }
     }
 }
 
-async fn compare(label: &str, etcd: &RealEtcd, seed: u64, count: usize) {
-    let context = format!("{label}, seed {seed}");
-    let server = Server::start(Config::default()).await.expect("the store starts");
+async fn compare(label: &str, etcd: &RealEtcd, durable: bool, seed: u64, count: usize) {
+    let context = format!("{label}, durable {durable}, seed {seed}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let data_dir = durable.then(|| folder.path().to_owned());
+    let server =
+        Server::start(Config { data_dir, ..Config::default() }).await.expect("the store starts");
     let theirs = Client::connect(etcd.endpoint()).await;
     let ours = Client::connect(&format!("http://{}", server.addr())).await;
     let mut random = StdRng::seed_from_u64(seed);
