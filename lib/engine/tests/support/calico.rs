@@ -68,7 +68,7 @@ pub(crate) fn state(cluster: &Cluster, node: &str) -> Value {
         endpoints[name] = json!({
             "name": endpoint.interface.as_str(),
             "mac": endpoint.mac.as_str(),
-            "profiles": endpoint.profiles.iter().map(|p| p.as_str()).collect::<Vec<_>>(),
+            "profiles": endpoint.profiles.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "ipv4_nets": of_family(false),
             "ipv6_nets": of_family(true),
             "tiers": tiers,
