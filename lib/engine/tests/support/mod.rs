@@ -5,3 +5,5 @@
 pub(crate) mod calico;
 pub(crate) mod cluster;
 pub(crate) mod golden;
+pub(crate) mod naive;
+pub(crate) mod objects;

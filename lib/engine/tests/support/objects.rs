@@ -1,0 +1,516 @@
+//! Random objects, and how they look in a store.
+//!
+//! There are few names, labels and addresses, so that things meet. Everything that can be wrong in
+//! an object sometimes is.
+
+use model::{Key, Kind, Stored};
+use proptest::{
+    collection::vec,
+    option::{of, weighted},
+    prelude::*,
+    sample::{select, subsequence},
+};
+use serde_json::{Map, Value, json};
+
+/// A selector, so that nobody has to parse one to know what it means.
+#[derive(Clone, Debug)]
+pub(crate) enum Sel {
+    All,
+    Has(&'static str),
+    Eq(&'static str, &'static str),
+    Ne(&'static str, &'static str),
+    In(&'static str, Vec<&'static str>),
+    NotIn(&'static str, Vec<&'static str>),
+    Starts(&'static str, &'static str),
+    And(Box<Sel>, Box<Sel>),
+    Or(Box<Sel>, Box<Sel>),
+    Not(Box<Sel>),
+    /// Text that isn't a selector.
+    Bad,
+}
+
+impl Sel {
+    /// As a person may write it.
+    pub(crate) fn text(&self) -> String {
+        let list =
+            |values: &[&str]| values.iter().map(|v| format!("'{v}'")).collect::<Vec<_>>().join(",");
+        match self {
+            Self::All => "all()".to_owned(),
+            Self::Has(l) => format!("has( {l} )"),
+            Self::Eq(l, v) => format!("{l}=='{v}'"),
+            Self::Ne(l, v) => format!("{l} != \"{v}\""),
+            Self::In(l, v) => format!("{l} in {{{}}}", list(v)),
+            Self::NotIn(l, v) => format!("{l} not in {{ {} }}", list(v)),
+            Self::Starts(l, v) => format!("{l} starts with '{v}'"),
+            Self::And(a, b) => format!("(({}) && {})", a.text(), b.text()),
+            Self::Or(a, b) => format!("({} || ({}))", a.text(), b.text()),
+            Self::Not(a) => format!("! ({})", a.text()),
+            Self::Bad => "a == ".to_owned(),
+        }
+    }
+
+    pub(crate) fn is_bad(&self) -> bool {
+        match self {
+            Self::Bad => true,
+            Self::And(a, b) | Self::Or(a, b) => a.is_bad() || b.is_bad(),
+            Self::Not(a) => a.is_bad(),
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Port {
+    Number(u16),
+    Range(u16, u16),
+    Named(&'static str),
+    Bad,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Side {
+    /// `None`: a net that isn't one.
+    pub(crate) nets: Vec<Option<&'static str>>,
+    pub(crate) not_nets: Vec<Option<&'static str>>,
+    pub(crate) selector: Option<Sel>,
+    pub(crate) not_selector: Option<Sel>,
+    pub(crate) namespace_selector: Option<Sel>,
+    pub(crate) service_accounts: Vec<&'static str>,
+    pub(crate) ports: Vec<Port>,
+    pub(crate) not_ports: Vec<Port>,
+    pub(crate) service: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RuleOf {
+    /// One that isn't among the four is none.
+    pub(crate) action: &'static str,
+    /// `Some("FOO")` isn't one.
+    pub(crate) protocol: Option<&'static str>,
+    pub(crate) source: Side,
+    pub(crate) destination: Side,
+    pub(crate) http: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PolicyOf {
+    pub(crate) tier: &'static str,
+    pub(crate) order: Option<f64>,
+    pub(crate) selector: Option<Sel>,
+    pub(crate) namespace_selector: Option<Sel>,
+    pub(crate) types: Vec<&'static str>,
+    pub(crate) pre_dnat: bool,
+    pub(crate) ingress: Vec<RuleOf>,
+    pub(crate) egress: Vec<RuleOf>,
+}
+
+pub(crate) type Pairs = Vec<(&'static str, &'static str)>;
+
+/// What a store holds under a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Obj {
+    /// Bytes that aren't JSON.
+    Raw,
+    /// JSON of the wrong shape.
+    List,
+    Wep {
+        uid: &'static str,
+        labels: Pairs,
+        account: Option<&'static str>,
+        profiles: Vec<&'static str>,
+        nets: Vec<&'static str>,
+        ports: Vec<(&'static str, &'static str, u16)>,
+        bad_mac: bool,
+    },
+    Nets {
+        labels: Pairs,
+        nets: Vec<&'static str>,
+    },
+    Policy(PolicyOf),
+    Tier {
+        order: Option<f64>,
+        action: &'static str,
+    },
+    Profile {
+        labels: Pairs,
+        ingress: Vec<RuleOf>,
+        egress: Vec<RuleOf>,
+    },
+    Node {
+        ipv4: Option<&'static str>,
+        vxlan: Option<&'static str>,
+    },
+    Pool {
+        cidr: &'static str,
+        vxlan: &'static str,
+        nat: bool,
+        balancer: bool,
+    },
+    Block {
+        cidr: &'static str,
+        owner: Option<&'static str>,
+        holders: Vec<Option<&'static str>>,
+    },
+    Felix {
+        flag: bool,
+    },
+    Cluster {
+        ready: Option<bool>,
+    },
+}
+
+impl Obj {
+    pub(crate) fn stored(&self, key: &Key) -> Stored {
+        match self {
+            Self::Raw => Stored::Raw(b"{{".to_vec()),
+            Self::List => Stored::Json(json!([])),
+            _ => Stored::Json(self.json(key)),
+        }
+    }
+
+    pub(crate) fn json(&self, key: &Key) -> Value {
+        let pairs = |pairs: &Pairs| {
+            let pairs = pairs.iter().map(|(k, v)| ((*k).to_owned(), json!(v)));
+            Value::Object(pairs.collect::<Map<_, _>>())
+        };
+        let mut metadata = json!({"name": key.name.as_str(), "resourceVersion": "7"});
+        let spec = match self {
+            Self::Raw | Self::List => return json!([]),
+            Self::Wep { uid, labels, account, profiles, nets, ports, bad_mac } => {
+                metadata["uid"] = json!(uid);
+                metadata["labels"] = pairs(labels);
+                let port = |(name, protocol, port): &(&str, &str, u16)| json!({"name": name, "protocol": protocol, "port": port});
+                json!({
+                    "interfaceName": "cali1",
+                    "mac": if *bad_mac { "zz" } else { "AA-BB-CC-00-00-01" },
+                    "ipNetworks": nets,
+                    "profiles": profiles,
+                    "serviceAccountName": account,
+                    "ports": ports.iter().map(port).collect::<Vec<_>>(),
+                })
+            }
+            Self::Nets { labels, nets } => {
+                metadata["labels"] = pairs(labels);
+                json!({ "nets": nets })
+            }
+            Self::Policy(policy) => json!({
+                "tier": policy.tier,
+                "order": policy.order,
+                "selector": policy.selector.as_ref().map(Sel::text),
+                "namespaceSelector": policy.namespace_selector.as_ref().map(Sel::text),
+                "types": policy.types,
+                "preDNAT": policy.pre_dnat,
+                "ingress": policy.ingress.iter().map(rule).collect::<Vec<_>>(),
+                "egress": policy.egress.iter().map(rule).collect::<Vec<_>>(),
+            }),
+            Self::Tier { order, action } => json!({"order": order, "defaultAction": action}),
+            Self::Profile { labels, ingress, egress } => json!({
+                "labelsToApply": pairs(labels),
+                "ingress": ingress.iter().map(rule).collect::<Vec<_>>(),
+                "egress": egress.iter().map(rule).collect::<Vec<_>>(),
+            }),
+            Self::Node { ipv4, vxlan } => {
+                json!({"bgp": {"ipv4Address": ipv4}, "ipv4VXLANTunnelAddr": vxlan})
+            }
+            Self::Pool { cidr, vxlan, nat, balancer } => json!({
+                "cidr": cidr,
+                "vxlanMode": vxlan,
+                "natOutgoing": nat,
+                "allowedUses": if *balancer { json!(["LoadBalancer"]) } else { json!(null) },
+            }),
+            // Flat, as in etcd.
+            Self::Block { cidr, owner, holders } => {
+                let mut attributes = Vec::new();
+                let allocations = holders.iter().map(|holder| {
+                    let holder = (*holder)?;
+                    attributes.push(json!({"handle_id": "h", "secondary": {"node": holder}}));
+                    Some(attributes.len() - 1)
+                });
+                return json!({
+                    "cidr": cidr,
+                    "affinity": owner.map(|owner| format!("host:{owner}")),
+                    "allocations": allocations.collect::<Vec<_>>(),
+                    "attributes": attributes,
+                });
+            }
+            Self::Felix { flag } => json!({ "wireguardEnabled": flag }),
+            Self::Cluster { ready } => json!({ "datastoreReady": ready }),
+        };
+        json!({"kind": key.kind.name(), "metadata": metadata, "spec": spec})
+    }
+}
+
+fn rule(rule: &RuleOf) -> Value {
+    let mut out = json!({
+        "action": rule.action,
+        "protocol": rule.protocol,
+        "source": side(&rule.source),
+        "destination": side(&rule.destination),
+    });
+    if rule.http {
+        out["http"] = json!({"methods": ["GET"]});
+    }
+    out
+}
+
+fn side(side: &Side) -> Value {
+    let nets = |nets: &[Option<&str>]| {
+        nets.iter().map(|net| net.unwrap_or("10.0.0.0/33").to_owned()).collect::<Vec<_>>()
+    };
+    let ports = |ports: &[Port]| {
+        let port = |port: &Port| match port {
+            Port::Number(number) => json!(number),
+            Port::Range(first, last) => json!(format!("{first}:{last}")),
+            Port::Named(name) => json!(name),
+            Port::Bad => json!(70000),
+        };
+        ports.iter().map(port).collect::<Vec<_>>()
+    };
+    let selector = |selector: &Option<Sel>| selector.as_ref().map(Sel::text);
+    let mut out = json!({
+        "nets": nets(&side.nets),
+        "notNets": nets(&side.not_nets),
+        "selector": selector(&side.selector),
+        "notSelector": selector(&side.not_selector),
+        "namespaceSelector": selector(&side.namespace_selector),
+        "ports": ports(&side.ports),
+        "notPorts": ports(&side.not_ports),
+    });
+    if !side.service_accounts.is_empty() {
+        out["serviceAccounts"] = json!({ "names": side.service_accounts });
+    }
+    if side.service {
+        out["services"] = json!({"name": "s"});
+    }
+    out
+}
+
+const LABELS: &[&str] = &["a", "b", "pcns.a", "projectcalico.org/namespace"];
+const VALUES: &[&str] = &["1", "2", "12", "ns1"];
+const NODES: &[&str] = &["n1", "n2", "n3"];
+const NAMESPACES: &[&str] = &["ns1", "ns2"];
+const PROFILES: &[&str] = &["kns.ns1", "kns.ns2", "x", "projectcalico-default-allow"];
+const TIERS: &[&str] = &["default", "t1", "t2"];
+/// Orders that are equal, lower, higher, and none.
+const ORDERS: &[Option<f64>] = &[None, Some(-1.5), Some(0.0), Some(10.0), Some(9.0)];
+
+fn sel() -> impl Strategy<Value = Sel> {
+    let label = || select(LABELS);
+    let value = || select(VALUES);
+    let leaf = prop_oneof![
+        2 => Just(Sel::All),
+        3 => label().prop_map(Sel::Has),
+        5 => (label(), value()).prop_map(|(l, v)| Sel::Eq(l, v)),
+        1 => (label(), value()).prop_map(|(l, v)| Sel::Ne(l, v)),
+        2 => (label(), vec(value(), 0..3)).prop_map(|(l, v)| Sel::In(l, v)),
+        1 => (label(), vec(value(), 0..3)).prop_map(|(l, v)| Sel::NotIn(l, v)),
+        1 => (label(), value()).prop_map(|(l, v)| Sel::Starts(l, v)),
+    ];
+    let tree = leaf.prop_recursive(2, 5, 2, |inner| {
+        let two = || (inner.clone().prop_map(Box::new), inner.clone().prop_map(Box::new));
+        prop_oneof![
+            two().prop_map(|(a, b)| Sel::And(a, b)),
+            two().prop_map(|(a, b)| Sel::Or(a, b)),
+            inner.clone().prop_map(|a| Sel::Not(Box::new(a))),
+        ]
+    });
+    prop_oneof![30 => tree, 1 => Just(Sel::Bad)]
+}
+
+fn side_of() -> impl Strategy<Value = Side> {
+    let net = || {
+        prop_oneof![
+            6 => select(&["10.0.0.0/8", "10.1.2.3/16", "fd00::/8"][..]).prop_map(Some),
+            1 => Just(None),
+        ]
+    };
+    let nets = || prop_oneof![4 => Just(Vec::new()), 1 => vec(net(), 1..3)];
+    let port = || {
+        prop_oneof![
+            3 => select(&[80u16, 443][..]).prop_map(Port::Number),
+            1 => Just(Port::Range(8000, 9000)),
+            3 => select(&["http", "dns"][..]).prop_map(Port::Named),
+            1 => Just(Port::Bad),
+        ]
+    };
+    let ports = || prop_oneof![3 => Just(Vec::new()), 1 => vec(port(), 1..3)];
+    let accounts = prop_oneof![6 => Just(Vec::new()), 1 => subsequence(vec!["s", "t"], 1..=2)];
+    let service = prop::bool::weighted(0.02);
+    let selectors = (of(sel()), weighted(0.15, sel()), weighted(0.2, sel()));
+    (nets(), nets(), selectors, accounts, ports(), ports(), service).prop_map(
+        |(nets, not_nets, selectors, service_accounts, ports, not_ports, service)| {
+            let (selector, not_selector, namespace_selector) = selectors;
+            Side {
+                nets,
+                not_nets,
+                selector,
+                not_selector,
+                namespace_selector,
+                service_accounts,
+                ports,
+                not_ports,
+                service,
+            }
+        },
+    )
+}
+
+fn rule_of() -> impl Strategy<Value = RuleOf> {
+    let action = select(&["Allow", "Allow", "Deny", "Log", "Pass", "pass", ""][..]);
+    let protocol =
+        select(&[None, Some("TCP"), Some("TCP"), Some("UDP"), Some("47"), Some("FOO")][..]);
+    let quiet = || prop_oneof![2 => Just(Side::default()), 1 => side_of()];
+    (action, protocol, side_of(), quiet(), prop::bool::weighted(0.03)).prop_map(
+        |(action, protocol, source, destination, http)| RuleOf {
+            action,
+            protocol,
+            source,
+            destination,
+            http,
+        },
+    )
+}
+
+fn rules() -> impl Strategy<Value = Vec<RuleOf>> {
+    vec(rule_of(), 0..3)
+}
+
+fn policy() -> impl Strategy<Value = Obj> {
+    let types = select(&["", "I", "E", "IE", "X"][..]).prop_map(|types| match types {
+        "I" => vec!["ingress"],
+        "E" => vec!["Egress"],
+        "IE" => vec!["Ingress", "Egress"],
+        "X" => vec!["Both"],
+        _ => Vec::new(),
+    });
+    let tier = prop_oneof![3 => Just("default"), 2 => select(TIERS)];
+    let head = (tier, select(ORDERS), of(sel()), weighted(0.2, sel()), types);
+    let rest = (prop::bool::weighted(0.05), rules(), rules());
+    (head, rest).prop_map(|(head, (pre_dnat, ingress, egress))| {
+        let (tier, order, selector, namespace_selector, types) = head;
+        let (ingress, egress) = (ingress, egress);
+        Obj::Policy(PolicyOf {
+            tier,
+            order,
+            selector,
+            namespace_selector,
+            types,
+            pre_dnat,
+            ingress,
+            egress,
+        })
+    })
+}
+
+fn labels() -> impl Strategy<Value = Pairs> {
+    subsequence(LABELS, 0..=3).prop_flat_map(|keys| {
+        let values = vec(select(VALUES), keys.len());
+        values.prop_map(move |values| keys.iter().copied().zip(values).collect())
+    })
+}
+
+fn wep() -> impl Strategy<Value = Obj> {
+    let address = select(&["10.0.0.1/32", "10.0.0.2", "10.0.1.9/24", "fd00::1/128"][..]);
+    let port =
+        (select(&["http", "dns"][..]), select(&["TCP", "udp"][..]), select(&[80u16, 53][..]));
+    (
+        select(&["", "u1", "u2"][..]),
+        labels(),
+        weighted(0.3, select(&["s", "t"][..])),
+        vec(select(PROFILES), 0..3),
+        vec(address, 0..3),
+        vec(port, 0..3),
+        prop::bool::weighted(0.05),
+    )
+        .prop_map(|(uid, labels, account, profiles, nets, ports, bad_mac)| Obj::Wep {
+            uid,
+            labels,
+            account,
+            profiles,
+            nets,
+            ports,
+            bad_mac,
+        })
+}
+
+fn nets() -> impl Strategy<Value = Obj> {
+    let net = select(
+        &[
+            "10.0.0.0/8",
+            "10.0.0.0/24",
+            "10.0.0.1/32",
+            "0.0.0.0/0",
+            "10.0.1.7/25",
+            "bad",
+            "fd00::/16",
+        ][..],
+    );
+    (labels(), vec(net, 0..4)).prop_map(|(labels, nets)| Obj::Nets { labels, nets })
+}
+
+fn block() -> impl Strategy<Value = Obj> {
+    let holders = vec(of(select(NODES)), 4);
+    (select(&["10.0.0.0/30", "10.0.0.4/30", "10.9.0.0/30"][..]), of(select(NODES)), holders)
+        .prop_map(|(cidr, owner, holders)| Obj::Block { cidr, owner, holders })
+}
+
+/// A key with an object that may be under it.
+pub(crate) fn object() -> impl Strategy<Value = (Key, Obj)> {
+    let global = |kind: Kind, names: &'static [&'static str]| {
+        select(names).prop_map(move |name| Key::global(kind, name))
+    };
+    let namespaced = |kind: Kind, names: &'static [&'static str]| {
+        (select(NAMESPACES), select(names))
+            .prop_map(move |(namespace, name)| Key::namespaced(kind, namespace, name))
+    };
+    let weps = (select(NAMESPACES), select(NODES), select(&["p", "p--1"][..])).prop_map(
+        |(namespace, node, pod)| {
+            Key::namespaced(Kind::WorkloadEndpoint, namespace, format!("{node}-k8s-{pod}-eth0"))
+        },
+    );
+    let policies = &["x", "x-y", "x.y"][..];
+    let profile = (labels(), rules(), rules()).prop_map(|(labels, ingress, egress)| Obj::Profile {
+        labels,
+        ingress,
+        egress,
+    });
+    let tier = (select(ORDERS), select(&["Deny", "Pass", "pass"][..]))
+        .prop_map(|(order, action)| Obj::Tier { order, action });
+    let addresses =
+        &[None, Some("10.7.0.1/24"), Some("10.7.0.2/24"), Some("10.0.0.1/24"), Some("x")];
+    let tunnels = &[None, Some("10.0.0.0"), Some("10.0.0.5"), Some("10.8.0.1"), Some("x")];
+    let node = (select(&addresses[..]), select(&tunnels[..]))
+        .prop_map(|(ipv4, vxlan)| Obj::Node { ipv4, vxlan });
+    let pool = (
+        select(&["10.0.0.0/16", "10.0.0.0/24", "10.0.0.0/8", "x"][..]),
+        select(&["Never", "Always", "CrossSubnet"][..]),
+        any::<bool>(),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(cidr, vxlan, nat, balancer)| Obj::Pool { cidr, vxlan, nat, balancer });
+    let sound = prop_oneof![
+        12 => (weps, wep()),
+        3 => (namespaced(Kind::NetworkSet, &["s"]), nets()),
+        3 => (global(Kind::GlobalNetworkSet, &["s", "t"]), nets()),
+        8 => (namespaced(Kind::NetworkPolicy, policies), policy()),
+        6 => (global(Kind::GlobalNetworkPolicy, policies), policy()),
+        4 => (global(Kind::Tier, TIERS), tier),
+        4 => (global(Kind::Profile, PROFILES), profile),
+        3 => (global(Kind::Node, NODES), node),
+        3 => (global(Kind::IPPool, &["a", "b"]), pool),
+        4 => (global(Kind::IPAMBlock, &["k", "l"]), block()),
+        1 => (
+            global(Kind::FelixConfiguration, &["default", "node.n1", "other"]),
+            any::<bool>().prop_map(|flag| Obj::Felix { flag }),
+        ),
+        1 => (
+            global(Kind::ClusterInformation, &["default"]),
+            of(any::<bool>()).prop_map(|ready| Obj::Cluster { ready }),
+        ),
+    ];
+    (sound, prop::num::u8::ANY).prop_map(|((key, obj), damage)| match damage {
+        0..=5 => (key, Obj::Raw),
+        6..=10 => (key, Obj::List),
+        _ => (key, obj),
+    })
+}
