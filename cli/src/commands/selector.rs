@@ -2,17 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, BufRead, BufReader, BufWriter, Read, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
 use anyhow::Context as _;
 use model::selector::{ParseError, Restriction, Selector};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-/// The longest line of a batch, in bytes: what bounds the memory.
-const MAX_LINE: u64 = 16 << 20;
+use crate::json_lines;
+
+/// What a line of a batch is.
+const SHAPE: &str = r#"{"id", "selector": "…", "labels": [{"name": "value"}]}"#;
 
 /// Read a selector: its canonical form, its id, and what it demands of labels
 #[derive(clap::Args)]
@@ -30,7 +31,13 @@ impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.selector {
             Some(text) => explain(&text),
-            None => batch(&mut BufReader::new(io::stdin().lock()), io::stdout().lock()),
+            None => json_lines::run_on_stdin(SHAPE, |request: Result<Request, _>| {
+                let outcome = request.map_err(anyhow::Error::msg).and_then(|it| meaning(&it));
+                outcome.unwrap_or_else(|error| Outcome::Failure {
+                    ok: false,
+                    error: format!("{error:#}"),
+                })
+            }),
         }
     }
 }
@@ -93,25 +100,19 @@ struct Request {
     labels: Vec<BTreeMap<String, String>>,
 }
 
-/// One line of output.
-#[derive(Serialize)]
-struct Response {
-    id: Value,
-    ok: bool,
-    #[serde(flatten)]
-    outcome: Outcome,
-}
-
+/// One line of output, beside its `id`.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Outcome {
     Meaning {
+        ok: bool,
         canonical: String,
         unique_id: String,
         restrictions: BTreeMap<String, Demand>,
         matches: Vec<bool>,
     },
     Failure {
+        ok: bool,
         error: String,
     },
 }
@@ -123,58 +124,7 @@ struct Demand {
     one_of: Option<Vec<String>>,
 }
 
-/// Answers line by line, in order. A line that is wrong gets an answer that says so; only broken
-/// streams end it.
-fn batch(input: &mut BufReader<impl Read>, output: impl Write) -> anyhow::Result<ExitCode> {
-    let mut output = BufWriter::new(output);
-    let mut line = Vec::new();
-    for number in 1_u64.. {
-        line.clear();
-        let read = input.take(MAX_LINE + 1).read_until(b'\n', &mut line);
-        if read.with_context(|| format!("reading line {number} of stdin"))? == 0 {
-            break;
-        }
-        let is_too_long = line.len() as u64 > MAX_LINE && !line.ends_with(b"\n");
-        if is_too_long {
-            input.skip_until(b'\n').with_context(|| format!("reading line {number} of stdin"))?;
-        } else if line.trim_ascii().is_empty() {
-            continue;
-        }
-        let response = if is_too_long {
-            let error = format!("line {number} is longer than {MAX_LINE} bytes; split it");
-            Response { id: Value::Null, ok: false, outcome: Outcome::Failure { error } }
-        } else {
-            answer(&line, number)
-        };
-        serde_json::to_writer(&mut output, &response).map_err(io::Error::from)?;
-        output.write_all(b"\n")?;
-        // Whoever waits for an answer before the next question gets it.
-        if input.buffer().is_empty() {
-            output.flush()?;
-        }
-    }
-    output.flush()?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn answer(line: &[u8], number: u64) -> Response {
-    let mut id = Value::Null;
-    let outcome = match meaning(line, number, &mut id) {
-        Ok(meaning) => meaning,
-        Err(error) => Outcome::Failure { error: format!("{error:#}") },
-    };
-    Response { id, ok: matches!(outcome, Outcome::Meaning { .. }), outcome }
-}
-
-fn meaning(line: &[u8], number: u64, id: &mut Value) -> anyhow::Result<Outcome> {
-    let mut request: Value =
-        serde_json::from_slice(line).with_context(|| format!("line {number} is no JSON"))?;
-    if let Some(given) = request.get_mut("id") {
-        *id = given.take();
-    }
-    let request: Request = serde_json::from_value(request).with_context(|| {
-        format!(r#"line {number} is no {{"id", "selector": "…", "labels": [{{"name": "value"}}]}}"#)
-    })?;
+fn meaning(request: &Request) -> anyhow::Result<Outcome> {
     let selector = Selector::parse(&request.selector)
         .with_context(|| format!("selector {:?}", shortened(&request.selector)))?;
     let restrictions = selector.restrictions().into_iter().map(|(label, restriction)| {
@@ -189,6 +139,7 @@ fn meaning(line: &[u8], number: u64, id: &mut Value) -> anyhow::Result<Outcome> 
         (label.to_string(), demand)
     });
     Ok(Outcome::Meaning {
+        ok: true,
         canonical: selector.to_string(),
         unique_id: selector.unique_id(),
         restrictions: restrictions.collect(),
