@@ -62,6 +62,7 @@ impl Args {
     async fn dev(self) -> anyhow::Result<ExitCode> {
         let config = embedded::Config {
             listen: free_or(2379).await?,
+            data_dir: self.data_dir.clone(),
             ..embedded::Config::default()
         };
         let store = embedded::Server::start(config).await?;

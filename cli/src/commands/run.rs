@@ -49,7 +49,11 @@ impl Args {
 }
 
 async fn run_store(flags: StoreFlags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let config = embedded::Config { listen: flags.listen, ..embedded::Config::default() };
+    let config = embedded::Config {
+        listen: flags.listen,
+        data_dir: flags.data_dir,
+        ..embedded::Config::default()
+    };
     let store = embedded::Server::start(config).await?;
     tracing::info!(address = %store.addr(), "the store is listening");
     stop.await;
