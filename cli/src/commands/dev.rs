@@ -133,13 +133,15 @@ impl Args {
 
 fn print_hints(store: &str, typha: &Typha) {
     let (agents, page) = (typha.address(), typha.status_address());
+    // As this program was called, so that the lines work where it isn't in the PATH.
+    let bulrush = std::env::args().next().unwrap_or_else(|| "bulrush".into());
     println!(
         "
 Three things to try, in another terminal:
   1. See what typha sends to the agent of node-1, and keep it open:
-     bulrush watch --server {agents} --node node-1
+     {bulrush} watch --server {agents} --node node-1
   2. Close namespace `shop`, and see the change arrive there and on http://{page}:
-     bulrush apply --store {store} -f - <<'END'
+     {bulrush} apply --store {store} -f - <<'END'
      {{\"apiVersion\": \"projectcalico.org/v3\", \"kind\": \"NetworkPolicy\",
       \"metadata\": {{\"name\": \"closed\", \"namespace\": \"shop\"}},
       \"spec\": {{\"order\": 1, \"selector\": \"all()\", \"types\": [\"Ingress\"]}}}}

@@ -271,28 +271,40 @@ pub struct Pool {
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Host {
     /// Main IPv4 address with the prefix of its subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv4: Option<IpNet>,
     /// Main IPv6 address with the prefix of its subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ipv6: Option<IpNet>,
     /// Address of the IPIP device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ipip_address: Option<IpAddr>,
     /// Address of the IPv4 VXLAN device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vxlan_address: Option<IpAddr>,
     /// MAC of the IPv4 VXLAN device; never empty where `vxlan_address` is set.
+    #[serde(skip_serializing_if = "ArcStr::is_empty")]
     pub vxlan_mac: ArcStr,
     /// Address of the IPv6 VXLAN device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vxlan_address_v6: Option<IpAddr>,
     /// MAC of the IPv6 VXLAN device; never empty where `vxlan_address_v6` is set.
+    #[serde(skip_serializing_if = "ArcStr::is_empty")]
     pub vxlan_mac_v6: ArcStr,
     /// Public key of the IPv4 WireGuard device; empty: none.
+    #[serde(skip_serializing_if = "ArcStr::is_empty")]
     pub wireguard_key: ArcStr,
     /// Public key of the IPv6 WireGuard device; empty: none.
+    #[serde(skip_serializing_if = "ArcStr::is_empty")]
     pub wireguard_key_v6: ArcStr,
     /// Address of the IPv4 WireGuard device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wireguard_address: Option<IpAddr>,
     /// Address of the IPv6 WireGuard device.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wireguard_address_v6: Option<IpAddr>,
     /// The node's own AS number; none: the cluster's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub as_number: Option<u32>,
 }
 
@@ -302,6 +314,7 @@ pub struct Route {
     /// The node that holds them.
     pub node: ArcStr,
     /// The pool that decides on encapsulation; none: outside every pool.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<IpNet>,
     /// A single address that lives on another node than its block.
     pub borrowed: bool,
@@ -315,12 +328,14 @@ pub struct Endpoint {
     /// Name of the host's side of its link.
     pub interface: ArcStr,
     /// MAC inside the workload; empty: unknown.
+    #[serde(skip_serializing_if = "ArcStr::is_empty")]
     pub mac: ArcStr,
     /// Its addresses, each a /32 or /128; empty while the endpoint is pending.
     pub addresses: Vec<IpNet>,
     /// Profiles in order; they decide where no tier applies.
     pub profiles: Vec<ArcStr>,
     /// Id of its [`Topic::Plist`]; none: no policy selects it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub plist: Option<ArcStr>,
 }
 
@@ -388,6 +403,7 @@ pub struct Icmp {
     /// The type.
     pub kind: u8,
     /// The code; none: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<u8>,
 }
 
@@ -406,14 +422,19 @@ pub struct Rule {
     /// What it does.
     pub action: Action,
     /// 4 or 6; none: both.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip_version: Option<u8>,
     /// Of this protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// Not of this protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_protocol: Option<Protocol>,
     /// Of this ICMP type (of the packet's IP version).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub icmp: Option<Icmp>,
     /// Not of this ICMP type.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_icmp: Option<Icmp>,
     /// Where it comes from.
     pub source: Peer,
@@ -425,22 +446,31 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
 pub struct Peer {
     /// In one of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<IpNet>,
     /// In none of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_nets: Vec<IpNet>,
     /// In all of these sets of addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sets: Vec<ArcStr>,
     /// In none of these sets of addresses.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_sets: Vec<ArcStr>,
     /// In one of these ranges, or in one of `port_sets`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<PortRange>,
     /// Its address, protocol and port in one of these sets (named ports), or in `ports`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_sets: Vec<ArcStr>,
     /// In none of these ranges.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_ports: Vec<PortRange>,
     /// Its address, protocol and port in none of these sets.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_port_sets: Vec<ArcStr>,
     /// Its address, protocol and port in all of these sets (services).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub service_sets: Vec<ArcStr>,
 }
 
