@@ -7,6 +7,7 @@
 //! ```
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::mpsc,
     time::{Duration, Instant},
@@ -23,6 +24,7 @@ use crate::{
     drivers::LinuxKernel,
     http,
     kernel::{self, Held, Work},
+    rollback::Rollback,
 };
 
 /// The shortest and the longest pause before the next try to connect.
@@ -110,8 +112,16 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
         runtime::http::serve(metrics, http::metrics(pages)),
     ];
     info!(node = config.node, servers = ?config.servers, "the agent runs");
-    let mut agent =
-        Agent { config, session: ClientSession::new(), sessions: 0, work, held: held_reader, link };
+    let mut agent = Agent {
+        config,
+        session: ClientSession::new(),
+        sessions: 0,
+        rollback: Rollback::default(),
+        reachable: BTreeSet::new(),
+        work,
+        held: held_reader,
+        link,
+    };
     tokio::select! {
         () = agent.stay_connected() => {}
         () = stop => {}
@@ -130,6 +140,9 @@ struct Agent {
     session: ClientSession,
     /// Sessions so far: the number of the live one.
     sessions: u64,
+    rollback: Rollback,
+    /// Servers that answered when they were last tried.
+    reachable: BTreeSet<String>,
     work: mpsc::Sender<Work>,
     held: watch::Receiver<Held>,
     link: watch::Sender<Link>,
@@ -159,12 +172,19 @@ impl Agent {
     }
 
     async fn session(&mut self, server: &str) -> Result<std::convert::Infallible, StreamError> {
-        let hello = AgentHello {
+        let base = AgentHello {
             node: self.config.node.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             ..AgentHello::default()
         };
+        let accept_rollback = self.rollback.accepted(&self.reachable, Instant::now());
+        if accept_rollback {
+            warn!("every server has been behind what this agent has seen: it takes an older state");
+        }
+        let hello = self.session.hello(base, accept_rollback);
+        self.reachable.remove(server);
         let mut connection = Connection::open(server, hello).await?;
+        self.reachable.insert(server.to_owned());
         self.sessions += 1;
         let mut held = self.held.clone();
         let mut acked = 0;
@@ -200,6 +220,7 @@ impl Agent {
             }
             Event::Committed(committed) => {
                 if committed.first {
+                    self.rollback.served();
                     let resyncs = self.session.resyncs();
                     self.link.send_replace(Link { lost: None, resyncs });
                 }
@@ -207,6 +228,14 @@ impl Agent {
                 let _ = self.work.send(Work::Commit(self.sessions, committed));
             }
             Event::Send(message) => connection.send(message).await,
+            Event::Behind(behind) => {
+                info!(
+                    server,
+                    ?behind,
+                    "this server has not caught up with what the agent has seen"
+                );
+                self.rollback.behind(server, Instant::now());
+            }
             Event::GoAway(go_away) => {
                 return Err(StreamError::Ended {
                     address: server.to_owned(),

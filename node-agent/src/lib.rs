@@ -26,6 +26,7 @@ mod kernel;
 mod network;
 mod policy;
 mod reconciler;
+mod rollback;
 mod settings;
 mod table;
 mod view;

@@ -6,7 +6,7 @@ use proto::v1::{
     AgentHello, AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason,
     server_message::Message, typha_server::Typha,
 };
-use sync::{ServerFacts, ServerSession, Snapshot};
+use sync::{Advance, ServerFacts, ServerSession, Snapshot};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout},
@@ -22,6 +22,8 @@ use crate::{
 
 /// How long a new connection may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an agent that has seen more than this server waits for it to catch up.
+const BEHIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames on their way to one agent; the sender waits when the agent is slower.
 const IN_FLIGHT: usize = 64;
 
@@ -87,7 +89,7 @@ impl Service {
                 return refuse(&outbound, address, Status::deadline_exceeded(text)).await;
             }
         };
-        let session = match ServerSession::new(&hello) {
+        let session = match ServerSession::new(&hello, self.facts.clone()) {
             Ok(session) => session,
             Err(refusal) => {
                 let status = Status::invalid_argument(refusal.to_string());
@@ -135,19 +137,36 @@ impl Service {
         if outbound.send(Ok(self.facts.hello())).await.is_err() {
             return End::Left;
         }
+        let mut behind_since = None;
         loop {
             let snapshot = published.borrow_and_update().clone();
-            if let Some(snapshot) = snapshot {
-                for frame in session.advance(&snapshot) {
-                    last_sent = Instant::now();
-                    if outbound.send(Ok(frame)).await.is_err() {
+            let advance = snapshot.map(|snapshot| session.advance(&snapshot));
+            match advance {
+                Some(Advance::Frames(frames)) => {
+                    behind_since = None;
+                    for frame in frames {
+                        last_sent = Instant::now();
+                        if outbound.send(Ok(frame.into_message())).await.is_err() {
+                            return End::Left;
+                        }
+                    }
+                    self.sessions.update(id, |info| {
+                        info.sent = session.cursor();
+                        info.committed = session.committed();
+                    });
+                }
+                Some(Advance::Behind(behind)) if behind_since.is_none() => {
+                    info!(node = hello.node, ?behind, "the agent has seen more than this server");
+                    behind_since = Some(Instant::now());
+                    let message = ServerMessage { message: Some(Message::Behind(behind)) };
+                    if outbound.send(Ok(message)).await.is_err() {
                         return End::Left;
                     }
                 }
-                self.sessions.update(id, |info| {
-                    info.sent = session.cursor();
-                    info.committed = session.committed();
-                });
+                Some(Advance::Behind(_)) | None => {}
+                Some(Advance::Rewound) => {
+                    return End::Away(Reason::Draining, "the store went back in time".into());
+                }
             }
             tokio::select! {
                 changed = published.changed() => if changed.is_err() {
@@ -161,6 +180,10 @@ impl Service {
                         return End::Left;
                     }
                 },
+                () = sleep_until(behind_since.map(|since| since + BEHIND_TIMEOUT)) => {
+                    let text = "this server has not caught up with what the agent has seen";
+                    return End::Away(Reason::Behind, text.into());
+                }
                 () = tokio::time::sleep_until(last_sent + quiet) => {
                     let snapshot = published.borrow().clone();
                     let stale = self.store.borrow().stale_milliseconds();
@@ -197,6 +220,14 @@ impl Service {
             // A second hello, or a message of a newer agent: nothing that this server must act on.
             Some(agent_message::Message::Hello(_)) | None => {}
         }
+    }
+}
+
+/// Ends at that time; never, where there is none.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

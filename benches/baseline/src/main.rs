@@ -17,7 +17,7 @@ use proto::v1::{
     typha_server::{Typha, TyphaServer},
 };
 use sync::{
-    Change, DigestKey, Publisher, ServerFacts, ServerSession, Snapshot, Vector, ViewChange,
+    Advance, Change, DigestKey, Publisher, ServerFacts, ServerSession, Snapshot, Vector, ViewChange,
 };
 use tokio::{
     net::TcpListener,
@@ -40,7 +40,7 @@ struct Args {
 type Published = watch::Receiver<Option<Arc<Snapshot>>>;
 
 struct Service {
-    facts: ServerFacts,
+    facts: Arc<ServerFacts>,
     published: Published,
 }
 
@@ -57,7 +57,7 @@ impl Typha for Service {
         let Some(agent_message::Message::Hello(hello)) = first else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
-        let session = ServerSession::new(&hello)
+        let session = ServerSession::new(&hello, self.facts.clone())
             .map_err(|refusal| Status::invalid_argument(refusal.to_string()))?;
         let (outbound, frames) = mpsc::channel(64);
         let (hello, published) = (self.facts.hello(), self.published.clone());
@@ -82,8 +82,10 @@ async fn send(
     outbound.send(Ok(hello)).await?;
     loop {
         let snapshot = published.borrow_and_update().clone();
-        for frame in snapshot.iter().flat_map(|snapshot| session.advance(snapshot)) {
-            outbound.send(Ok(frame)).await?;
+        if let Some(Advance::Frames(frames)) = snapshot.map(|snapshot| session.advance(&snapshot)) {
+            for frame in frames {
+                outbound.send(Ok(frame.into_message())).await?;
+            }
         }
         published.changed().await?;
     }
@@ -94,14 +96,14 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let store = StoreConfig::from_url(&args.store)?.connect().await?;
     let digest_key = DigestKey([0; 16]);
-    let facts = ServerFacts {
+    let facts = Arc::new(ServerFacts {
         incarnation: "baseline".into(),
         epoch: store.epoch().await?.to_string(),
         streams: store.streams().iter().map(|stream| stream.name.to_string()).collect(),
         digest_key,
         heartbeat_seconds: 3600,
         version: env!("CARGO_PKG_VERSION").into(),
-    };
+    });
     let (publish, published) = watch::channel(None);
     let listener = TcpListener::bind(args.listen).await.context("can't listen")?;
     println!("ready typha={}", listener.local_addr()?);

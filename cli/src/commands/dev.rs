@@ -182,18 +182,19 @@ async fn summaries(typha: &Typha) {
 async fn simulated_agent(node: String, server: String) {
     let mut session = ClientSession::new();
     loop {
-        let hello = AgentHello {
+        let base = AgentHello {
             node: node.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             ..AgentHello::default()
         };
+        let hello = session.hello(base, false);
         if let Ok(mut connection) = Connection::open(&server, hello).await {
             while let Ok(event) = connection.next(&mut session).await {
                 match event {
                     Event::Committed(_) => connection.send(session.ack(Vec::new())).await,
                     Event::Send(message) => connection.send(message).await,
                     Event::GoAway(_) => break,
-                    Event::Hello(_) | Event::Nothing | Event::Heartbeat(_) => {}
+                    Event::Hello(_) | Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
                 }
             }
         }

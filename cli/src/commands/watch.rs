@@ -93,7 +93,7 @@ impl Args {
                 Event::GoAway(go_away) => {
                     bail!("typha at {} says: {}", connection.address(), go_away.message)
                 }
-                Event::Nothing | Event::Heartbeat(_) => {}
+                Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
             }
         }
     }

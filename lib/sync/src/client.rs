@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use arcstr::ArcStr;
 use bytes::Bytes;
 use proto::v1::{
-    Ack, AgentMessage, Commit, Failure, GoAway, Heartbeat, Replace, Resync, ServerHello,
-    ServerMessage, agent_message, server_message::Message,
+    Ack, AgentHello, AgentMessage, Behind, Commit, Delta, Digest, Failure, GoAway, Heartbeat,
+    HeldTopic, Replace, Resync, ServerHello, ServerMessage, agent_message, server_message::Message,
 };
 
 use crate::{
@@ -93,6 +93,8 @@ pub enum Event {
     Send(AgentMessage),
     /// The server is there and has nothing new.
     Heartbeat(Heartbeat),
+    /// The server has not caught up with what this agent has seen, and waits.
+    Behind(Behind),
     /// The server ends the session.
     GoAway(GoAway),
 }
@@ -103,23 +105,63 @@ struct Held {
     digest: TopicDigest,
 }
 
+/// What has come of a topic since the last Commit.
 #[derive(Debug, Default)]
 struct Staged {
-    entries: BTreeMap<ArcStr, Bytes>,
+    /// The topic comes whole: what is held of it doesn't count.
+    whole: bool,
+    /// Entries that are written, and (none) gone, on top of what is held.
+    changes: BTreeMap<ArcStr, Option<Bytes>>,
     digest: TopicDigest,
     next_part: u32,
     complete: bool,
 }
 
+impl Staged {
+    /// The entry as it would be at a Commit now.
+    fn get<'a>(&'a self, held: Option<&'a Held>, key: &str) -> Option<&'a Bytes> {
+        match self.changes.get(key) {
+            Some(change) => change.as_ref(),
+            None if self.whole => None,
+            None => held?.entries.get(key),
+        }
+    }
+
+    fn set(
+        &mut self,
+        digest_key: &DigestKey,
+        topic: &str,
+        held: Option<&Held>,
+        key: ArcStr,
+        value: Option<Bytes>,
+    ) {
+        if let Some(old) = self.get(held, &key) {
+            let old = old.clone();
+            self.digest.remove(digest_key, topic, &key, &old);
+        }
+        if let Some(value) = &value {
+            self.digest.add(digest_key, topic, &key, value);
+        }
+        self.changes.insert(key, value);
+    }
+}
+
 /// A view, and what has come of the next publication.
 #[derive(Debug, Default)]
 pub struct ClientSession {
+    /// Of the live session; none: there is none.
     digest_key: Option<DigestKey>,
+    /// The store and the run of the server that the visible publication is of.
+    epoch: String,
+    incarnation: String,
+    /// The same of the live session.
+    server: (String, String),
+    accept_rollback: bool,
     held: BTreeMap<ArcStr, Held>,
     staged: BTreeMap<ArcStr, Staged>,
     /// Topics that came out differently than the server says, and have not come again.
     broken: BTreeSet<ArcStr>,
-    /// Views changes of Commits that could not be made visible because of `broken`.
+    /// View changes of Commits that could not be made visible because of `broken`.
     pending_drop: Vec<String>,
     pending_add: Vec<String>,
     /// What Commits have said, those included that are not visible yet.
@@ -139,8 +181,29 @@ impl ClientSession {
         Self::default()
     }
 
-    /// The stream broke: what was staged is gone, what was committed stays. The next session's
-    /// first Commit is complete, and comes out as the difference to what is held.
+    /// The hello of the next session: `base` says who the agent is, the rest is what it holds. With
+    /// `accept_rollback` it takes an older state than it has seen.
+    pub fn hello(&mut self, base: AgentHello, accept_rollback: bool) -> AgentHello {
+        self.accept_rollback = accept_rollback;
+        AgentHello {
+            epoch: self.epoch.clone(),
+            vector: self.vector.whole(),
+            incarnation: self.incarnation.clone(),
+            publication: self.publication,
+            held: self
+                .digests()
+                .map(|(topic, digest)| HeldTopic {
+                    topic: topic.to_string(),
+                    digest: Some(digest.into()),
+                })
+                .collect(),
+            accept_rollback,
+            ..base
+        }
+    }
+
+    /// The stream broke: what was staged is gone, what was committed stays. The next session gives
+    /// the gap, and its first Commit is complete.
     pub fn disconnected(&mut self) {
         self.digest_key = None;
         self.staged.clear();
@@ -148,10 +211,6 @@ impl ClientSession {
         self.pending_add.clear();
         self.pending_drop.clear();
         self.committed = false;
-        // Another server may be a little behind: its word counts, until hellos say what is held.
-        self.announced = <(Vector, Vector)>::default();
-        self.vector = Vector::default();
-        self.progress = Vector::default();
     }
 
     /// The newest publication that is visible.
@@ -205,24 +264,30 @@ impl ClientSession {
                 let key = hello.digest_key.as_slice().try_into();
                 let key = key.map_err(|_| ClientError::DigestKey(hello.digest_key.len()))?;
                 self.digest_key = Some(DigestKey(key));
+                self.server = (hello.epoch.clone(), hello.incarnation.clone());
+                // Versions of another store, or of one that may be older, say nothing of time here.
+                let comparable = hello.epoch == self.epoch && !self.accept_rollback;
+                let (vector, progress) = (self.vector.clone(), self.progress.clone());
+                self.announced =
+                    if comparable { (vector, progress) } else { <(Vector, Vector)>::default() };
                 Ok(Event::Hello(hello))
             }
             (Message::GoAway(go_away), _) => Ok(Event::GoAway(go_away)),
             (_, None) => Err(ClientError::NoHello),
-            (Message::Replace(replace), Some(key)) => self.stage(replace, &key),
+            (Message::Replace(replace), Some(key)) => self.replace(replace, &key),
+            (Message::Delta(delta), Some(key)) => Ok(self.delta(delta, &key)),
             (Message::Commit(commit), _) => self.commit(commit),
             (Message::Heartbeat(heartbeat), _) => Ok(Event::Heartbeat(heartbeat)),
-            // Not asked for: this version's hello says that it holds nothing.
-            (Message::Delta(_) | Message::Behind(_), _) => Ok(Event::Nothing),
+            (Message::Behind(behind), _) => Ok(Event::Behind(behind)),
         }
     }
 
-    fn stage(&mut self, replace: Replace, key: &DigestKey) -> Result<Event, ClientError> {
+    fn replace(&mut self, replace: Replace, key: &DigestKey) -> Result<Event, ClientError> {
         let topic = ArcStr::from(replace.topic.as_str());
         let staged = self.staged.entry(topic.clone()).or_default();
         if staged.complete || replace.part == 0 {
             // A newer state of the topic, ahead of the same Commit.
-            *staged = Staged::default();
+            *staged = Staged { whole: true, ..Staged::default() };
         }
         if replace.part != staged.next_part {
             let expected = staged.next_part;
@@ -230,24 +295,48 @@ impl ClientSession {
         }
         staged.next_part += 1;
         for entry in replace.entries {
-            let entry_key = ArcStr::from(entry.key);
-            staged.digest.add(key, &topic, &entry_key, &entry.value);
-            staged.entries.insert(entry_key, entry.value);
+            staged.set(key, &topic, None, entry.key.into(), Some(entry.value));
         }
         if !replace.last {
             return Ok(Event::Nothing);
         }
         staged.complete = true;
-        let expected = replace.digest_after.as_ref().and_then(|d| TopicDigest::try_from(d).ok());
-        if expected == Some(staged.digest) {
+        Ok(self.verify(topic, replace.digest_after.as_ref()))
+    }
+
+    fn delta(&mut self, delta: Delta, key: &DigestKey) -> Event {
+        let topic = ArcStr::from(delta.topic);
+        if self.broken.contains(&topic) {
+            // It comes whole; until then there is nothing that this could be added to.
+            return Event::Nothing;
+        }
+        let held = self.held.get(&topic);
+        let staged = self.staged.entry(topic.clone()).or_insert_with(|| Staged {
+            digest: held.map(|held| held.digest).unwrap_or_default(),
+            complete: true,
+            ..Staged::default()
+        });
+        for entry in delta.puts {
+            staged.set(key, &topic, held, entry.key.into(), Some(entry.value));
+        }
+        for entry in delta.deletes {
+            staged.set(key, &topic, held, entry.into(), None);
+        }
+        self.verify(topic, delta.digest_after.as_ref())
+    }
+
+    /// Holds what is staged of a topic against what the server says of it.
+    fn verify(&mut self, topic: ArcStr, expected: Option<&Digest>) -> Event {
+        let expected = expected.and_then(|digest| TopicDigest::try_from(digest).ok());
+        if self.staged.get(&topic).map(|staged| staged.digest) == expected && expected.is_some() {
             self.broken.remove(&topic);
-            return Ok(Event::Nothing);
+            return Event::Nothing;
         }
         self.staged.remove(&topic);
-        self.broken.insert(topic);
         self.resyncs += 1;
-        let resync = agent_message::Message::Resync(Resync { topic: replace.topic });
-        Ok(Event::Send(AgentMessage { message: Some(resync) }))
+        let resync = agent_message::Message::Resync(Resync { topic: topic.to_string() });
+        self.broken.insert(topic);
+        Event::Send(AgentMessage { message: Some(resync) })
     }
 
     fn commit(&mut self, commit: Commit) -> Result<Event, ClientError> {
@@ -268,15 +357,10 @@ impl ClientSession {
         let first = !self.committed;
         self.committed = true;
         self.publication = commit.publication;
+        (self.epoch, self.incarnation) = self.server.clone();
         (self.vector, self.progress) = self.announced.clone();
         let added: Vec<ArcStr> = self.pending_add.drain(..).map(ArcStr::from).collect();
         let mut dropped: BTreeSet<ArcStr> = self.pending_drop.drain(..).map(ArcStr::from).collect();
-        if first {
-            // The first Commit is complete: what it doesn't name is no longer in the view.
-            let kept: BTreeSet<&ArcStr> = added.iter().collect();
-            let gone = self.held.keys().filter(|topic| !kept.contains(topic)).cloned();
-            dropped.extend(gone);
-        }
         // A topic that left in one pending Commit and came back in a later one was sent again.
         dropped.retain(|topic| !self.staged.contains_key(topic));
 
@@ -291,8 +375,7 @@ impl ClientSession {
         }
         for (topic, staged) in std::mem::take(&mut self.staged) {
             let held = self.held.entry(topic.clone()).or_default();
-            difference(&topic, &held.entries, &staged.entries, &mut changes);
-            *held = Held { entries: staged.entries, digest: staged.digest };
+            adopt(&topic, held, staged, &mut changes);
         }
         changes.sort_by(|a, b| (&a.topic, &a.key).cmp(&(&b.topic, &b.key)));
         Ok(Event::Committed(Box::new(Committed {
@@ -308,21 +391,27 @@ impl ClientSession {
     }
 }
 
-fn difference(
-    topic: &ArcStr,
-    old: &BTreeMap<ArcStr, Bytes>,
-    new: &BTreeMap<ArcStr, Bytes>,
-    changes: &mut Vec<EntryChange>,
-) {
-    let change = |key: &ArcStr, value: Option<&Bytes>| EntryChange {
-        topic: topic.clone(),
-        key: key.clone(),
-        value: value.cloned(),
+/// Makes what is staged of a topic what is held of it, and notes each difference.
+fn adopt(topic: &ArcStr, held: &mut Held, staged: Staged, changes: &mut Vec<EntryChange>) {
+    let mut change = |key: ArcStr, value: Option<Bytes>| {
+        changes.push(EntryChange { topic: topic.clone(), key, value });
     };
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        changes.push(change(key, None));
+    if staged.whole {
+        let written = |key: &ArcStr| staged.changes.get(key).is_some_and(Option::is_some);
+        let gone: Vec<ArcStr> = held.entries.keys().filter(|key| !written(key)).cloned().collect();
+        for key in gone {
+            held.entries.remove(&key);
+            change(key, None);
+        }
     }
-    for (key, value) in new.iter().filter(|(key, value)| old.get(*key) != Some(*value)) {
-        changes.push(change(key, Some(value)));
+    for (key, value) in staged.changes {
+        let old = match &value {
+            Some(value) => held.entries.insert(key.clone(), value.clone()),
+            None => held.entries.remove(&key),
+        };
+        if old != value {
+            change(key, value);
+        }
     }
+    held.digest = staged.digest;
 }

@@ -9,8 +9,9 @@
 //!                immutable
 //! ```
 //!
-//! State travels, not events. The server sends whole topics that changed, then a Commit; the client
-//! stages them, and at the Commit turns the difference to what it held into changes, all or none.
+//! State travels, not events. The server sends what changed in the topics of a view, then a Commit;
+//! the client stages it, and at the Commit turns it into changes of what it held, all or none. A
+//! client that comes back says what it holds, and gets the gap.
 
 mod client;
 mod digest;
@@ -20,6 +21,6 @@ mod vector;
 
 pub use client::{ClientError, ClientSession, Committed, EntryChange, Event};
 pub use digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest};
-pub use publisher::{Change, Publisher, Snapshot, TopicState, ViewChange};
-pub use server::{Refusal, ServerFacts, ServerSession};
+pub use publisher::{Change, Frame, Publisher, Snapshot, TopicState, ViewChange};
+pub use server::{Advance, Outgoing, Refusal, ServerFacts, ServerSession};
 pub use vector::Vector;

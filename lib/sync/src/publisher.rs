@@ -2,16 +2,21 @@
 //!
 //! Each publication applies a batch of changes, all at one version vector, and numbers it. Sessions
 //! get the state as an immutable [`Snapshot`] that shares its structure with the one before.
+//!
+//! A topic also carries its newest changes as [`Frame`]s, one per publication, so that a session a
+//! little behind gets the difference. All topics' frames share one budget of bytes; the oldest go
+//! first, and a session that would need them gets the topic whole.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
 use arcstr::ArcStr;
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, Vector as List};
 use model::view::Topic;
+use proto::v1::{Delta, KeyValue};
 
 use crate::{
     digest::{DigestKey, TopicDigest},
@@ -40,6 +45,18 @@ pub struct ViewChange {
     pub drop: Vec<Topic>,
 }
 
+/// How many bytes of frames a publisher keeps for all topics, unless told otherwise.
+pub(crate) const HISTORY_BYTES: usize = 64 * 1024 * 1024;
+
+/// The changes of one topic in one publication: made once, shared by every session.
+#[derive(Debug)]
+pub struct Frame {
+    /// The message.
+    pub delta: Delta,
+    /// About its length on the wire.
+    bytes: usize,
+}
+
 /// A topic at a publication.
 #[derive(Clone, Debug, Default)]
 pub struct TopicState {
@@ -49,6 +66,26 @@ pub struct TopicState {
     pub digest: TopicDigest,
     /// The publication that changed it last.
     pub changed: u64,
+    /// Length of all keys and values.
+    bytes: usize,
+    /// The publication after which `frames` say everything.
+    floor: u64,
+    /// Its newest changes, oldest first.
+    frames: List<Arc<Frame>>,
+}
+
+impl TopicState {
+    /// What has happened to the topic after a publication; none when that is not known any more, or
+    /// is longer than the topic itself.
+    pub fn since(&self, publication: u64) -> Option<Vec<Arc<Frame>>> {
+        if publication < self.floor {
+            return None;
+        }
+        let newer = self.frames.iter().filter(|frame| frame.delta.to > publication);
+        let frames: Vec<_> = newer.cloned().collect();
+        let bytes: usize = frames.iter().map(|frame| frame.bytes).sum();
+        (bytes <= self.bytes || frames.len() <= 1).then_some(frames)
+    }
 }
 
 /// All topics and views at one publication. Cloning it is cheap.
@@ -56,6 +93,8 @@ pub struct TopicState {
 pub struct Snapshot {
     /// The number of the publication; 0: nothing was published yet.
     pub publication: u64,
+    /// How often the store went back in time. A session lives in one generation.
+    pub generation: u64,
     /// The version of the last event applied, per stream.
     pub vector: Vector,
     /// The version known to be complete, per stream.
@@ -117,12 +156,36 @@ pub struct Publisher {
     now: Snapshot,
     /// In how many views each topic is, so that an emptied one is forgotten with its last view.
     users: HashMap<Topic, usize>,
+    history: History,
+}
+
+/// The frames of all topics, oldest first.
+#[derive(Debug)]
+struct History {
+    budget: usize,
+    bytes: usize,
+    order: VecDeque<(Topic, u64)>,
+    /// How many of `order` stand for frames that are gone.
+    stale: usize,
+}
+
+/// What one publication does to one topic.
+#[derive(Debug, Default)]
+struct Gathered {
+    puts: BTreeMap<ArcStr, Bytes>,
+    deletes: BTreeSet<ArcStr>,
 }
 
 impl Publisher {
     /// A publisher that has published nothing.
     pub fn new(key: DigestKey) -> Self {
-        Self { key, now: Snapshot::default(), users: HashMap::new() }
+        Self::with_history(key, HISTORY_BYTES)
+    }
+
+    /// A publisher that keeps frames of at most so many bytes.
+    pub fn with_history(key: DigestKey, budget: usize) -> Self {
+        let history = History { budget, bytes: 0, order: VecDeque::new(), stale: 0 };
+        Self { key, now: Snapshot::default(), users: HashMap::new(), history }
     }
 
     /// The newest publication.
@@ -130,9 +193,9 @@ impl Publisher {
         self.now.clone()
     }
 
-    /// The store went back in time: versions start anew. Sessions notice, because theirs went back,
-    /// and end.
+    /// The store went back in time: versions start anew, in a new generation.
     pub fn rewind(&mut self) {
+        self.now.generation += 1;
         self.now.vector = Vector::default();
         self.now.progress = Vector::default();
     }
@@ -149,9 +212,19 @@ impl Publisher {
         observed_at: u64,
     ) -> &Snapshot {
         let publication = self.now.publication + 1;
+        let mut gathered: BTreeMap<Topic, Gathered> = BTreeMap::new();
+        for Change { topic, key, value } in changes {
+            let topic = gathered.entry(topic).or_default();
+            topic.puts.remove(&key);
+            topic.deletes.remove(&key);
+            match value {
+                Some(value) => drop(topic.puts.insert(key, value)),
+                None => drop(topic.deletes.insert(key)),
+            }
+        }
         let mut any = self.now.publication == 0;
-        for change in changes {
-            any |= self.apply(change, publication);
+        for (topic, gathered) in gathered {
+            any |= self.apply(topic, gathered, publication);
         }
         for view in views {
             any = true;
@@ -163,35 +236,81 @@ impl Publisher {
             self.now.publication = publication;
             self.now.observed_at = observed_at;
         }
+        self.trim();
         &self.now
     }
 
-    fn apply(&mut self, change: Change, publication: u64) -> bool {
-        let Change { topic, key, value } = change;
-        let old = self.now.topics.get(&topic).and_then(|state| state.entries.get(&key)).cloned();
-        if old == value {
+    /// Changes a topic; whether that was a change at all.
+    fn apply(&mut self, topic: Topic, gathered: Gathered, publication: u64) -> bool {
+        let there = self.now.topics.get(&topic);
+        let old = |key: &ArcStr| there.and_then(|state| state.entries.get(key));
+        let Gathered { mut puts, mut deletes } = gathered;
+        puts.retain(|key, value| old(key) != Some(&*value));
+        deletes.retain(|key| old(key).is_some());
+        if puts.is_empty() && deletes.is_empty() {
             return false;
         }
+
         let name = topic.to_string();
+        let is_new = there.is_none();
         let state = Arc::make_mut(self.now.topics.entry(topic.clone()).or_default());
-        if let Some(old) = old {
-            state.digest.remove(&self.key, &name, &key, &old);
-            state.entries.remove(&key);
+        for key in puts.keys().chain(&deletes) {
+            if let Some(old) = state.entries.remove(key) {
+                state.digest.remove(&self.key, &name, key, &old);
+                state.bytes -= key.len() + old.len();
+            }
         }
-        if let Some(value) = value {
-            state.digest.add(&self.key, &name, &key, &value);
-            state.entries.insert(key, value);
+        for (key, value) in &puts {
+            state.digest.add(&self.key, &name, key, value);
+            state.bytes += key.len() + value.len();
+            state.entries.insert(key.clone(), value.clone());
         }
-        state.changed = publication;
+        let from = std::mem::replace(&mut state.changed, publication);
+
         if state.entries.is_empty() {
+            self.history.bytes -= state.frames.iter().map(|frame| frame.bytes).sum::<usize>();
+            self.history.stale += state.frames.len();
             self.now.topics.remove(&topic);
             if !is_by_need(&topic) || self.users.contains_key(&topic) {
                 self.now.emptied.insert(topic, publication);
             }
-        } else {
-            self.now.emptied.remove(&topic);
+            return true;
         }
+        self.now.emptied.remove(&topic);
+        if is_new {
+            // What it was before isn't known: who holds an older state of it gets it whole.
+            state.floor = publication;
+            return true;
+        }
+        let frame = Frame::new(name, (from, publication), puts, &deletes, state.digest);
+        self.history.bytes += frame.bytes;
+        self.history.order.push_back((topic, publication));
+        state.frames.push_back(Arc::new(frame));
         true
+    }
+
+    /// Forgets the oldest frames above the budget.
+    fn trim(&mut self) {
+        // Topics that were emptied have left their places in the order behind.
+        if self.history.stale > 1024 + self.history.order.len() / 2 {
+            let topics = &self.now.topics;
+            self.history
+                .order
+                .retain(|(topic, to)| topics.get(topic).is_some_and(|state| state.floor < *to));
+            self.history.stale = 0;
+        }
+        while self.history.bytes > self.history.budget {
+            let Some((topic, publication)) = self.history.order.pop_front() else { return };
+            // A topic that was emptied has taken its frames with it.
+            let Some(state) = self.now.topics.get_mut(&topic) else { continue };
+            if state.frames.front().is_some_and(|frame| frame.delta.to == publication) {
+                let state = Arc::make_mut(state);
+                if let Some(frame) = state.frames.pop_front() {
+                    self.history.bytes -= frame.bytes;
+                    state.floor = publication;
+                }
+            }
+        }
     }
 
     fn apply_view(&mut self, change: ViewChange, publication: u64) {
@@ -220,6 +339,29 @@ impl Publisher {
         if view.is_empty() {
             self.now.views.remove(&change.node);
         }
+    }
+}
+
+impl Frame {
+    fn new(
+        topic: String,
+        (from, to): (u64, u64),
+        puts: BTreeMap<ArcStr, Bytes>,
+        deletes: &BTreeSet<ArcStr>,
+        digest_after: TopicDigest,
+    ) -> Self {
+        let bytes = puts.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
+            + deletes.iter().map(ArcStr::len).sum::<usize>();
+        let puts = puts.into_iter().map(|(key, value)| KeyValue { key: key.to_string(), value });
+        let delta = Delta {
+            topic,
+            from,
+            to,
+            puts: puts.collect(),
+            deletes: deletes.iter().map(ToString::to_string).collect(),
+            digest_after: Some(digest_after.into()),
+        };
+        Self { delta, bytes }
     }
 }
 
@@ -282,6 +424,52 @@ mod tests {
         assert_eq!(publisher.snapshot().changed(&set), 2, "in a view, so its end is news");
         publisher.publish([], [view(&[], std::slice::from_ref(&set))], &none, &none, 0);
         assert!(publisher.snapshot().emptied.is_empty());
+    }
+
+    #[test]
+    fn history_says_what_happened_since_and_forgets_the_oldest_above_its_budget() {
+        // Each change below is 1 + 10 bytes; the first of a topic has no history.
+        let mut publisher = Publisher::with_history(KEY, 25);
+        let value = |n: u64| format!("{n:010}");
+        for n in 1..=5 {
+            let padding = put(&Topic::Pools, "p", &"x".repeat(1000));
+            publish(&mut publisher, vec![put(&Topic::Pools, "a", &value(n)), padding]);
+        }
+        let snapshot = publisher.snapshot();
+        let pools = snapshot.topic(&Topic::Pools).unwrap();
+        assert!(pools.since(2).is_none(), "frames 2 and 3 are over the budget");
+        let since = |publication| -> Vec<u64> {
+            let frames = pools.since(publication).unwrap();
+            frames.iter().map(|frame| frame.delta.to).collect()
+        };
+        assert_eq!(since(3), [4, 5]);
+        assert_eq!(since(4), [5]);
+        assert_eq!(since(5), [0; 0]);
+    }
+
+    #[test]
+    fn a_history_longer_than_the_topic_is_no_use() {
+        let mut publisher = Publisher::new(KEY);
+        for n in 0..10 {
+            publish(&mut publisher, vec![put(&Topic::Pools, "a", &format!("{n}"))]);
+        }
+        let snapshot = publisher.snapshot();
+        let pools = snapshot.topic(&Topic::Pools).unwrap();
+        assert!(pools.since(1).is_none());
+        assert_eq!(pools.since(9).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_topic_that_was_emptied_gives_its_bytes_back() {
+        let mut publisher = Publisher::new(KEY);
+        for n in 0..3 {
+            publish(&mut publisher, vec![put(&Topic::Pools, "a", &format!("{n}"))]);
+        }
+        assert!(publisher.history.bytes > 0);
+        publish(&mut publisher, vec![delete(&Topic::Pools, "a")]);
+        assert_eq!(publisher.history.bytes, 0);
+        let again = publish(&mut publisher, vec![put(&Topic::Pools, "a", "9")]);
+        assert!(again.topic(&Topic::Pools).unwrap().since(3).is_none(), "it was gone in between");
     }
 
     #[test]

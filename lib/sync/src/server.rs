@@ -1,10 +1,18 @@
 //! The server's side of one session: from snapshots to the frames that this agent needs.
 //!
 //! A session keeps a cursor, the publication that the agent has, and the topics of its view. Each
-//! newer snapshot gives the topics that changed after the cursor, the topics that are new in the
-//! view, and one Commit.
+//! newer snapshot gives, for each topic, its frames after the cursor, or all of it where history
+//! doesn't reach back or the topic is new in the view; and one Commit.
+//!
+//! An agent that comes back says what it holds. It gets the gap:
+//! * an agent ahead of this server waits until the server has caught up, for time must not run back;
+//! * from the same run of the same server: what changed since the publication that it has;
+//! * from another: the topics whose digests differ.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arcstr::ArcStr;
 use model::{
@@ -12,13 +20,13 @@ use model::{
     view::{RES_SHARDS, Topic},
 };
 use proto::v1::{
-    AgentHello, Commit, Heartbeat, KeyValue, Replace, ServerHello, ServerMessage, View,
+    AgentHello, Behind, Commit, Heartbeat, KeyValue, Replace, ServerHello, ServerMessage, View,
     server_message::Message,
 };
 
 use crate::{
-    digest::DigestKey,
-    publisher::{Snapshot, TopicState},
+    digest::{DigestKey, TopicDigest},
+    publisher::{Frame, Snapshot, TopicState},
     vector::Vector,
 };
 
@@ -76,23 +84,106 @@ enum Subscription {
     Full(BTreeSet<Topic>),
 }
 
+impl Subscription {
+    fn view(&self, snapshot: &Snapshot) -> BTreeSet<Topic> {
+        match self {
+            Self::Node(node) => snapshot.node_view(node),
+            Self::Full(topics) => topics.clone(),
+        }
+    }
+}
+
+/// What an agent said that it holds.
+#[derive(Debug)]
+struct Held {
+    epoch: String,
+    incarnation: String,
+    publication: u64,
+    vector: Vector,
+    topics: BTreeMap<Topic, TopicDigest>,
+    /// Topics that this version doesn't know: they leave the view.
+    unknown: Vec<String>,
+    accept_rollback: bool,
+}
+
+impl From<&AgentHello> for Held {
+    fn from(hello: &AgentHello) -> Self {
+        let mut topics = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for held in &hello.held {
+            let digest = held.digest.as_ref().and_then(|digest| TopicDigest::try_from(digest).ok());
+            match (held.topic.parse::<Topic>(), digest) {
+                (Ok(topic), Some(digest)) => drop(topics.insert(topic, digest)),
+                _ => unknown.push(held.topic.clone()),
+            }
+        }
+        Self {
+            epoch: hello.epoch.clone(),
+            incarnation: hello.incarnation.clone(),
+            publication: hello.publication,
+            vector: hello.vector.as_slice().into(),
+            topics,
+            unknown,
+            accept_rollback: hello.accept_rollback,
+        }
+    }
+}
+
+/// Something for one agent.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// A frame that other agents get too.
+    Shared(Arc<Frame>),
+    /// A message of this session.
+    Own(ServerMessage),
+}
+
+impl Outgoing {
+    /// The message, copied where it is shared.
+    pub fn into_message(self) -> ServerMessage {
+        match self {
+            Self::Shared(frame) => message(Message::Delta(frame.delta.clone())),
+            Self::Own(message) => message,
+        }
+    }
+}
+
+/// What a snapshot means to a session.
+#[derive(Debug)]
+pub enum Advance {
+    /// Send these, in this order; empty: nothing in the view has changed.
+    Frames(Vec<Outgoing>),
+    /// The agent has seen a later state than this server: it is told, and waits.
+    Behind(Behind),
+    /// The store went back in time: the session must end, and the agent decide anew.
+    Rewound,
+}
+
 /// One agent's session.
 #[derive(Debug)]
 pub struct ServerSession {
     subscription: Subscription,
+    facts: Arc<ServerFacts>,
+    /// What the agent said that it holds, until the first Commit.
+    held: Option<Held>,
+    generation: Option<u64>,
     /// The topics that the agent has.
     sent: BTreeSet<Topic>,
     /// The publication that the agent has; 0: none.
     cursor: u64,
     /// The publication of the last Commit: later ones changed nothing for this agent.
     committed: u64,
+    /// A topic must go again, though nothing has changed.
+    owes: bool,
+    /// What the agent had seen when it came: it is never told of less.
+    seen: Vector,
     vector: Vector,
     progress: Vector,
 }
 
 impl ServerSession {
     /// A session for this hello, at nothing sent.
-    pub fn new(hello: &AgentHello) -> Result<Self, Refusal> {
+    pub fn new(hello: &AgentHello, facts: Arc<ServerFacts>) -> Result<Self, Refusal> {
         let subscription = match View::try_from(hello.view) {
             Ok(View::Node) if hello.node.is_empty() => return Err(Refusal::NoNode),
             Ok(View::Node) => Subscription::Node(hello.node.as_str().into()),
@@ -101,9 +192,14 @@ impl ServerSession {
         };
         Ok(Self {
             subscription,
+            facts,
+            held: Some(hello.into()),
+            generation: None,
             sent: BTreeSet::new(),
             cursor: 0,
             committed: 0,
+            owes: false,
+            seen: Vector::default(),
             vector: Vector::default(),
             progress: Vector::default(),
         })
@@ -120,44 +216,107 @@ impl ServerSession {
         self.committed
     }
 
-    /// The frames that bring the agent to `snapshot`, the last of them a Commit; none when nothing
-    /// in its view has changed.
-    pub fn advance(&mut self, snapshot: &Snapshot) -> Vec<ServerMessage> {
-        if snapshot.publication <= self.cursor {
-            return Vec::new();
+    /// What brings the agent to `snapshot`. The last frame is a Commit.
+    pub fn advance(&mut self, snapshot: &Snapshot) -> Advance {
+        if *self.generation.get_or_insert(snapshot.generation) != snapshot.generation {
+            return Advance::Rewound;
         }
-        let view = match &self.subscription {
-            Subscription::Node(node) => snapshot.node_view(node),
-            Subscription::Full(topics) => topics.clone(),
-        };
+        let mut drop = Vec::new();
+        let first = self.held.is_some();
+        if let Some(held) = &self.held {
+            if let Some(behind) = self.behind(held, snapshot) {
+                return Advance::Behind(behind);
+            }
+            drop = self.resume(snapshot);
+        }
+        if !first && !self.owes && snapshot.publication <= self.cursor {
+            return Advance::Frames(Vec::new());
+        }
+        self.owes = false;
+        let view = self.subscription.view(snapshot);
         let mut frames = Vec::new();
         for topic in &view {
-            if !self.sent.contains(topic) || snapshot.changed(topic) > self.cursor {
-                replace(topic, snapshot.topic(topic).map(AsRef::as_ref), &mut frames);
+            let state = snapshot.topic(topic).map(AsRef::as_ref);
+            if self.sent.contains(topic) && snapshot.changed(topic) <= self.cursor {
+                continue;
+            }
+            let known = self.sent.contains(topic);
+            match state.filter(|_| known).and_then(|state| state.since(self.cursor)) {
+                Some(history) => frames.extend(history.into_iter().map(Outgoing::Shared)),
+                None => replace(topic, state, &mut frames),
             }
         }
         let names =
             |topics: &mut dyn Iterator<Item = &Topic>| topics.map(ToString::to_string).collect();
         let add: Vec<String> = names(&mut view.difference(&self.sent));
-        let drop: Vec<String> = names(&mut self.sent.difference(&view));
+        let gone: Vec<String> = names(&mut self.sent.difference(&view));
+        drop.extend(gone);
+        drop.sort_unstable();
+        drop.dedup();
         self.cursor = snapshot.publication;
-        if frames.is_empty() && drop.is_empty() {
-            return frames;
+        if !first && frames.is_empty() && drop.is_empty() {
+            return Advance::Frames(frames);
         }
         self.sent = view;
         self.committed = snapshot.publication;
-        frames.push(message(Message::Commit(Commit {
+        let mut vector = snapshot.vector.clone();
+        vector.join(&self.seen);
+        frames.push(Outgoing::Own(message(Message::Commit(Commit {
             publication: snapshot.publication,
-            vector: snapshot.vector.changed_since(&self.vector),
+            vector: vector.changed_since(&self.vector),
             progress: snapshot.progress.changed_since(&self.progress),
             add,
             drop,
             in_sync: true,
             observed_at: snapshot.observed_at,
-        })));
-        self.vector = snapshot.vector.clone();
+        }))));
+        self.vector = vector;
         self.progress = snapshot.progress.clone();
-        frames
+        Advance::Frames(frames)
+    }
+
+    /// Where the agent has seen more than this server knows. Versions of events are compared with
+    /// what is known to be complete, so that a quiet stream holds nobody up.
+    fn behind(&self, held: &Held, snapshot: &Snapshot) -> Option<Behind> {
+        if held.accept_rollback || held.epoch != self.facts.epoch {
+            return None;
+        }
+        let stream = snapshot.progress.first_behind(&held.vector)?;
+        let name = self.facts.streams.get(usize::from(stream.0)).cloned();
+        Some(Behind {
+            stream: name.unwrap_or_else(|| stream.0.to_string()),
+            have: snapshot.progress.get(stream),
+            need: held.vector.get(stream),
+        })
+    }
+
+    /// Takes over what the agent holds and needs no more than the gap of, and says which topics it
+    /// holds that are not in its view.
+    fn resume(&mut self, snapshot: &Snapshot) -> Vec<String> {
+        let Some(held) = self.held.take() else { return Vec::new() };
+        let view = self.subscription.view(snapshot);
+        let not_in_view = held.topics.keys().filter(|topic| !view.contains(topic));
+        let mut drop: Vec<String> = not_in_view.map(ToString::to_string).collect();
+        drop.extend(held.unknown);
+        if held.epoch != self.facts.epoch {
+            return drop;
+        }
+        if !held.accept_rollback {
+            self.seen = held.vector;
+        }
+        let same_run =
+            held.incarnation == self.facts.incarnation && held.publication <= snapshot.publication;
+        self.cursor = if same_run { held.publication } else { snapshot.publication };
+        for (topic, digest) in held.topics {
+            let state = snapshot.topic(&topic);
+            let now = state.map(|state| state.digest).unwrap_or_default();
+            let changed = snapshot.changed(&topic) > self.cursor;
+            // What has changed since is checked by the digest that its frames end with.
+            if view.contains(&topic) && (changed || digest == now) {
+                self.sent.insert(topic);
+            }
+        }
+        drop
     }
 
     /// The agent's digest of a topic came out differently: the topic goes again, with the next
@@ -166,9 +325,13 @@ impl ServerSession {
         if let Ok(topic) = topic.parse::<Topic>()
             && self.sent.remove(&topic)
         {
-            // The next advance must not find the agent up to date.
-            self.cursor = self.cursor.saturating_sub(1);
+            self.owes = true;
         }
+    }
+
+    /// The agent waits for this server to catch up: nothing was committed yet.
+    pub fn is_waiting(&self) -> bool {
+        self.held.is_some()
     }
 
     /// What is said when nothing else was for a while.
@@ -196,7 +359,8 @@ fn full_view(kinds: &[String]) -> Result<BTreeSet<Topic>, Refusal> {
 }
 
 /// A topic whole, in parts; one empty part for a topic without entries.
-fn replace(topic: &Topic, state: Option<&TopicState>, frames: &mut Vec<ServerMessage>) {
+fn replace(topic: &Topic, state: Option<&TopicState>, frames: &mut Vec<Outgoing>) {
+    let own = |part| Outgoing::Own(message(Message::Replace(part)));
     let name = topic.to_string();
     let mut part = Replace { topic: name.clone(), ..Replace::default() };
     let mut bytes = 0;
@@ -204,7 +368,7 @@ fn replace(topic: &Topic, state: Option<&TopicState>, frames: &mut Vec<ServerMes
         let size = key.len() + value.len();
         if bytes + size > PART_BYTES && !part.entries.is_empty() {
             let next = Replace { topic: name.clone(), part: part.part + 1, ..Replace::default() };
-            frames.push(message(Message::Replace(std::mem::replace(&mut part, next))));
+            frames.push(own(std::mem::replace(&mut part, next)));
             bytes = 0;
         }
         bytes += size;
@@ -212,7 +376,7 @@ fn replace(topic: &Topic, state: Option<&TopicState>, frames: &mut Vec<ServerMes
     }
     part.last = true;
     part.digest_after = Some(state.map(|state| state.digest).unwrap_or_default().into());
-    frames.push(message(Message::Replace(part)));
+    frames.push(own(part));
 }
 
 #[cfg(test)]
@@ -227,12 +391,18 @@ mod tests {
             kinds: kinds.iter().map(ToString::to_string).collect(),
             ..AgentHello::default()
         };
-        assert_eq!(ServerSession::new(&hello("", 0, &[])).unwrap_err(), Refusal::NoNode);
-        assert_eq!(ServerSession::new(&hello("n", 7, &[])).unwrap_err(), Refusal::UnknownView(7));
-        assert_eq!(
-            ServerSession::new(&hello("", 1, &["Pod"])).unwrap_err(),
-            Refusal::UnknownKind("Pod".into())
-        );
-        assert!(ServerSession::new(&hello("", 1, &["Tier", "IPPool"])).is_ok());
+        let facts = Arc::new(ServerFacts {
+            incarnation: String::new(),
+            epoch: String::new(),
+            streams: Vec::new(),
+            digest_key: DigestKey([0; 16]),
+            heartbeat_seconds: 1,
+            version: String::new(),
+        });
+        let refusal = |hello| ServerSession::new(&hello, facts.clone()).unwrap_err();
+        assert_eq!(refusal(hello("", 0, &[])), Refusal::NoNode);
+        assert_eq!(refusal(hello("n", 7, &[])), Refusal::UnknownView(7));
+        assert_eq!(refusal(hello("", 1, &["Pod"])), Refusal::UnknownKind("Pod".into()));
+        assert!(ServerSession::new(&hello("", 1, &["Tier", "IPPool"]), facts).is_ok());
     }
 }
