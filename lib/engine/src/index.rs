@@ -310,10 +310,4 @@ impl Index {
             }
         }
     }
-
-    /// Ids of what is gone may be given again.
-    pub(crate) fn recycle(&mut self) {
-        self.classes.recycle();
-        self.selectors.recycle();
-    }
 }

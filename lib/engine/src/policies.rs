@@ -262,16 +262,6 @@ impl Policies {
     }
 }
 
-impl Policies {
-    /// Ids of what is gone may be given again.
-    pub(crate) fn recycle(&mut self) {
-        self.slab.recycle();
-        self.tiers.recycle();
-        self.profiles.recycle();
-        self.plists.recycle();
-    }
-}
-
 /// IP sets that rules name, by id.
 #[derive(Default)]
 pub(crate) struct Sets {

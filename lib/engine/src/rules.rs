@@ -115,13 +115,18 @@ impl One<'_, '_> {
             return None;
         }
         let (Ok(source), Ok(destination)) = (source, destination) else { return None };
+        // A type of ICMP in another protocol: no packet is like that, or every packet is not.
+        let no_icmp = rule.protocol.is_some_and(|protocol| !matches!(protocol.0, 1 | 58));
+        if no_icmp && rule.icmp.is_some() {
+            return None;
+        }
         Some(view::Rule {
             action: rule.action,
             ip_version: rule.ip_version,
             protocol: rule.protocol,
             not_protocol: rule.not_protocol,
             icmp: rule.icmp,
-            not_icmp: rule.not_icmp,
+            not_icmp: rule.not_icmp.filter(|_| !no_icmp),
             source: self.keep(source),
             destination: self.keep(destination),
         })

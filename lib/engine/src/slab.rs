@@ -58,17 +58,16 @@ impl<T> Id<T> {
     }
 }
 
-/// A table. An id is given again only after [`Slab::recycle`], so that within one flush no id
-/// means two things. Using the id of a removed value is a bug of the caller, and panics.
+/// A table. Ids of removed values are given again: whoever removes a value has taken its id out of
+/// everything that held it. Using it all the same is a bug, and panics while the slot is empty.
 pub(crate) struct Slab<T> {
     slots: Vec<Option<T>>,
     free: Vec<u32>,
-    removed: Vec<u32>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), removed: Vec::new() }
+        Self { slots: Vec::new(), free: Vec::new() }
     }
 }
 
@@ -85,20 +84,15 @@ impl<T> Slab<T> {
     }
 
     pub(crate) fn remove(&mut self, id: Id<T>) -> T {
-        self.removed.push(id.0);
+        self.free.push(id.0);
         match self.slots[id.0 as usize].take() {
             Some(value) => value,
             None => unreachable!("removed twice: {id:?}"),
         }
     }
 
-    /// From now on the ids of removed values may be given again.
-    pub(crate) fn recycle(&mut self) {
-        self.free.append(&mut self.removed);
-    }
-
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len() - self.removed.len()
+        self.slots.len() - self.free.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {

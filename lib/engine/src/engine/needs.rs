@@ -162,10 +162,5 @@ impl Engine {
         }
         self.sets.sweep();
         self.strings.sweep();
-        self.items.recycle();
-        self.index.recycle();
-        self.policies.recycle();
-        self.sets.slab.recycle();
-        self.nodes.slab.recycle();
     }
 }

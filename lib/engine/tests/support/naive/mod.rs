@@ -3,21 +3,25 @@
 //! It shares no code with the engine: it knows the objects before they became JSON, evaluates
 //! selectors as trees, looks at every endpoint for every set, and sorts by its own rules.
 
+mod network;
+mod rules;
+mod tree;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arcstr::ArcStr;
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ipnet::IpNet;
 use model::{
     Key, Kind,
     view::{
-        Action, ConfigEntry, EncapMode, Endpoint, Entry, Host, Peer, Policy, PolicyId, PolicyList,
-        PolicyTier, Pool, PortRange, ProfileRules, Protocol, Route, Rule, Topic,
+        Action, ConfigEntry, Endpoint, Entry, Policy, PolicyId, PolicyList, PolicyTier,
+        ProfileRules, Rule, Topic,
     },
 };
+use network::put_network;
+use rules::{SetOf, SetsById, rule};
 use serde_json::Value;
-use sha1::{Digest as _, Sha1};
-use sha2::Sha224;
+use tree::Tree;
 
 use super::{
     cluster::{Topics, plist_id},
@@ -38,128 +42,6 @@ pub(crate) struct Expected {
     pub(crate) problems: BTreeSet<Key>,
     pub(crate) ready: bool,
 }
-
-/// A selector with what it became by its place.
-#[derive(Clone, Debug, PartialEq)]
-enum Tree {
-    All,
-    Has(String),
-    Eq(String, String),
-    Ne(String, String),
-    In(String, BTreeSet<String>),
-    NotIn(String, BTreeSet<String>),
-    Starts(String, String),
-    And(Box<Tree>, Box<Tree>),
-    Or(Box<Tree>, Box<Tree>),
-    Not(Box<Tree>),
-}
-
-impl Tree {
-    fn of(sel: &Sel, prefix: &str) -> Self {
-        let label = |l: &str| format!("{prefix}{l}");
-        let set = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
-        match sel {
-            Sel::All => Self::All,
-            Sel::Has(l) => Self::Has(label(l)),
-            Sel::Eq(l, v) => Self::Eq(label(l), (*v).to_owned()),
-            Sel::Ne(l, v) => Self::Ne(label(l), (*v).to_owned()),
-            Sel::In(l, v) => Self::In(label(l), set(v)),
-            Sel::NotIn(l, v) => Self::NotIn(label(l), set(v)),
-            Sel::Starts(l, v) => Self::Starts(label(l), (*v).to_owned()),
-            Sel::And(a, b) => Self::of(a, prefix).and(Self::of(b, prefix)),
-            Sel::Or(a, b) => Self::Or(Box::new(Self::of(a, prefix)), Box::new(Self::of(b, prefix))),
-            Sel::Not(a) => Self::of(a, prefix).not(),
-            Sel::Bad => panic!("not a selector"),
-        }
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self::And(Box::new(self), Box::new(other))
-    }
-
-    fn not(self) -> Self {
-        match self {
-            Self::Not(inner) => *inner,
-            other => Self::Not(Box::new(other)),
-        }
-    }
-
-    /// In namespaces only, instead of everywhere.
-    fn namespaced(self) -> Self {
-        match self {
-            Self::All => Self::Has(NAMESPACE.to_owned()),
-            Self::And(a, b) => a.namespaced().and(b.namespaced()),
-            Self::Or(a, b) => Self::Or(Box::new(a.namespaced()), Box::new(b.namespaced())),
-            Self::Not(a) => a.namespaced().not(),
-            other => other,
-        }
-    }
-
-    fn text(&self) -> String {
-        let list = |values: &BTreeSet<String>| {
-            values.iter().map(|v| format!("\"{v}\"")).collect::<Vec<_>>().join(", ")
-        };
-        match self {
-            Self::All => "all()".to_owned(),
-            Self::Has(l) => format!("has({l})"),
-            Self::Eq(l, v) => format!("{l} == \"{v}\""),
-            Self::Ne(l, v) => format!("{l} != \"{v}\""),
-            Self::In(l, v) => format!("{l} in {{{}}}", list(v)),
-            Self::NotIn(l, v) => format!("{l} not in {{{}}}", list(v)),
-            Self::Starts(l, v) => format!("{l} starts with \"{v}\""),
-            Self::And(a, b) => format!("({} && {})", a.text(), b.text()),
-            Self::Or(a, b) => format!("({} || {})", a.text(), b.text()),
-            Self::Not(a) => format!("!{}", a.text()),
-        }
-    }
-
-    fn matches(&self, labels: &LabelMap) -> bool {
-        match self {
-            Self::All => true,
-            Self::Has(l) => labels.contains_key(l),
-            Self::Eq(l, v) => labels.get(l) == Some(v),
-            Self::Ne(l, v) => labels.get(l) != Some(v),
-            Self::In(l, v) => labels.get(l).is_some_and(|value| v.contains(value)),
-            Self::NotIn(l, v) => labels.get(l).is_none_or(|value| !v.contains(value)),
-            Self::Starts(l, v) => labels.get(l).is_some_and(|value| value.starts_with(v)),
-            Self::And(a, b) => a.matches(labels) && b.matches(labels),
-            Self::Or(a, b) => a.matches(labels) || b.matches(labels),
-            Self::Not(a) => !a.matches(labels),
-        }
-    }
-}
-
-fn hashed(prefix: &str, content: &str) -> String {
-    let hash = Sha224::digest(format!("{prefix}:{content}"));
-    format!("{prefix}:{}", URL_SAFE_NO_PAD.encode(hash))
-}
-
-/// What an IP set is: a selector, and a port's protocol and name.
-#[derive(Clone, Debug)]
-struct SetOf {
-    tree: Tree,
-    port: Option<(Option<u8>, &'static str)>,
-}
-
-impl SetOf {
-    fn id(&self) -> String {
-        let selector = hashed("s", &self.tree.text());
-        match &self.port {
-            None => selector,
-            Some((protocol, name)) => {
-                let protocol = match protocol {
-                    None => "any",
-                    Some(6) => "tcp",
-                    Some(17) => "udp",
-                    other => panic!("{other:?}"),
-                };
-                hashed("n", &format!("{selector},{protocol},{name}"))
-            }
-        }
-    }
-}
-
-type SetsById = BTreeMap<String, SetOf>;
 
 /// Something with labels that gives members.
 struct Item {
@@ -508,145 +390,6 @@ fn tier_list<'a>(
     tiers
 }
 
-/// None: the rule matches nothing.
-fn rule(namespace: Option<&str>, rule: &RuleOf, sets: &mut SetsById) -> Option<Rule> {
-    let action = match rule.action {
-        "Allow" => Action::Allow,
-        "Log" => Action::Log,
-        "Pass" => Action::Pass,
-        _ => Action::Deny,
-    };
-    let denies = action == Action::Deny;
-    let protocol = match rule.protocol {
-        Some("TCP") => Some(6),
-        Some("UDP") => Some(17),
-        Some("47") => Some(47),
-        _ => None,
-    };
-    if (rule.http || rule.protocol == Some("FOO")) && !denies {
-        return None;
-    }
-    let mut needed = SetsById::new();
-    let source = peer(namespace, denies, protocol, &rule.source, &mut needed)?;
-    let destination = peer(namespace, denies, protocol, &rule.destination, &mut needed)?;
-    sets.extend(needed);
-    let protocol = protocol.map(Protocol);
-    Some(Rule { action, protocol, source, destination, ..Rule::default() })
-}
-
-/// None: no packet is like that.
-fn peer(
-    namespace: Option<&str>,
-    denies: bool,
-    protocol: Option<u8>,
-    side: &Side,
-    sets: &mut SetsById,
-) -> Option<Peer> {
-    let fits = |port: &Port| match port {
-        Port::Bad => false,
-        Port::Named(_) => protocol != Some(47),
-        Port::Number(_) | Port::Range(..) => matches!(protocol, Some(6 | 17)),
-    };
-    let nets = positive(&side.nets, Option::is_some, denies)?;
-    let not_nets = negative(&side.not_nets, Option::is_some, denies)?;
-    let ports = positive(&side.ports, fits, denies)?;
-    let not_ports = negative(&side.not_ports, fits, denies)?;
-    if side.service && !denies {
-        return None;
-    }
-    let bad = |sel: &Option<Sel>| sel.as_ref().is_some_and(Sel::is_bad);
-    let bad_positive = bad(&side.selector) || bad(&side.namespace_selector);
-    let bad_negative = bad(&side.not_selector);
-    if (bad_positive || bad_negative) && !denies {
-        return None;
-    }
-    let accounts = (!side.service_accounts.is_empty()).then(|| {
-        let names = side.service_accounts.iter().map(|name| (*name).to_owned()).collect();
-        Tree::In("projectcalico.org/serviceaccount".to_owned(), names)
-    });
-    let mut include = None;
-    if !bad_positive {
-        let own = side.selector.as_ref().map(|sel| Tree::of(sel, ""));
-        let own = join(accounts, own);
-        let written =
-            own.is_some() || side.not_selector.is_some() || side.namespace_selector.is_some();
-        let there = match (&side.namespace_selector, namespace) {
-            (Some(sel), _) => Some(Tree::of(sel, "pcns.").namespaced()),
-            (None, Some(namespace)) => Some(Tree::Eq(NAMESPACE.to_owned(), namespace.to_owned())),
-            (None, None) => None,
-        };
-        include = join(there, own).filter(|_| written);
-    }
-    let mut exclude = None;
-    if !bad_negative {
-        exclude = side.not_selector.as_ref().map(|sel| Tree::of(sel, ""));
-    }
-    if let (Some(yes), Some(no)) = (include.clone(), exclude.clone()) {
-        include = Some(yes.and(no.not()));
-        exclude = None;
-    }
-
-    let mut peer = Peer {
-        nets: nets.iter().map(|text| net(text.unwrap())).collect(),
-        not_nets: not_nets.iter().map(|text| net(text.unwrap())).collect(),
-        ..Peer::default()
-    };
-    let whose = include.clone().unwrap_or(Tree::All);
-    let mut add = |list: &mut Vec<ArcStr>, set: SetOf| {
-        let id = set.id();
-        if !list.iter().any(|known| **known == *id) {
-            list.push(id.as_str().into());
-        }
-        sets.insert(id, set);
-    };
-    for (list, ranges, names) in [
-        (&ports, &mut peer.ports, &mut peer.port_sets),
-        (&not_ports, &mut peer.not_ports, &mut peer.not_port_sets),
-    ] {
-        for port in list {
-            match port {
-                Port::Number(port) => ranges.push(PortRange { first: *port, last: *port }),
-                Port::Range(first, last) => ranges.push(PortRange { first: *first, last: *last }),
-                Port::Named(name) => {
-                    let port = Some((protocol, *name));
-                    add(names, SetOf { tree: whose.clone(), port });
-                }
-                Port::Bad => unreachable!(),
-            }
-        }
-    }
-    let only_names = peer.ports.is_empty() && !peer.port_sets.is_empty();
-    if let Some(tree) = include.filter(|_| !only_names) {
-        add(&mut peer.sets, SetOf { tree, port: None });
-    }
-    if let Some(tree) = exclude {
-        add(&mut peer.not_sets, SetOf { tree, port: None });
-    }
-    Some(peer)
-}
-
-fn join(a: Option<Tree>, b: Option<Tree>) -> Option<Tree> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.and(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-/// One of these. What allows may do with fewer, but not with none; what denies takes all or nothing.
-fn positive<T: Clone>(list: &[T], good: impl Fn(&T) -> bool, denies: bool) -> Option<Vec<T>> {
-    let kept = list.iter().filter(|item| good(item)).cloned().collect::<Vec<_>>();
-    if kept.len() == list.len() {
-        return Some(kept);
-    }
-    if denies { Some(Vec::new()) } else { (!kept.is_empty()).then_some(kept) }
-}
-
-/// None of these. What denies may do with fewer.
-fn negative<T: Clone>(list: &[T], good: impl Fn(&T) -> bool, denies: bool) -> Option<Vec<T>> {
-    let kept = list.iter().filter(|item| good(item)).cloned().collect::<Vec<_>>();
-    (denies || kept.len() == list.len()).then_some(kept)
-}
-
 fn need_sets(topics: &mut Topics, view: &mut BTreeSet<Topic>, sets: &SetsById, items: &[Item]) {
     for (id, set) in sets {
         let topic = Topic::IpSet(id.as_str().into());
@@ -678,108 +421,4 @@ fn members(set: &SetOf, items: &[Item]) -> BTreeSet<String> {
         }
     }
     members
-}
-
-fn put_network(objects: &Objects, out: &mut Expected) {
-    let mut pools = BTreeMap::<IpNet, (&Obj, Pool)>::new();
-    let mut blocks = Vec::new();
-    let mut addresses = Vec::new();
-    let mut tunnels = Vec::new();
-    let mut hosts = BTreeSet::new();
-    for (key, obj) in objects {
-        match obj {
-            Obj::Pool { cidr, vxlan, nat, balancer } if *cidr != "x" => {
-                let vxlan = match *vxlan {
-                    _ if *balancer => EncapMode::Never,
-                    "Always" => EncapMode::Always,
-                    "CrossSubnet" => EncapMode::CrossSubnet,
-                    _ => EncapMode::Never,
-                };
-                let pool = Pool { ipip: EncapMode::Never, vxlan, nat_outgoing: *nat };
-                // Objects come by name, and the first counts.
-                pools.entry(net(cidr)).or_insert((obj, pool));
-            }
-            Obj::Block { cidr, owner, holders } => {
-                let cidr = net(cidr);
-                if let Some(owner) = owner {
-                    blocks.push((cidr, *owner));
-                }
-                for (address, holder) in cidr_addresses(cidr).zip(holders) {
-                    if let Some(holder) = holder
-                        && Some(holder) != owner.as_ref()
-                    {
-                        addresses.push((address, *holder, owner.is_some()));
-                    }
-                }
-            }
-            Obj::Node { ipv4, vxlan } => {
-                let mut host = Host::default();
-                if let Some(text) = ipv4.filter(|text| *text != "x") {
-                    host.ipv4 = Some(text.parse().unwrap());
-                    hosts.insert(single(&text.parse().unwrap()));
-                }
-                if let Some(text) = vxlan.filter(|text| *text != "x") {
-                    host.vxlan_address = Some(text.parse().unwrap());
-                    let hash = Sha1::digest(key.name.as_bytes());
-                    let hash = hash[..5].iter().map(|byte| format!("{byte:02x}"));
-                    let mac = std::iter::once("66".to_owned()).chain(hash).collect::<Vec<_>>();
-                    host.vxlan_mac = mac.join(":").into();
-                    tunnels.push((net(text), key.name.as_str()));
-                }
-                put(&mut out.topics, Topic::host(&key.name), &key.name, Entry::Host(host));
-            }
-            _ => {}
-        }
-    }
-    for (cidr, (_, pool)) in &pools {
-        put(&mut out.topics, Topic::Pools, &cidr.to_string(), Entry::Pool(pool.clone()));
-    }
-
-    let mut routes = BTreeMap::<IpNet, (String, bool)>::new();
-    let mut claim = |cidr: IpNet, node: &str, borrowed: bool| {
-        let known = routes.entry(cidr).or_insert_with(|| (node.to_owned(), borrowed));
-        if (node, borrowed) < (known.0.as_str(), known.1) {
-            *known = (node.to_owned(), borrowed);
-        }
-    };
-    for (cidr, node, borrowed) in &addresses {
-        claim(*cidr, node, *borrowed);
-    }
-    for (cidr, node) in &blocks {
-        claim(*cidr, node, false);
-    }
-    let of_workloads = routes.keys().copied().collect::<BTreeSet<_>>();
-    for (cidr, node) in &tunnels {
-        if of_workloads.contains(cidr) || tunnels.iter().any(|(c, n)| c == cidr && n < node) {
-            continue;
-        }
-        let around = blocks.iter().filter(|(block, _)| block.contains(cidr));
-        match around.map(|(_, owner)| *owner).min() {
-            Some(owner) if owner == *node => {}
-            owner => {
-                routes.insert(*cidr, ((*node).to_owned(), owner.is_some()));
-            }
-        }
-    }
-    for (cidr, (node, borrowed)) in routes {
-        if hosts.contains(&cidr) {
-            continue;
-        }
-        let pool = pools
-            .iter()
-            .filter(|(pool, (obj, _))| {
-                pool.contains(&cidr) && !matches!(obj, Obj::Pool { balancer: true, .. })
-            })
-            .max_by_key(|(pool, _)| pool.prefix_len())
-            .map(|(pool, _)| *pool);
-        let tunnel = tunnels.iter().any(|(address, owner)| *address == cidr && *owner == node);
-        let route = Route { node: node.into(), pool, borrowed, tunnel };
-        put(&mut out.topics, Topic::route(cidr), &cidr.to_string(), Entry::Route(route));
-    }
-}
-
-fn cidr_addresses(cidr: IpNet) -> impl Iterator<Item = IpNet> {
-    let IpNet::V4(cidr) = cidr else { panic!("{cidr}") };
-    let base = u32::from(cidr.network());
-    (0..4).map(move |n| IpNet::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(base + n))))
 }
