@@ -66,12 +66,11 @@ pub struct Sizes {
 
 /// An object as it was read, until the next flush.
 struct Pending {
-    resource: Option<Resource>,
-    /// Why there is no resource, though there is an object.
-    invalid: Option<Invalid>,
-    /// The object as canonical JSON; none: gone, or not JSON.
+    /// None: the object is gone.
+    read: Option<Result<Resource, Invalid>>,
+    /// The object as canonical JSON; none: it is gone, or not JSON.
     json: Option<String>,
-    /// Its spec as canonical JSON, where the topic `config` carries it.
+    /// Its spec as canonical JSON, where nodes read it themselves.
     config: Option<String>,
 }
 
@@ -159,112 +158,29 @@ impl Engine {
     /// [`Engine::datastore_ready`], which says whether to flush at all.
     pub fn apply(&mut self, update: &Update) {
         let Update { key, value, .. } = update;
-        let pending = match value {
-            None => Pending { resource: None, invalid: None, json: None, config: None },
-            Some(stored) => {
-                let (json, config) = match stored {
-                    Stored::Json(value) => {
-                        (Some(json::object(value)), config_topic(key).map(|_| config_spec(value)))
-                    }
-                    Stored::Raw(_) => (None, None),
-                };
-                match decode(key, stored) {
-                    Ok(resource) => {
-                        Pending { resource: Some(resource), invalid: None, json, config }
-                    }
-                    Err(invalid) => {
-                        Pending { resource: None, invalid: Some(invalid), json, config: None }
-                    }
-                }
-            }
+        let read = value.as_ref().map(|stored| decode(key, stored));
+        let json = match value {
+            Some(Stored::Json(value)) => Some(value),
+            Some(Stored::Raw(_)) | None => None,
         };
-        if key.kind == Kind::ClusterInformation && key.name == "default" {
-            let spec = pending.resource.as_ref().map(|resource| &resource.spec);
-            self.datastore_ready = match spec {
-                Some(Spec::ClusterInformation(info)) => info.datastore_ready != Some(false),
-                _ => true,
-            };
-        }
+        let config = json.filter(|_| matches!(read, Some(Ok(_))) && config_topic(key).is_some());
+        let pending =
+            Pending { read, json: json.map(json::object), config: config.map(config_spec) };
         self.pending.insert(key.clone(), pending);
     }
 
     /// Works out what follows from the updates since the last flush, and says what really differs.
     pub fn flush(&mut self) -> Output {
         let mut out = Out::default();
-        let mut policies = Vec::new();
-        for (key, pending) in std::mem::take(&mut self.pending) {
-            self.settle_object(&key, pending.json, &mut out);
-            self.settle_config(&key, pending.config, &mut out);
-            let (metadata, spec, faults) = match pending.resource {
-                None => (None, None, Vec::new()),
-                Some(Resource { metadata, spec, faults }) => (Some(metadata), Some(spec), faults),
-            };
-            let mut problem = pending
-                .invalid
-                .map(|fault| Problem { effect: Effect::Absent, faults: vec![fault] })
-                .or_else(|| {
-                    let partial = Problem { effect: Effect::Partial, faults };
-                    (!partial.faults.is_empty()).then_some(partial)
-                });
-            match (key.kind, spec) {
-                (Kind::NetworkPolicy | Kind::GlobalNetworkPolicy, spec) => {
-                    policies.push((key, spec, problem));
-                    continue;
-                }
-                (Kind::Node, Some(Spec::Node(node))) => {
-                    self.routes.set_node(&key.name, Some(&node));
-                    self.settle_host(&key.name, Some(hosts::host(&key.name, &node)), &mut out);
-                }
-                (Kind::Node, _) => {
-                    self.routes.set_node(&key.name, None);
-                    self.settle_host(&key.name, None, &mut out);
-                }
-                (Kind::IPPool, Some(Spec::IPPool(pool))) => {
-                    self.routes.set_pool(&key.name, Some(pool));
-                }
-                (Kind::IPPool, _) => self.routes.set_pool(&key.name, None),
-                (Kind::IPAMBlock, Some(Spec::IPAMBlock(block))) => {
-                    self.routes.set_block(&key.name, Some(&block));
-                }
-                (Kind::IPAMBlock, _) => self.routes.set_block(&key.name, None),
-                (Kind::Tier, Some(Spec::Tier(tier))) => self.set_tier(&key.name, Some(tier)),
-                (Kind::Tier, _) => self.set_tier(&key.name, None),
-                (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
-                (Kind::Profile, spec) => {
-                    let profile = match &spec {
-                        Some(Spec::Profile(profile)) => Some(profile),
-                        _ => None,
-                    };
-                    let faults = self.set_profile(&key.name, profile);
-                    problem = worse(problem, Effect::Rules, faults);
-                }
-                (_, Some(Spec::WorkloadEndpoint(endpoint))) => {
-                    let metadata = metadata.unwrap_or_default();
-                    let read = endpoints::workload(&key, &metadata, endpoint, &mut self.strings);
-                    self.set_item(&key, Some(read), &mut out);
-                }
-                (_, Some(Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set))) => {
-                    let metadata = metadata.unwrap_or_default();
-                    let read = endpoints::network_set(&key, &metadata, set, &mut self.strings);
-                    self.set_item(&key, Some(read), &mut out);
-                }
-                (Kind::WorkloadEndpoint | Kind::NetworkSet | Kind::GlobalNetworkSet, _) => {
-                    self.set_item(&key, None, &mut out);
-                }
-                _ => {}
-            }
-            self.settle_problem(key, problem);
+        // Policies come when everything that they select is in its place.
+        let (policies, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.pending).into_iter().partition(|(key, _)| is_policy(key));
+        for (key, pending) in others {
+            self.settle(key, pending, &mut out);
         }
         self.place_items();
-        for (key, spec, problem) in policies {
-            let policy = match spec {
-                Some(Spec::NetworkPolicy(policy) | Spec::GlobalNetworkPolicy(policy)) => {
-                    Some(policy)
-                }
-                _ => None,
-            };
-            let problem = self.set_policy(&key, policy, problem);
-            self.settle_problem(key, problem);
+        for (key, pending) in policies {
+            self.settle(key, pending, &mut out);
         }
         self.settle_classes();
         self.settle_endpoints(&mut out);
@@ -313,7 +229,66 @@ impl Engine {
         }
     }
 
-    fn settle_problem(&mut self, key: Key, problem: Option<Problem>) {
+    /// One object is now this.
+    fn settle(&mut self, key: Key, pending: Pending, out: &mut Out) {
+        let Pending { read, json, config } = pending;
+        self.settle_object(&key, json, out);
+        self.settle_config(&key, config, out);
+        let mut problem = match &read {
+            Some(Err(fault)) => worse(None, Effect::Absent, vec![fault.clone()]),
+            Some(Ok(resource)) => worse(None, Effect::Partial, resource.faults.clone()),
+            None => None,
+        };
+        let (metadata, spec) = match read {
+            Some(Ok(Resource { metadata, spec, .. })) => (metadata, Some(spec)),
+            Some(Err(_)) | None => Default::default(),
+        };
+        match (key.kind, spec) {
+            (Kind::NetworkPolicy | Kind::GlobalNetworkPolicy, spec) => {
+                problem = self.set_policy(&key, spec, problem);
+            }
+            (_, Some(Spec::WorkloadEndpoint(endpoint))) => {
+                let read = endpoints::workload(&key, &metadata, endpoint, &mut self.strings);
+                self.set_item(&key, Some(read), out);
+            }
+            (_, Some(Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set))) => {
+                let read = endpoints::network_set(&key, &metadata, set, &mut self.strings);
+                self.set_item(&key, Some(read), out);
+            }
+            (Kind::WorkloadEndpoint | Kind::NetworkSet | Kind::GlobalNetworkSet, _) => {
+                self.set_item(&key, None, out);
+            }
+            (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
+            (_, Some(Spec::Profile(profile))) => {
+                let faults = self.set_profile(&key.name, Some(&profile));
+                problem = worse(problem, Effect::Rules, faults);
+            }
+            (Kind::Profile, _) => {
+                self.set_profile(&key.name, None);
+            }
+            (_, Some(Spec::Tier(tier))) => self.set_tier(&key.name, Some(tier)),
+            (Kind::Tier, _) => self.set_tier(&key.name, None),
+            (_, Some(Spec::Node(node))) => {
+                self.routes.set_node(&key.name, Some(&node));
+                self.settle_host(&key.name, Some(hosts::host(&key.name, &node)), out);
+            }
+            (Kind::Node, _) => {
+                self.routes.set_node(&key.name, None);
+                self.settle_host(&key.name, None, out);
+            }
+            (_, Some(Spec::IPPool(pool))) => self.routes.set_pool(&key.name, Some(pool)),
+            (Kind::IPPool, _) => self.routes.set_pool(&key.name, None),
+            (_, Some(Spec::IPAMBlock(block))) => self.routes.set_block(&key.name, Some(&block)),
+            (Kind::IPAMBlock, _) => self.routes.set_block(&key.name, None),
+            (Kind::ClusterInformation, spec) if key.name == "default" => {
+                let ready = match spec {
+                    Some(Spec::ClusterInformation(info)) => info.datastore_ready,
+                    _ => None,
+                };
+                self.datastore_ready = ready != Some(false);
+            }
+            _ => {}
+        }
         match problem {
             Some(problem) => self.problems.insert(key, problem),
             None => self.problems.remove(&key),
@@ -360,6 +335,10 @@ impl Engine {
         };
         out.set(Topic::host(name), name.clone(), host.map(Entry::Host));
     }
+}
+
+fn is_policy(key: &Key) -> bool {
+    matches!(key.kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy)
 }
 
 /// Adds faults to what is known, under the worse effect.

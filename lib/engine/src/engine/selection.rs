@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use arcstr::ArcStr;
 use model::{
     Key, Kind,
-    kinds::{self, Invalid},
+    kinds::{self, Invalid, Spec},
     view::{Policy, PolicyId, ProfileRules},
 };
 
@@ -43,10 +43,10 @@ impl Engine {
     pub(super) fn set_policy(
         &mut self,
         key: &Key,
-        policy: Option<kinds::Policy>,
+        spec: Option<Spec>,
         problem: Option<Problem>,
     ) -> Option<Problem> {
-        let Some(policy) = policy else {
+        let Some(Spec::NetworkPolicy(policy) | Spec::GlobalNetworkPolicy(policy)) = spec else {
             self.remove_policy(key);
             return problem;
         };
@@ -87,26 +87,22 @@ impl Engine {
             tiers[tier].policies.insert(pol);
             pol
         });
-        let state = &self.policies.slab[pol];
-        let (old_place, old_selector) = (state.place.clone(), state.selector);
-        if old_place != place {
-            self.touch_selected(pol);
-            self.policies.tiers[old_place.tier].policies.remove(&pol);
-            self.policies.tiers[tier].policies.insert(pol);
-            self.policies.slab[pol].place = place.clone();
-            self.dirty.tiers.insert(old_place.tier);
-        }
-        if old_selector != selector {
+        let state = &mut self.policies.slab[pol];
+        let old_place = std::mem::replace(&mut state.place, place.clone());
+        let old_selector = state.selector;
+        let moved = old_place != place || old_selector != selector;
+        if moved {
             self.touch_selected(pol);
             self.policies.slab[pol].selector = selector;
-            if let Some(selector) = selector {
-                self.index.selectors[selector].policies.insert(pol);
-            }
             if let Some(old) = old_selector {
                 self.index.selectors[old].policies.remove(&pol);
             }
-        }
-        if old_selector != selector || old_place != place {
+            if let Some(new) = selector {
+                self.index.selectors[new].policies.insert(pol);
+            }
+            self.policies.tiers[old_place.tier].policies.remove(&pol);
+            self.policies.tiers[tier].policies.insert(pol);
+            self.dirty.tiers.insert(old_place.tier);
             self.touch_selected(pol);
         }
         if let Some(old) = old_selector {

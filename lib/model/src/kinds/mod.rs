@@ -154,7 +154,10 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
         Kind::WorkloadEndpoint => {
             Spec::WorkloadEndpoint(WorkloadEndpoint::read(key, spec()?, &mut faults)?)
         }
-        _ => Spec::Other,
+        _ => {
+            spec()?;
+            Spec::Other
+        }
     };
     Ok(Resource { metadata, spec, faults })
 }
