@@ -114,10 +114,6 @@ impl Watch {
         if created.canceled() {
             return Ok((shared.canceled(session, &created)?, None));
         }
-        let opened = epoch(header(created.header())?);
-        if opened != from.epoch {
-            return Ok((WatchEvent::OtherStore { epoch: opened }, None));
-        }
         // The member that serves the watch may lag behind the others; a majority can't. It is asked after the
         // watch is in place, so that a store replaced in between is noticed by one or the other.
         let now = shared.now().await?;

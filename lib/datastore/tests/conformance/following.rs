@@ -128,6 +128,22 @@ async fn the_next_address_is_used_when_one_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_nobody_received_is_sent_to_the_next_address() {
+    on_every_store(async |running| {
+        let proxy = Proxy::start(running.port).await;
+        let store = connect(&format!("http://127.0.0.1:1,{}", proxy.url())).await;
+        let mut writer = Writer::new(running.raw().await);
+        let mut mirror = Mirror::new(&store, Selection::fan_out());
+        mirror.watching(&mut writer).await;
+        proxy.cut();
+        // The first address is next, and nobody is there.
+        mirror.until_told("lost").await;
+        store.create(&tier("a"), &value(1)).await.expect("it was never sent");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_store_at_the_same_address_is_reported() {
     on_every_store(async |running| {
         let other = common::target::Target::Embedded.start().await;

@@ -65,11 +65,16 @@ async fn a_transaction_writes_all_or_nothing() {
         let expected = [(b.clone(), (version, value(2))), (c.clone(), (version, value(3)))];
         assert_eq!(objects(&*store, Kind::Tier.into()).await, BTreeMap::from(expected.clone()));
 
+        let compares = [
+            Compare { key: a.clone(), expected: Expected::Version(at) },
+            Compare { key: b.clone(), expected: Expected::Absent },
+            Compare { key: c.clone(), expected: Expected::Version(version) },
+        ];
         let error = store.txn(&compares, &writes).await.unwrap_err();
         assert_eq!(
             conflict(error),
             [(a, None), (b, Some((version, value(2))))],
-            "both keys that differ are told"
+            "the keys that differ are told, and no other"
         );
         assert_eq!(objects(&*store, Kind::Tier.into()).await, BTreeMap::from(expected));
 
