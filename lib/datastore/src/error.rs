@@ -14,26 +14,26 @@ pub enum Error {
     #[error("{0}")]
     Config(String),
     /// The store can't be reached, or doesn't answer in time. After a write its outcome is unknown: read the key.
-    #[error("etcd at {endpoint}: {reason}")]
+    #[error("{store}: {reason}")]
     Unavailable {
-        /// The address that was asked.
-        endpoint: String,
+        /// The store with the address that was asked: `etcd at http://127.0.0.1:2379`.
+        store: String,
         /// What was seen, and where it is known the way out.
         reason: String,
     },
     /// The store knows us and says no, or doesn't want to know us.
-    #[error("etcd at {endpoint} refuses: {reason}")]
+    #[error("{store} refuses: {reason}")]
     Denied {
-        /// The address that was asked.
-        endpoint: String,
+        /// The store with the address that was asked: `etcd at http://127.0.0.1:2379`.
+        store: String,
         /// What was refused to whom, and the way out.
         reason: String,
     },
     /// The store understood the request and can't carry it out: out of space, too large, too many operations.
-    #[error("etcd at {endpoint} can't: {reason}")]
+    #[error("{store} can't: {reason}")]
     Refused {
-        /// The address that was asked.
-        endpoint: String,
+        /// The store with the address that was asked: `etcd at http://127.0.0.1:2379`.
+        store: String,
         /// The store's words, and the way out.
         reason: String,
     },
@@ -41,7 +41,7 @@ pub enum Error {
     #[error(transparent)]
     Conflict(Box<Conflict>),
     /// This store has no place for such a key.
-    #[error("{key} can't be stored in etcd: {reason}")]
+    #[error("{key} has no place in the store: {reason}")]
     Key {
         /// The key.
         key: Key,
@@ -50,11 +50,12 @@ pub enum Error {
     },
     /// The history that a list needs was compacted away while it was read, again and again.
     #[error(
-        "etcd at {endpoint}: the list was overtaken by compaction {attempts} times; compact less often than once a minute"
+        "{store}: what a list was reading was compacted away {attempts} times; \
+         keep history for longer (--auto-compaction-retention)"
     )]
     Compacted {
-        /// The address that was asked.
-        endpoint: String,
+        /// The store with the address that was asked: `etcd at http://127.0.0.1:2379`.
+        store: String,
         /// How often it was tried.
         attempts: u32,
     },

@@ -90,7 +90,8 @@ pub struct StreamInfo {
 /// What a store can do that others can't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// How many keys one [`Datastore::txn`] may write at once: 1 where several can't be written together.
+    /// How many writes, and how many compares, one [`Datastore::txn`] may have: 1 where several keys can't be
+    /// written together.
     pub atomic_writes: usize,
 }
 

@@ -42,8 +42,14 @@ struct Current {
 #[derive(Clone)]
 pub(super) struct Session {
     index: usize,
-    pub(super) endpoint: String,
+    endpoint: String,
     pub(super) client: Client,
+}
+
+impl Session {
+    pub(super) fn unavailable(&self, reason: String) -> Error {
+        Error::Unavailable { store: name(&self.endpoint), reason }
+    }
 }
 
 impl Connection {
@@ -64,19 +70,19 @@ impl Connection {
             let reason = diagnose::explain(endpoint, &connection.config).await.unwrap_or(reason);
             failures.push((endpoint.clone(), reason));
         }
-        let (endpoint, reason) = match failures.as_slice() {
-            [(endpoint, reason)] => (endpoint.clone(), reason.clone()),
+        let reason = match failures.as_slice() {
+            [(_, reason)] => reason.clone(),
             several => {
                 let each = several.iter().map(|(endpoint, reason)| format!("{endpoint}: {reason}"));
-                (connection.endpoints(), each.collect::<Vec<_>>().join("; "))
+                each.collect::<Vec<_>>().join("; ")
             }
         };
-        Err(Error::Unavailable { endpoint, reason })
+        Err(Error::Unavailable { store: connection.describe(), reason })
     }
 
-    /// All endpoints.
-    pub(super) fn endpoints(&self) -> String {
-        self.config.endpoints.join(",")
+    /// The cluster, for people.
+    pub(super) fn describe(&self) -> String {
+        name(&self.config.endpoints.join(","))
     }
 
     /// The member in use, or a new connection to the next one.
@@ -184,13 +190,10 @@ impl Connection {
 
     /// Why etcd ended a watch.
     pub(super) fn ended(&self, session: &Session, reason: &str) -> Error {
-        let endpoint = session.endpoint.clone();
         match refusal::denial(reason, &self.config) {
-            Some(reason) => Error::Denied { endpoint, reason },
-            None if reason.is_empty() => {
-                Error::Unavailable { endpoint, reason: "it ended the watch".to_owned() }
-            }
-            None => Error::Unavailable { endpoint, reason: reason.to_owned() },
+            Some(reason) => Error::Denied { store: name(&session.endpoint), reason },
+            None if reason.is_empty() => session.unavailable("it ended the watch".to_owned()),
+            None => session.unavailable(reason.to_owned()),
         }
     }
 
@@ -234,7 +237,12 @@ impl Connection {
 
 fn silent(endpoint: &str) -> Error {
     let reason = format!("no answer in {} s", REQUEST.as_secs());
-    Error::Unavailable { endpoint: endpoint.to_owned(), reason }
+    Error::Unavailable { store: name(endpoint), reason }
+}
+
+/// How messages call the store at an address.
+pub(super) fn name(address: &str) -> String {
+    format!("etcd at {address}")
 }
 
 /// A request that [`Connection::call`] can repeat.

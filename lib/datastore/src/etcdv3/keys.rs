@@ -203,6 +203,8 @@ fn plain_number(text: &str) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn block(name: &str) -> Key {
@@ -312,5 +314,40 @@ mod tests {
         assert!(inside("/calico/ipam/v2/host/node-1/ipv4/block/10.0.0.0-26"));
         assert!(inside("/calico/resources/v3/projectcalico.org/tiers/default"));
         assert!(!inside("/calico/ipam/v2/handle/k8s-pod-network.0a"));
+    }
+
+    fn names() -> impl Strategy<Value = Key> {
+        // Ends that look like a part of what follows are the hard cases.
+        let node = "([a-z0-9]{1,5}[-.]){0,3}(node|n-1|10-0-0|fd00|2001|0a-1|26)";
+        let name = "[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?";
+        let block = prop_oneof![
+            (any::<u32>(), 20..=32u8)
+                .prop_map(|(bits, length)| format!("{}-{length}", Ipv4Addr::from(bits))),
+            (any::<u16>(), 0..3u16, any::<u16>(), 116..=128u8).prop_map(|(a, b, c, length)| {
+                format!("{}-{length}", Ipv6Addr::new(0xfd00, a, b, 0, 0, 0, b, c))
+            }),
+        ];
+        let owner = prop_oneof![node.prop_map(String::from), Just("virtual:load-balancer".into())];
+        let kinds: Vec<Kind> = Kind::all().collect();
+        (proptest::sample::select(kinds), name, name, owner, block).prop_map(
+            |(kind, namespace, name, owner, block)| match kind {
+                Kind::IPAMBlock => Key::global(kind, dashed(&block)),
+                Kind::BlockAffinity if block.contains(':') => {
+                    Key::global(kind, format!("{owner}-{}", expanded(&block).unwrap()))
+                }
+                Kind::BlockAffinity => Key::global(kind, format!("{owner}-{}", dashed(&block))),
+                Kind::IPAMConfiguration => Key::global(kind, "default"),
+                kind if kind.is_namespaced() => Key::namespaced(kind, namespace, name),
+                kind => Key::global(kind, name),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn every_key_comes_back_from_its_path(key in names()) {
+            let path = path(&key).expect("a path");
+            prop_assert_eq!(super::key(path.as_bytes()), Some(key), "{}", path);
+        }
     }
 }

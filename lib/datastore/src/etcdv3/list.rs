@@ -3,7 +3,7 @@
 use etcd_client::GetOptions;
 use model::Stored;
 
-use super::{Shared, epoch, header, keys, refusal, revision, version};
+use super::{Shared, epoch, keys, refusal, revision, version};
 use crate::error::{Error, Result};
 use crate::selection::Selection;
 use crate::store::{Item, Listing};
@@ -24,7 +24,7 @@ pub(super) async fn list(shared: &Shared, selection: Selection) -> Result<Listin
             result => return result,
         }
     }
-    Err(Error::Compacted { endpoint: shared.connection.endpoints(), attempts: ATTEMPTS })
+    Err(Error::Compacted { store: shared.connection.describe(), attempts: ATTEMPTS })
 }
 
 async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
@@ -40,10 +40,10 @@ async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
                 .with_limit(i64::try_from(page).unwrap_or(i64::MAX))
                 .with_revision(revision(at.version));
             let response = shared.connection.read(start.clone(), options).await?;
-            let now = epoch(header(response.header())?);
+            let now = epoch(shared.header(response.header())?);
             if now != at.epoch {
                 return Err(Error::Unavailable {
-                    endpoint: shared.connection.endpoints(),
+                    store: shared.connection.describe(),
                     reason: format!(
                         "two clusters answer, {} and {now}; give endpoints of one",
                         at.epoch

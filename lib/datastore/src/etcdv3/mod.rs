@@ -7,9 +7,9 @@ mod diagnose;
 mod history;
 pub mod keys;
 mod list;
+mod progress;
 mod refusal;
 mod tls;
-mod version;
 mod watch;
 mod write;
 
@@ -71,7 +71,7 @@ impl EtcdStore {
 
 impl Datastore for EtcdStore {
     fn describe(&self) -> String {
-        format!("etcd at {}", self.shared.connection.endpoints())
+        self.shared.connection.describe()
     }
 
     fn streams(&self) -> &[StreamInfo] {
@@ -147,13 +147,20 @@ impl Shared {
         let before = *lock(&self.history);
         let options = GetOptions::new().with_count_only();
         let response = self.connection.read(keys::ROOT, options).await?;
-        let header = header(response.header())?;
+        let header = self.header(response.header())?;
         let mut history = lock(&self.history);
         history.saw(before, header);
         Ok(Position {
             epoch: epoch(header),
             version: version(header.revision()),
             history: history.replaced,
+        })
+    }
+
+    fn header<'a>(&self, header: Option<&'a ResponseHeader>) -> Result<&'a ResponseHeader> {
+        header.ok_or_else(|| Error::Unavailable {
+            store: self.connection.describe(),
+            reason: "an answer without a header; it is no etcd".to_owned(),
         })
     }
 
@@ -179,13 +186,6 @@ impl Shared {
 /// A poisoned lock only means that another thread panicked; what these guard is whole after each statement.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn header(header: Option<&ResponseHeader>) -> Result<&ResponseHeader> {
-    header.ok_or_else(|| Error::Unavailable {
-        endpoint: "this address".to_owned(),
-        reason: "an answer without a header; this is not an etcd".to_owned(),
-    })
 }
 
 fn epoch(header: &ResponseHeader) -> ArcStr {

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use etcd_client::Error as ClientError;
 use tonic::{Code, Status};
 
+use super::connection::name;
 use crate::config::EtcdConfig;
 use crate::error::Error;
 
@@ -27,27 +28,27 @@ pub(super) fn has_no_users(error: &ClientError) -> bool {
 
 /// In our terms.
 pub(super) fn classify(endpoint: &str, config: &EtcdConfig, error: &ClientError) -> Error {
+    let store = name(endpoint);
     let ClientError::GRpcStatus(status) = error else {
-        return Error::Unavailable { endpoint: endpoint.to_owned(), reason: with_cause(error) };
+        return Error::Unavailable { store, reason: with_cause(error) };
     };
     let message = status.message();
     if let Some(reason) = denial(message, config) {
-        return Error::Denied { endpoint: endpoint.to_owned(), reason };
+        return Error::Denied { store, reason };
     }
-    let endpoint = endpoint.to_owned();
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => {
-            Error::Denied { endpoint, reason: message.to_owned() }
+            Error::Denied { store, reason: message.to_owned() }
         }
         Code::ResourceExhausted if message.contains("too many requests") => {
-            Error::Unavailable { endpoint, reason: message.to_owned() }
+            Error::Unavailable { store, reason: message.to_owned() }
         }
         Code::InvalidArgument
         | Code::OutOfRange
         | Code::FailedPrecondition
         | Code::ResourceExhausted
-        | Code::Unimplemented => Error::Refused { endpoint, reason: refusal(message) },
-        _ => Error::Unavailable { endpoint, reason: reason(status) },
+        | Code::Unimplemented => Error::Refused { store, reason: refusal(message) },
+        _ => Error::Unavailable { store, reason: reason(status) },
     }
 }
 
@@ -92,13 +93,15 @@ fn reason(status: &Status) -> String {
     }
 }
 
+/// With the cause of a transport error, which it keeps to itself; the others have none.
 fn with_cause(error: &ClientError) -> String {
-    // Some variants keep their cause to themselves.
-    let source = match error {
-        ClientError::TransportError(error) => error.source(),
-        other => other.source(),
-    };
-    source.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
+    match error {
+        ClientError::TransportError(transport) => match transport.source() {
+            Some(cause) => format!("{transport}: {cause}"),
+            None => transport.to_string(),
+        },
+        other => other.to_string(),
+    }
 }
 
 fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {

@@ -10,7 +10,7 @@ use model::Stored;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::connection::Session;
-use super::{Shared, epoch, header, keys, lock, revision, version};
+use super::{Shared, epoch, keys, lock, revision, version};
 use crate::error::{Error, Result};
 use crate::selection::Selection;
 use crate::store::{Change, Position, WatchEvent};
@@ -82,8 +82,7 @@ impl Watch {
         let session = shared.connection.session().await?;
         let opening = Box::pin(Self::try_open(&shared, &session, selection, from));
         let result = tokio::time::timeout(OPEN, opening).await.unwrap_or_else(|_| {
-            let reason = format!("no watch in {} s", OPEN.as_secs());
-            Err(Error::Unavailable { endpoint: session.endpoint.clone(), reason })
+            Err(session.unavailable(format!("no watch in {} s", OPEN.as_secs())))
         });
         if result.is_err() {
             shared.connection.failed(&session);
@@ -97,7 +96,7 @@ impl Watch {
         selection: Selection,
         from: Position,
     ) -> Result<(WatchEvent, Option<Self>)> {
-        let progress = super::version::keeps_progress_behind_events(session).await;
+        let progress = super::progress::stays_behind_events(session).await;
         let (start, end) = keys::hull(selection);
         let options = WatchOptions::new()
             .with_range(end)
@@ -159,14 +158,14 @@ impl Watch {
                 Ok(None) => return Err(Error::WatchEnded),
                 Err(error) => return Err(self.failed(&error)),
             };
-            let now = epoch(header(message.header())?);
+            let shared = &self.connected.0;
+            let now = epoch(shared.header(message.header())?);
             if now != self.epoch {
                 return Ok(WatchEvent::OtherStore { epoch: now });
             }
             if message.canceled() {
-                return self.connected.0.canceled(&self.session, &message);
+                return shared.canceled(&self.session, &message);
             }
-            let shared = &self.connected.0;
             self.ready.extend(self.assembler.push(&message));
             let unknown = std::mem::take(&mut self.assembler.unknown);
             if let Some(last) = self.ready.back() {

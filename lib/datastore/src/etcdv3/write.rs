@@ -5,7 +5,7 @@ use etcd_client::{
 };
 use model::{Key, Stored};
 
-use super::{Shared, header, keys, revision, version};
+use super::{Shared, keys, revision, version};
 use crate::error::{Conflict, Error, Result};
 use crate::store::{Compare, Expected, Item, Write};
 
@@ -42,7 +42,7 @@ pub(super) async fn delete(shared: &Shared, key: &Key, expected: Option<u64>) ->
 
 pub(super) async fn txn(shared: &Shared, compares: &[Compare], writes: &[Write]) -> Result<u64> {
     let response = commit(shared, compares, writes).await?;
-    Ok(version(header(response.header())?.revision()))
+    Ok(version(shared.header(response.header())?.revision()))
 }
 
 async fn commit(shared: &Shared, compares: &[Compare], writes: &[Write]) -> Result<TxnResponse> {

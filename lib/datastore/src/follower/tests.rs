@@ -36,7 +36,7 @@ fn put(version: u64, name: &str, order: u32) -> WatchEvent {
 }
 
 fn unavailable(reason: &str) -> Error {
-    Error::Unavailable { endpoint: "http://127.0.0.1:2379".into(), reason: reason.into() }
+    Error::Unavailable { store: "etcd at http://127.0.0.1:2379".into(), reason: reason.into() }
 }
 
 /// A follower with a clock that moves past every wait.

@@ -40,7 +40,7 @@ async fn objects_are_written_by_compare_and_swap() {
         let error = store.create(&nowhere, &value(1)).await.unwrap_err();
         assert_eq!(
             error.to_string(),
-            "NetworkPolicy web can't be stored in etcd: it needs a namespace"
+            "NetworkPolicy web has no place in the store: it needs a namespace"
         );
     })
     .await;

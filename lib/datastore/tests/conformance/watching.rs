@@ -147,6 +147,47 @@ async fn a_large_store_is_listed_whole_at_one_version_while_it_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_compaction_overtakes_is_never_half() {
+    on_every_store(async |running| {
+        let store = running.store().await;
+        let mut writer = Writer::new(running.raw().await);
+        for chunk in 0..60 {
+            writer
+                .write((0..100).map(|i| put(&format!("t{}", chunk * 100 + i), i)).collect())
+                .await;
+        }
+        let listing = tokio::spawn({
+            let store = std::sync::Arc::clone(&store);
+            async move { store.list(STREAM, Selection::fan_out()).await }
+        });
+        let mut states = BTreeMap::from([(0, writer.objects.clone())]);
+        while !listing.is_finished() {
+            let last = writer.write(vec![put("t1", 7)]).await;
+            states.insert(last, writer.objects.clone());
+            writer.compact(last).await;
+        }
+        match listing.await.unwrap() {
+            Ok(listing) => {
+                let at = listing.at.version;
+                let items = listing.items.into_iter();
+                let listed = items.map(|item| (item.key, (item.version, item.value))).collect();
+                assert!(states.range(..=at).next_back().is_some_and(|(_, state)| *state == listed));
+            }
+            Err(error) => assert_eq!(
+                error.to_string(),
+                format!(
+                    "etcd at {}: what a list was reading was compacted away 5 times; \
+                     keep history for longer (--auto-compaction-retention)",
+                    running.url
+                )
+            ),
+        }
+        assert_eq!(objects(&*store, Selection::fan_out()).await, writer.objects, "it works again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_follows_writes_that_the_watch_isnt_about() {
     let all = common::target::targets().into_iter().map(|target| async move {
         let running: Running = target.start().await;

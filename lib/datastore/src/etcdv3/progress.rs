@@ -1,4 +1,4 @@
-//! What an etcd version can be trusted with.
+//! Whether an etcd's progress notifications can be trusted.
 
 use etcd_client::Error as ClientError;
 use tonic::Code;
@@ -7,7 +7,7 @@ use super::connection::Session;
 
 /// Whether a progress notification never overtakes an event. Until 3.4.24 and 3.5.7 a requested one could (etcd
 /// issue 15220); 3.6 never had the fault. A version that can't be learnt isn't trusted.
-pub(super) async fn keeps_progress_behind_events(session: &Session) -> bool {
+pub(super) async fn stays_behind_events(session: &Session) -> bool {
     match session.client.maintenance_client().status().await {
         Ok(status) => is_trusted(status.version()),
         // Only versions long after the fault hide theirs from users who aren't root.
