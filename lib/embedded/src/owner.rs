@@ -43,8 +43,10 @@ enum Command {
     Write(Write),
     /// Tries again to write, if the disk was in trouble.
     Retry(Release),
+    /// A client opened a watch stream.
+    Open(StreamId, Slot),
     Watch(StreamId, PbWatchRequestUnion),
-    /// The stream's client can take one more response; the first one opens the stream.
+    /// The stream's client can take one more response.
     Ready(StreamId, Slot),
     Gone(StreamId),
 }
@@ -147,8 +149,8 @@ impl Handle {
         self.send(Command::Watch(stream, request)).await
     }
 
-    pub(crate) async fn ready(&self, stream: StreamId, slot: Slot) -> Result<(), Refusal> {
-        self.send(Command::Ready(stream, slot)).await
+    pub(crate) async fn open(&self, stream: StreamId, slot: Slot) -> Result<(), Refusal> {
+        self.send(Command::Open(stream, slot)).await
     }
 
     pub(crate) async fn gone(&self, stream: StreamId) -> Result<(), Refusal> {
@@ -279,15 +281,20 @@ impl Owner {
                 }
             }
             Command::Retry(release) => self.committer.retry(now, release),
+            Command::Open(stream, slot) => {
+                self.slots.insert(stream, Some(slot));
+                self.watches.open(stream);
+            }
             Command::Watch(stream, request) => {
                 self.watches.request(stream, request, &self.store);
                 self.serve(stream);
             }
             Command::Ready(stream, slot) => {
-                if self.slots.insert(stream, Some(slot)).is_none() {
-                    self.watches.open(stream);
+                // It may be gone since it asked.
+                if let Some(place) = self.slots.get_mut(&stream) {
+                    *place = Some(slot);
+                    self.serve(stream);
                 }
-                self.serve(stream);
             }
             Command::Gone(stream) => {
                 self.slots.remove(&stream);

@@ -19,6 +19,8 @@ use crate::{Config, Error};
 
 /// A client that doesn't answer a ping for so long is gone.
 const PING: Duration = Duration::from_secs(30);
+/// Calls at once on one connection: many watches are no reason to wait.
+const STREAMS: u32 = 1 << 20;
 /// How long clients may take to end their calls when the store stops.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -54,6 +56,7 @@ impl Server {
         let routes = Service { owner: handle, identity, address }.routes();
         let serve = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING))
+            .max_concurrent_streams(STREAMS)
             .add_routes(routes)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),

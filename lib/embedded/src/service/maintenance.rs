@@ -36,7 +36,7 @@ impl Service {
     }
 }
 
-signed!(PbAlarmResponse, PbStatusResponse);
+signed!(PbAlarmResponse, PbStatusResponse, PbHashKvResponse);
 
 #[async_trait]
 impl PbMaintenanceService for Service {
@@ -95,9 +95,10 @@ impl PbMaintenanceService for Service {
 
     async fn hash_kv(
         &self,
-        _: Request<PbHashKvRequest>,
+        request: Request<PbHashKvRequest>,
     ) -> Result<Response<PbHashKvResponse>, Status> {
-        Err(not_served("HashKV"))
+        let request = request.into_inner();
+        self.answer(self.owner.read(move |store, _| store.hash(request)).await)
     }
 
     async fn snapshot(

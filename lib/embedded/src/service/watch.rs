@@ -28,7 +28,7 @@ impl PbWatchService for Service {
         let stream = NEXT_STREAM.fetch_add(1, Ordering::Relaxed);
         // The receiver is ours, so there is room.
         let slot = sender.clone().reserve_owned().await.map_err(|_| Refusal::Stopped)?;
-        self.owner.ready(stream, slot).await?;
+        self.owner.open(stream, slot).await?;
         let owner = self.owner.clone();
         tokio::spawn(async move {
             // Whatever ends it, the owner hears of it.

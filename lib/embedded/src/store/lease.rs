@@ -40,6 +40,10 @@ impl Leases {
 
     /// Grants a lease and returns its time to live in seconds.
     pub(crate) fn grant(&mut self, id: i64, ttl: i64, now: Instant) -> Result<i64, Refusal> {
+        if id == 0 {
+            // It stands for no lease.
+            return Err(Refusal::LeaseNotFound);
+        }
         if ttl > MAX_LEASE_SECONDS {
             return Err(Refusal::LeaseTooLong);
         }
@@ -138,5 +142,5 @@ impl Leases {
 }
 
 fn after(now: Instant, seconds: i64) -> Instant {
-    now + Duration::from_secs(seconds.unsigned_abs())
+    now + Duration::from_secs(seconds.clamp(MIN_LEASE_SECONDS, MAX_LEASE_SECONDS).unsigned_abs())
 }

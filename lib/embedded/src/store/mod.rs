@@ -20,28 +20,33 @@ mod refusal;
 mod span;
 mod txn;
 mod watch;
+mod writing;
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::time::Instant;
 
 use etcd_client::proto::{
-    PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse,
-    PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest, PbLeaseKeepAliveResponse,
-    PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse, PbLeaseStatus,
-    PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse, PbPutRequest, PbPutResponse,
-    PbRangeRequest, PbRangeResponse, PbResponseHeader, PbTxnRequest, PbTxnResponse,
+    PbCompactionRequest, PbCompactionResponse, PbDeleteRequest, PbDeleteResponse, PbHashKvRequest,
+    PbHashKvResponse, PbLeaseGrantRequest, PbLeaseGrantResponse, PbLeaseKeepAliveRequest,
+    PbLeaseKeepAliveResponse, PbLeaseLeasesResponse, PbLeaseRevokeRequest, PbLeaseRevokeResponse,
+    PbLeaseStatus, PbLeaseTimeToLiveRequest, PbLeaseTimeToLiveResponse, PbPutRequest,
+    PbPutResponse, PbRangeRequest, PbRangeResponse, PbResponseHeader, PbTxnRequest, PbTxnResponse,
 };
 
 pub(crate) use etcd_client::proto::PbKeyValue as KeyValue;
+use fnv::FnvHasher;
 use keys::Keys;
 use lease::Leases;
 pub use lease::{MAX_LEASE_SECONDS, MIN_LEASE_SECONDS};
-use log::{Change, Entry, Log};
+use log::Log;
+use prost::Message;
 use range::View;
 pub use refusal::Refusal;
 use span::Span;
 pub(crate) use watch::{StreamId, Watches};
+use writing::{Writing, check_delete, check_put};
 
 /// The most compares, or operations of one branch, that a transaction may have with those it is nested in.
 pub const MAX_TXN_OPS: usize = 128;
@@ -179,6 +184,26 @@ impl Store {
     pub(crate) fn lease_leases(&self) -> PbLeaseLeasesResponse {
         let leases = self.leases.ids().map(|id| PbLeaseStatus { id }).collect();
         PbLeaseLeasesResponse { header: Some(header(self.visible)), leases }
+    }
+
+    /// A hash of the keys at a revision, the same before and after a restart. It isn't etcd's, which is made of its
+    /// file's pages.
+    pub(crate) fn hash(&self, request: PbHashKvRequest) -> Result<PbHashKvResponse, Refusal> {
+        let view = self.view();
+        let revision = view.revision(request.revision)?;
+        let mut hash = FnvHasher::default();
+        for kv in self.keys.range(&Span::all(), revision) {
+            hash.write(&kv.encode_length_delimited_to_vec());
+        }
+        // etcd's has 32 bits.
+        let hash = hash.finish() as u32;
+        let header = Some(header(self.visible));
+        Ok(PbHashKvResponse {
+            header,
+            hash,
+            compact_revision: self.compacted,
+            hash_revision: revision,
+        })
     }
 
     // Writes: visible when published.
@@ -360,7 +385,7 @@ impl Store {
 
     /// What is published, as it should be on disk.
     pub(crate) fn saved(&self) -> Saved {
-        let all = Span::new(&[0], &[0]);
+        let all = Span::all();
         Saved {
             revision: self.visible,
             keys: self.keys.range(&all, self.visible).cloned().collect(),
@@ -378,112 +403,6 @@ pub(crate) fn is_read_only(request: &PbTxnRequest) -> bool {
     txn::is_read_only(request)
 }
 
-/// The changes of one revision while they are made. Each sees those before it.
-struct Writing<'a> {
-    store: &'a mut Store,
-    changes: Vec<Change>,
-}
-
-impl<'a> Writing<'a> {
-    fn new(store: &'a mut Store) -> Self {
-        Self { store, changes: Vec::new() }
-    }
-
-    /// The revision that reads see here: the new one as soon as something changed.
-    fn current(&self) -> i64 {
-        self.store.revision + i64::from(!self.changes.is_empty())
-    }
-
-    fn view(&self) -> View<'_> {
-        View { keys: &self.store.keys, current: self.current(), compacted: self.store.compacted }
-    }
-
-    /// Puts a key whose request was found to be possible: its lease exists, and it does itself if it must.
-    fn put(&mut self, request: &PbPutRequest) -> PbPutResponse {
-        let revision = self.store.revision + 1;
-        let before = self.store.keys.at(&request.key, revision).cloned();
-        let (create_revision, version, lease) = before
-            .as_ref()
-            .map_or((revision, 0, 0), |kv| (kv.create_revision, kv.version, kv.lease));
-        let value = match &before {
-            Some(kv) if request.ignore_value => kv.value.clone(),
-            _ => request.value.clone(),
-        };
-        let kv = Arc::new(KeyValue {
-            key: request.key.clone(),
-            value,
-            create_revision,
-            mod_revision: revision,
-            version: version + 1,
-            lease: if request.ignore_lease { lease } else { request.lease },
-        });
-        self.store.leases.attach(&kv.key, lease, kv.lease);
-        self.record(Change::Put(kv));
-        PbPutResponse {
-            header: Some(header(revision)),
-            prev_kv: before.filter(|_| request.prev_kv).map(|kv| KeyValue::clone(&kv)),
-        }
-    }
-
-    fn delete_range(&mut self, request: &PbDeleteRequest) -> PbDeleteResponse {
-        let span = Span::new(&request.key, &request.range_end);
-        let found: Vec<Arc<KeyValue>> =
-            self.store.keys.range(&span, self.current()).cloned().collect();
-        let mut response =
-            PbDeleteResponse { deleted: count(found.len()), ..PbDeleteResponse::default() };
-        for kv in found {
-            self.delete(kv.key.clone());
-            if request.prev_kv {
-                response.prev_kvs.push(KeyValue::clone(&kv));
-            }
-        }
-        response.header = Some(header(self.current()));
-        response
-    }
-
-    fn delete(&mut self, key: Vec<u8>) {
-        let lease = self.store.keys.at(&key, self.current()).map_or(0, |kv| kv.lease);
-        self.store.leases.attach(&key, lease, 0);
-        self.record(Change::Delete(key));
-    }
-
-    fn record(&mut self, change: Change) {
-        let value = match &change {
-            Change::Put(kv) => Some(Arc::clone(kv)),
-            Change::Delete(_) => None,
-        };
-        let key = change.key().to_vec();
-        self.store.keys.push(key.clone(), self.store.revision + 1, value.clone());
-        self.store.unsaved.keys.insert(key, value);
-        self.changes.push(change);
-    }
-
-    /// Makes the new revision, if anything changed.
-    fn finish(self) {
-        if !self.changes.is_empty() {
-            self.store.revision += 1;
-            self.store.log.push(Entry { revision: self.store.revision, changes: self.changes });
-        }
-    }
-}
-
-fn check_put(request: &PbPutRequest) -> Result<(), Refusal> {
-    if request.key.is_empty() {
-        return Err(Refusal::EmptyKey);
-    }
-    if request.ignore_value && !request.value.is_empty() {
-        return Err(Refusal::ValueProvided);
-    }
-    if request.ignore_lease && request.lease != 0 {
-        return Err(Refusal::LeaseProvided);
-    }
-    Ok(())
-}
-
-fn check_delete(request: &PbDeleteRequest) -> Result<(), Refusal> {
-    if request.key.is_empty() { Err(Refusal::EmptyKey) } else { Ok(()) }
-}
-
 /// A number of things as protobuf has it.
 pub(crate) fn count(things: usize) -> i64 {
     i64::try_from(things).unwrap_or(i64::MAX)
@@ -493,3 +412,6 @@ pub(crate) fn count(things: usize) -> i64 {
 pub(crate) fn header(revision: i64) -> PbResponseHeader {
     PbResponseHeader { revision, ..PbResponseHeader::default() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,18 @@ pub(crate) struct View<'a> {
     pub(crate) compacted: i64,
 }
 
+impl View<'_> {
+    /// The revision to read at: the wanted one, or the current one for none.
+    pub(crate) fn revision(self, wanted: i64) -> Result<i64, Refusal> {
+        let revision = if wanted > 0 { wanted } else { self.current };
+        match revision {
+            _ if revision > self.current => Err(Refusal::FutureRevision),
+            _ if revision < self.compacted => Err(Refusal::Compacted),
+            _ => Ok(revision),
+        }
+    }
+}
+
 /// What is wrong with the request whatever the store holds.
 pub(crate) fn check(request: &PbRangeRequest) -> Result<(), Refusal> {
     if request.key.is_empty() {
@@ -39,13 +51,7 @@ pub(crate) fn check(request: &PbRangeRequest) -> Result<(), Refusal> {
 
 /// Answers a checked request.
 pub(crate) fn range(view: View<'_>, request: &PbRangeRequest) -> Result<PbRangeResponse, Refusal> {
-    if request.revision > view.current {
-        return Err(Refusal::FutureRevision);
-    }
-    let revision = if request.revision > 0 { request.revision } else { view.current };
-    if revision < view.compacted {
-        return Err(Refusal::Compacted);
-    }
+    let revision = view.revision(request.revision)?;
     let span = Span::new(&request.key, &request.range_end);
     let mut response =
         PbRangeResponse { header: Some(header(view.current)), ..PbRangeResponse::default() };

@@ -31,6 +31,11 @@ impl Span {
         Self { start: key.to_vec(), end }
     }
 
+    /// Every key there can be: none is empty.
+    pub(crate) fn all() -> Self {
+        Self { start: vec![0], end: End::Open }
+    }
+
     /// Whether no key can be in it.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.end, End::Before(end) if *end <= self.start)

@@ -4,6 +4,7 @@
 //! client takes more. So a slow client costs nothing but its place, until compaction passes it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 use etcd_client::proto::{PbEvent, PbWatchRequestUnion as Request, PbWatchResponse};
 
@@ -176,7 +177,7 @@ impl Stream {
         let behind = |watcher: &Watcher| watcher.next <= store.visible;
         while let Some(id) = self
             .watchers
-            .range(self.served + 1..)
+            .range((Bound::Excluded(self.served), Bound::Unbounded))
             .chain(self.watchers.range(..=self.served))
             .find(|(_, watcher)| behind(watcher))
             .map(|(id, _)| *id)
