@@ -75,9 +75,9 @@ impl Committer {
         self.health.borrow().trouble
     }
 
-    /// When there is something to try again.
+    /// When to try again; none while that is under way.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.trouble().map(|_| self.retry_at)
+        (!self.is_busy()).then_some(self.retry_at)
     }
 
     /// Releases when all that was applied up to now is durable, or has failed to be.
@@ -91,9 +91,14 @@ impl Committer {
         self.waiting.push(release);
     }
 
-    /// Whether something is under way or waits.
+    /// Whether a commit is under way.
     pub(crate) fn is_busy(&self) -> bool {
-        matches!(self.place, Place::Busy(_)) || !self.waiting.is_empty()
+        matches!(self.place, Place::Busy(_))
+    }
+
+    /// Whether somebody waits for a commit, one that is under way or the next.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.is_busy() || !self.waiting.is_empty()
     }
 
     /// Begins a commit if there is something to commit, and nothing under way. True when something became visible

@@ -90,9 +90,14 @@ impl Disk {
     /// Opens the data folder, or makes it, and returns what it holds.
     pub(crate) fn open(folder: &Path, new: Identity) -> Result<(Self, Identity, Saved), Error> {
         let lock = lock(folder)?;
-        let file = folder.join("store.redb");
+        let file = Self::file(folder);
         Self::open_medium(Box::new(Folder { file: file.clone(), _lock: lock }), new)
             .map_err(|failure| describe(failure, file))
+    }
+
+    /// The file in a data folder.
+    pub(crate) fn file(folder: &Path) -> PathBuf {
+        folder.join("store.redb")
     }
 
     fn open_medium(

@@ -247,15 +247,11 @@ impl Owner {
                 self.serve_all();
             }
         }
-        while self.committer.is_busy() {
-            let now = Instant::now();
-            if self.committer.trouble().is_some() {
-                break;
-            }
-            self.committer.begin(&mut self.store, now);
+        while self.committer.is_waited_for() && self.committer.trouble().is_none() {
+            self.committer.begin(&mut self.store, Instant::now());
             if self.committer.is_busy() {
                 let ended = self.committer.ended().await?;
-                self.committer.conclude(ended, &mut self.store, now);
+                self.committer.conclude(ended, &mut self.store, Instant::now());
             }
         }
         Ok(())
@@ -263,11 +259,12 @@ impl Owner {
 
     /// When something is to be done without being asked.
     fn wake_at(&self, notify_at: Instant) -> Instant {
-        match self.committer.retry_at() {
+        let at = match self.committer.trouble() {
             // Leases can't end while nothing can be written.
-            Some(retry_at) => retry_at.min(notify_at),
-            None => self.store.next_expiry().map_or(notify_at, |expiry| expiry.min(notify_at)),
-        }
+            Some(_) => self.committer.retry_at(),
+            None => self.store.next_expiry(),
+        };
+        at.map_or(notify_at, |at| at.min(notify_at))
     }
 
     fn handle(&mut self, command: Command, now: Instant) {

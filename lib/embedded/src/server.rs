@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tonic::transport::server::TcpIncoming;
 
 use crate::committer::Lost;
@@ -44,8 +44,11 @@ impl Server {
         let (disk, identity, store) = match config.data_dir.clone() {
             Some(folder) => {
                 survive_file_size_limit();
+                let file = Disk::file(&folder);
                 let opened = spawn_blocking(move || Disk::open(&folder, identity)).await;
-                let (disk, identity, saved) = opened.map_err(|_| Error::Died)??;
+                // Where a file makes no sense at all, the reader of its format may panic.
+                let damaged = |error: JoinError| Error::Corrupt { file, reason: error.to_string() };
+                let (disk, identity, saved) = opened.map_err(damaged)??;
                 (Some(disk), identity, Store::restore(saved, Instant::now()))
             }
             None => (None, identity, Store::new()),

@@ -150,3 +150,38 @@ fn a_full_disk_is_told_apart_and_leaves_what_was_there() {
     drop(disk);
     assert_eq!(open(&lossy).1, after);
 }
+
+#[test]
+fn a_flipped_bit_is_found_or_harmless() {
+    let mut random = StdRng::seed_from_u64(3);
+    let folder = tempfile::tempdir().unwrap();
+    let (mut disk, ..) = Disk::open(folder.path(), IDENTITY).unwrap();
+    let mut model = Model { revision: 1, ..Model::default() };
+    for _ in 0..20 {
+        let (commit, after) = model.change(&mut random, 50);
+        disk.commit(&commit).unwrap();
+        model = after;
+    }
+    drop(disk);
+    let file = Disk::file(folder.path());
+    let good = std::fs::read(&file).unwrap();
+    let used: Vec<usize> = (0..good.len()).filter(|place| good[*place] != 0).collect();
+    let (mut found, mut harmless) = (0, 0);
+    for _ in 0..200 {
+        let mut bad = good.clone();
+        bad[used[random.random_range(0..used.len())]] ^= 1 << random.random_range(0..8);
+        std::fs::write(&file, bad).unwrap();
+        match Disk::open(folder.path(), IDENTITY) {
+            Ok((_, identity, saved)) => {
+                assert_eq!((identity, Model::of(saved)), (IDENTITY, model.clone()));
+                harmless += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+                found += 1;
+            }
+        }
+    }
+    // Most of the file's pages were replaced and aren't in use.
+    assert!(found > 10 && harmless > 10, "{found} found, {harmless} harmless");
+}

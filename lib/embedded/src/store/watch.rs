@@ -274,13 +274,10 @@ impl Watcher {
     }
 
     fn event(&self, change: &Change, revision: i64, store: &Store) -> PbEvent {
+        // Before a compaction there is nothing to find.
         let before = || {
-            let known = self.prev_kv && revision > store.compacted;
-            store
-                .keys
-                .at(change.key(), revision - 1)
-                .filter(|_| known)
-                .map(|kv| KeyValue::clone(kv))
+            let before = self.prev_kv.then(|| store.keys.at(change.key(), revision - 1)).flatten();
+            before.map(|kv| KeyValue::clone(kv))
         };
         match change {
             Change::Put(kv) => {
