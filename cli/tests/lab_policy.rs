@@ -23,6 +23,14 @@ fn is_red(pod: &str) -> bool {
     pod.starts_with("red/")
 }
 
+fn has_etcd() -> bool {
+    let found = !support::etcd_binaries().is_empty();
+    if !found {
+        support::skipped("etcd", "no etcd found: run .ci/servers or install etcd-server");
+    }
+    found
+}
+
 const ALL: Connects = |_, _| true;
 const NOBODY: Connects = |_, _| false;
 
@@ -42,9 +50,9 @@ fn policy(kind: &str, metadata: Value, spec: Value) -> Value {
 }
 
 /// Lets a port in, from whoever `source` is, to everyone.
-fn allow_in(name: &str, protocol: &str, port: Value, source: Value) -> Value {
+fn allow_in(name: &str, protocol: &str, port: impl Into<Value>, source: Value) -> Value {
     let mut rule = json!({"action": "Allow", "protocol": protocol});
-    rule["destination"] = json!({"ports": [port]});
+    rule["destination"] = json!({"ports": [port.into()]});
     rule["source"] = source;
     global_policy(
         name,
@@ -56,22 +64,22 @@ fn allow_in(name: &str, protocol: &str, port: Value, source: Value) -> Value {
 fn features() -> Vec<Value> {
     vec![
         global_policy("deny", json!({"order": 1000, "selector": "all()", "types": ["Ingress"]})),
-        allow_in("by-selector", "TCP", 1001.into(), json!({"selector": "role == 'client'"})),
+        allow_in("by-selector", "TCP", 1001, json!({"selector": "role == 'client'"})),
         allow_in(
             "by-namespace",
             "TCP",
-            1002.into(),
+            1002,
             json!({"namespaceSelector": "projectcalico.org/name == 'red'"}),
         ),
         allow_in(
             "by-net",
             "TCP",
-            1003.into(),
+            1003,
             json!({"nets": ["10.244.0.0/26"], "notNets": ["10.244.0.2/32"]}),
         ),
-        allow_in("by-port-range", "TCP", "1004:1005".into(), json!({})),
-        allow_in("by-named-port", "TCP", "http".into(), json!({})),
-        allow_in("by-named-udp-port", "UDP", "dns".into(), json!({})),
+        allow_in("by-port-range", "TCP", "1004:1005", json!({})),
+        allow_in("by-named-port", "TCP", "http", json!({})),
+        allow_in("by-named-udp-port", "UDP", "dns", json!({})),
         global_policy(
             "egress",
             json!({
@@ -102,10 +110,19 @@ const FEATURES: [(&str, Connects); 10] = [
 
 #[test]
 fn policy_decides_who_reaches_whom_before_and_after_every_restart() {
-    if !possible() {
-        return;
+    if possible() {
+        restarts(&System::start(&[]));
     }
-    let system = System::start(&[]);
+}
+
+#[test]
+fn policy_decides_who_reaches_whom_before_and_after_every_restart_on_etcd() {
+    if possible() && has_etcd() {
+        restarts(&System::start(&["--store", "etcd"]));
+    }
+}
+
+fn restarts(system: &System) {
     system.expect("without a policy", &[], &[("80", ALL), ("53/udp", ALL), ("1000", ALL)]);
 
     let features = features();
@@ -223,8 +240,7 @@ fn an_etcdctl_put_of_a_policy_changes_what_a_pod_can_reach() {
         return support::skipped("etcd", "no etcdctl found: run .ci/servers");
     };
     for flags in [["--store", "embedded"], ["--store", "etcd"]] {
-        if flags[1] == "etcd" && support::etcd_binaries().is_empty() {
-            support::skipped("etcd", "no etcd found: run .ci/servers or install etcd-server");
+        if flags[1] == "etcd" && !has_etcd() {
             continue;
         }
         let system = System::start(&flags);
@@ -260,12 +276,8 @@ fn policy_holds_across_subnets_and_without_encapsulation_over_both_families() {
     }
     for encap in ["crosssubnet", "none"] {
         let system = System::start(&["--encap", encap, "--ipv6"]);
-        let by_net = allow_in(
-            "by-net-v6",
-            "TCP",
-            1006.into(),
-            json!({"nets": ["fd62:756c:7275:f400::40/122"]}),
-        );
+        let by_net =
+            allow_in("by-net-v6", "TCP", 1006, json!({"nets": ["fd62:756c:7275:f400::40/122"]}));
         system.apply(&[features(), vec![by_net]].concat());
         system.expect(encap, &[], &FEATURES[..8]);
         let v6: [(&str, Connects); 6] = [

@@ -344,7 +344,7 @@ mod tests {
 
         let (_, objects) = lab(Encap::None, false);
         assert!(objects["Node node-2"]["spec"].get("ipv4VXLANTunnelAddr").is_none());
-        assert_eq!(objects["IPAMBlock 10-244-0-64-26"]["allocations"][2], Value::Null);
+        assert_eq!(objects["IPAMBlock 10-244-0-64-26"]["allocations"][0], Value::Null);
     }
 
     #[test]

@@ -237,13 +237,8 @@ fn pod(lab: &str, node: u8, index: u8, shape: Shape, blocks: &[Block], seed: &st
         _ => "blue",
     };
     let name = format!("pod-{node}-{index}");
-    let addresses: Vec<IpAddr> = blocks
-        .iter()
-        .map(|block| {
-            let ordinal = u128::from(index) - u128::from(block.tunnel.is_none());
-            nth(block.cidr.network(), ordinal)
-        })
-        .collect();
+    // The block's first address is for the tunnel, if there is one.
+    let address = |block: &Block| nth(block.cidr.network(), u128::from(index));
     Pod {
         namespace: namespace.to_owned(),
         role: if (node + index).is_multiple_of(2) { "server" } else { "client" }.to_owned(),
@@ -251,7 +246,7 @@ fn pod(lab: &str, node: u8, index: u8, shape: Shape, blocks: &[Block], seed: &st
         interface: interface(namespace, &name),
         // Locally administered; no two interfaces of a lab share one.
         mac: format!("02:00:00:00:{node:02x}:{index:02x}"),
-        addresses,
+        addresses: blocks.iter().map(address).collect(),
         container: sha1(&format!("{seed} container {namespace}/{name}")),
         name,
     }

@@ -5,8 +5,10 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Command, Output},
     sync::{
         Arc,
@@ -89,6 +91,20 @@ impl Lab {
         String::from_utf8(output.stderr).expect("UTF-8")
     }
 
+    /// The ends of all logs, for a test that fails: the lab takes them with it.
+    fn show_logs(&self) {
+        let folder = Path::new("/run/bulrush-lab").join(&self.name);
+        let files = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        for path in
+            files.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let last = &lines[lines.len().saturating_sub(15)..];
+            eprintln!("--- {}:\n{}", path.display(), last.join("\n"));
+        }
+    }
+
     /// Who reaches whom on a port.
     pub(crate) fn probe(&self, port: &str) -> Reach {
         self.probe_with(port, &[])
@@ -111,6 +127,9 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
         let ended = self.try_run(&["down"]);
         if !std::thread::panicking() {
             assert!(ended.status.success(), "{ended:?}");
@@ -280,7 +299,7 @@ fn unsettled(status: &Value, version: u64) -> Option<String> {
             || number(&agent["sent"]) < number(&status["publication"])
             || agent["failed"] != json!([])
     });
-    behind.map(|agent| agent.to_string())
+    behind.map(ToString::to_string)
 }
 
 fn key_of(object: &Value) -> Key {
