@@ -205,6 +205,7 @@ impl Up {
             writeln!(out, "ready")?;
         } else {
             let (store, typha, page) = (&lab.store, lab.typha_address(), lab.page());
+            eprintln!("who reaches whom: bulrush lab --name {name} probe");
             writeln!(out, "ready store={store} typha={typha} page={page}")?;
         }
         Ok(ExitCode::SUCCESS)
@@ -239,7 +240,7 @@ impl Exec {
     fn run(self, name: &str) -> anyhow::Result<ExitCode> {
         let lab = Folder::of(name).load()?;
         let Some(netns) = lab.plan.namespace_of(&self.target) else {
-            bail!("the lab has no node or pod {:?}: see `bulrush lab status`", self.target);
+            bail!("the lab has no node or pod {:?}: `bulrush lab status` lists them", self.target);
         };
         let error =
             process::Command::new("ip").args(["netns", "exec", netns]).args(&self.command).exec();

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -131,18 +130,13 @@ impl Part {
 
     /// Kills it as a crash would.
     pub(crate) fn kill(&self, folder: &Path) -> anyhow::Result<()> {
-        processes::kill_all(|| self.pids(folder)).with_context(|| format!("killing {}", self.name))
+        let own = || processes::of_parts(folder).remove(&self.name).unwrap_or_default();
+        processes::kill_all(own).with_context(|| format!("killing {}", self.name))
     }
 
     /// Whether it runs.
     pub(crate) fn runs(&self, folder: &Path) -> bool {
-        !self.pids(folder).is_empty()
-    }
-
-    /// Its process, with the children it may have.
-    pub(crate) fn pids(&self, folder: &Path) -> std::collections::BTreeSet<Pid> {
-        let own = folder.join(&self.name);
-        processes::marked(|mark| mark == own)
+        processes::of_parts(folder).contains_key(&self.name)
     }
 
     /// Where its output goes.

@@ -4,10 +4,9 @@
 //! pid that was reused is never killed.
 
 use std::{
-    collections::BTreeSet,
-    ffi::OsStr,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -26,36 +25,40 @@ pub(crate) const MARK: &str = "BULRUSH_LAB_PART";
 /// How long processes may take to be gone once killed.
 const GONE: Duration = Duration::from_secs(10);
 
-/// The processes whose mark `is_wanted`. One that has ended and waits for its parent has none.
-pub(crate) fn marked(is_wanted: impl Fn(&Path) -> bool) -> BTreeSet<Pid> {
-    let name = [MARK.as_bytes(), b"="].concat();
-    find(|pid| {
+/// Every process with a mark below this folder, by the rest of the mark, which is the part's name. A part may have
+/// children; a process that has ended and waits for its parent has no mark.
+pub(crate) fn of_parts(folder: &Path) -> BTreeMap<String, BTreeSet<Pid>> {
+    let prefix = format!("{MARK}={}/", folder.display());
+    let mut parts: BTreeMap<String, BTreeSet<Pid>> = BTreeMap::new();
+    for pid in pids() {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let mark =
-            environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(&*name));
-        mark.is_some_and(|mark| is_wanted(Path::new(OsStr::from_bytes(mark))))
-    })
+        let mut entries = environment.split(|byte| *byte == 0);
+        if let Some(part) = entries.find_map(|entry| entry.strip_prefix(prefix.as_bytes())) {
+            parts.entry(String::from_utf8_lossy(part).into_owned()).or_default().insert(pid);
+        }
+    }
+    parts
 }
 
-/// The processes inside any of these namespaces, except this one.
+/// The processes inside any of these namespaces.
 pub(crate) fn inside(namespaces: &[String]) -> BTreeSet<Pid> {
     let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
     let namespaces: BTreeSet<_> =
         namespaces.iter().filter_map(|netns| identity(&netns_path(netns))).collect();
-    find(|pid| {
+    let inside = |pid: &Pid| {
         let own = identity(Path::new(&format!("/proc/{pid}/ns/net")));
         own.is_some_and(|own| namespaces.contains(&own))
-    })
+    };
+    pids().filter(inside).collect()
 }
 
-fn find(wanted: impl Fn(i32) -> bool) -> BTreeSet<Pid> {
+/// Every process but this one.
+fn pids() -> impl Iterator<Item = Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
-        .filter(|pid| wanted(*pid))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .map(Pid::from_raw)
         .filter(|pid| *pid != Pid::this())
-        .collect()
 }
 
 /// Kills what `find` finds until it finds nothing.

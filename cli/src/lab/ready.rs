@@ -14,6 +14,7 @@ use super::{
     interrupt::Interrupt,
     parts::{Part, TYPHA, agent_name},
     plan::Node,
+    processes,
     state::Lab,
 };
 
@@ -116,7 +117,8 @@ pub(crate) fn wait(lab: &Lab, folder: &Path, interrupt: &Interrupt) -> anyhow::R
             eprintln!("waiting: {missing}");
             shown.clone_from(&missing);
         }
-        let ended = lab.parts.iter().find(|part| !part.runs(folder));
+        let running = processes::of_parts(folder);
+        let ended = lab.parts.iter().find(|part| !running.contains_key(&part.name));
         if let Some(part) = ended {
             bail!("{} ended by itself; {}", part.name, part.last_words(folder));
         }

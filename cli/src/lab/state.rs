@@ -126,7 +126,7 @@ impl Folder {
     /// The lab; an error that says how to get one if there is none.
     pub(crate) fn load(&self) -> anyhow::Result<Lab> {
         self.find()?.with_context(|| {
-            format!("there is no lab {0:?}: start one with `bulrush lab --name {0} up`", self.name)
+            format!("there is no lab {0:?}: `bulrush lab --name {0} up` starts one", self.name)
         })
     }
 

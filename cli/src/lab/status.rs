@@ -1,10 +1,10 @@
 //! The lab as a table for people: where its parts are, and whether they run.
 
-use std::{fmt::Write as _, path::Path};
+use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 use super::{
     parts::{STORE, TYPHA, agent_name},
-    ready,
+    processes, ready,
     state::Lab,
 };
 
@@ -18,10 +18,11 @@ pub(crate) fn text(lab: &Lab, folder: &Path) -> String {
     };
     line(["KIND", "NAME", "ADDRESS", "STATE"]);
     let status = ready::status(lab.typha.status).ok();
-    let state = |name: &str| match lab.part(name).map(|part| part.pids(folder).first().copied()) {
-        None => String::new(),
-        Some(None) => "not running".to_owned(),
-        Some(Some(pid)) => format!("running, pid {pid}"),
+    let running = processes::of_parts(folder);
+    let state = |name: &str| match (lab.part(name), running.get(name).and_then(BTreeSet::first)) {
+        (None, _) => String::new(),
+        (_, None) => "not running".to_owned(),
+        (_, Some(pid)) => format!("running, pid {pid}"),
     };
     if !lab.parts.is_empty() {
         line(["part", STORE, &lab.store, &state(STORE)]);

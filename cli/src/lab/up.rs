@@ -183,7 +183,7 @@ pub(crate) fn down(name: &str) -> anyhow::Result<bool> {
     if !folder.path().exists() {
         return Ok(false);
     }
-    processes::kill_all(|| processes::marked(|mark| mark.starts_with(folder.path())))?;
+    processes::kill_all(|| processes::of_parts(folder.path()).into_values().flatten().collect())?;
     let mut left_in_store = Ok(());
     if let Some(lab) = folder.find()? {
         let namespaces = lab.plan.namespaces();
@@ -219,7 +219,8 @@ pub(crate) fn start_part(lab: &Lab, folder: &Folder, part: &Part) -> anyhow::Res
             .block_on(store::connect(&lab.store, STORE_START, &runs))
             .with_context(|| part.last_words(folder.path()))?;
     }
-    if lab.parts.iter().all(|part| part.runs(folder.path())) {
+    let running = processes::of_parts(folder.path());
+    if lab.parts.iter().all(|part| running.contains_key(&part.name)) {
         ready::wait(lab, folder.path(), &interrupt)?;
     }
     Ok(())

@@ -27,8 +27,9 @@ use crate::lab::{network::inside, plan::Pod};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a datagram is sent until it comes back.
 const RESEND: Duration = Duration::from_millis(150);
-/// How many pairs are tried at once: what bounds the open files.
-const AT_ONCE: usize = 300;
+/// How many pairs are tried at once, if so many files may be open: up to four for a pair.
+const AT_ONCE: u64 = 2000;
+const FILES_OF_A_PAIR: u64 = 4;
 /// The longest tag.
 const MAX_TAG: usize = 512;
 
@@ -37,12 +38,13 @@ type Received = Arc<Mutex<BTreeSet<String>>>;
 
 /// Whether each pair connects: the target got its tag, and the sender got it back.
 pub(super) fn run(pairs: &[(&Pod, &Pod)], trial: Trial) -> anyhow::Result<Vec<bool>> {
-    // A namespace, a listener and three sockets for a pair: more than the usual soft limit of 1024.
+    // The usual soft limit is 1024.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     let runtime = tokio::runtime::Runtime::new()?;
     let mut connected = Vec::with_capacity(pairs.len());
-    for pairs in pairs.chunks(AT_ONCE) {
+    let at_once = (hard / FILES_OF_A_PAIR / 2).clamp(1, AT_ONCE) as usize;
+    for pairs in pairs.chunks(at_once) {
         connected.extend(runtime.block_on(some(pairs, trial))?);
     }
     Ok(connected)
@@ -50,7 +52,6 @@ pub(super) fn run(pairs: &[(&Pod, &Pod)], trial: Trial) -> anyhow::Result<Vec<bo
 
 async fn some(pairs: &[(&Pod, &Pod)], trial: Trial) -> anyhow::Result<Vec<bool>> {
     let Trial { port, ipv6, number } = trial;
-    // Dropping it ends the targets.
     let mut targets = JoinSet::new();
     let mut received: BTreeMap<&str, Received> = BTreeMap::new();
     for (_, to) in pairs {
@@ -60,7 +61,7 @@ async fn some(pairs: &[(&Pod, &Pod)], trial: Trial) -> anyhow::Result<Vec<bool>>
         let counted = Received::default();
         received.insert(&to.netns, counted.clone());
         let socket = Target::open(to, port, ipv6).with_context(|| {
-            format!("listening on {}/{:?} in pod {to}", port.number, port.protocol)
+            format!("pod {to} can't listen on {port}: probe a port that nothing in it uses")
         })?;
         targets.spawn(socket.serve(counted));
     }
@@ -76,6 +77,8 @@ async fn some(pairs: &[(&Pod, &Pod)], trial: Trial) -> anyhow::Result<Vec<bool>>
     while let Some(done) = senders.join_next().await {
         echoed.extend(done.context("a sender")?);
     }
+    // The next pairs may have the same targets, on the same port.
+    targets.shutdown().await;
     let connected = pairs.iter().map(|(from, to)| {
         let tag = tag(number, from, to);
         let counted = received[to.netns.as_str()].lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ mod exchange;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
+    fmt::{self, Write as _},
     str::FromStr,
 };
 
@@ -35,6 +35,16 @@ pub(crate) struct Trial {
     pub(crate) ipv6: bool,
     /// A number that no earlier probe of this lab had.
     pub(crate) number: u64,
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(f, "{}/{protocol}", self.number)
+    }
 }
 
 impl FromStr for Port {
