@@ -5,6 +5,7 @@
 pub mod key;
 pub mod kinds;
 pub mod selector;
+pub mod translate;
 pub mod update;
 pub mod view;
 

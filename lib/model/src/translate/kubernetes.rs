@@ -1,0 +1,249 @@
+//! The Kubernetes objects that are translated, with the fields that matter for it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::decode::{Decode, Present, object};
+use crate::kinds::Invalid;
+
+object! {
+    Metadata {
+        name: String = "name",
+        generate_name: String = "generateName",
+        namespace: String = "namespace",
+        uid: String = "uid",
+        resource_version: String = "resourceVersion",
+        creation_timestamp: String = "creationTimestamp",
+        deletion_timestamp: Option<String> = "deletionTimestamp",
+        labels: BTreeMap<String, String> = "labels",
+        annotations: BTreeMap<String, String> = "annotations",
+    }
+}
+
+object! {
+    LabelSelector {
+        match_labels: BTreeMap<String, String> = "matchLabels",
+        match_expressions: Vec<Requirement> = "matchExpressions",
+    }
+}
+
+object! {
+    /// One of `matchExpressions`.
+    Requirement {
+        key: String = "key",
+        operator: String = "operator",
+        values: Vec<String> = "values",
+    }
+}
+
+/// A number or text, as in `port: 80` and `port: http`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NumberOrText(pub(super) String);
+
+impl Decode for NumberOrText {
+    fn decode(value: &Value) -> Result<Self, Invalid> {
+        match value {
+            Value::String(text) => Ok(Self(text.clone())),
+            _ => i32::decode(value).map(|number| Self(number.to_string())).map_err(|invalid| {
+                Invalid { reason: "must be a port's number or its name".to_owned(), ..invalid }
+            }),
+        }
+    }
+}
+
+object! {
+    /// Nothing but metadata matters.
+    Named {
+        metadata: Metadata = "metadata",
+    }
+}
+
+object! {
+    NetworkPolicy {
+        metadata: Metadata = "metadata",
+        spec: NetworkPolicySpec = "spec",
+    }
+}
+
+object! {
+    NetworkPolicySpec {
+        pod_selector: LabelSelector = "podSelector",
+        policy_types: Vec<String> = "policyTypes",
+        ingress: Vec<NetworkPolicyIngress> = "ingress",
+        egress: Vec<NetworkPolicyEgress> = "egress",
+    }
+}
+
+object! {
+    NetworkPolicyIngress {
+        peers: Vec<NetworkPolicyPeer> = "from",
+        ports: Vec<NetworkPolicyPort> = "ports",
+    }
+}
+
+object! {
+    NetworkPolicyEgress {
+        peers: Vec<NetworkPolicyPeer> = "to",
+        ports: Vec<NetworkPolicyPort> = "ports",
+    }
+}
+
+object! {
+    NetworkPolicyPeer {
+        ip_block: Option<IpBlock> = "ipBlock",
+        pod_selector: Option<LabelSelector> = "podSelector",
+        namespace_selector: Option<LabelSelector> = "namespaceSelector",
+    }
+}
+
+object! {
+    IpBlock {
+        cidr: String = "cidr",
+        except: Vec<String> = "except",
+    }
+}
+
+object! {
+    NetworkPolicyPort {
+        protocol: Option<String> = "protocol",
+        port: Option<NumberOrText> = "port",
+        end_port: Option<i32> = "endPort",
+    }
+}
+
+object! {
+    ClusterNetworkPolicy {
+        metadata: Metadata = "metadata",
+        spec: ClusterNetworkPolicySpec = "spec",
+    }
+}
+
+object! {
+    ClusterNetworkPolicySpec {
+        tier: String = "tier",
+        priority: i32 = "priority",
+        subject: Subject = "subject",
+        ingress: Vec<ClusterIngress> = "ingress",
+        egress: Vec<ClusterEgress> = "egress",
+    }
+}
+
+object! {
+    Subject {
+        namespaces: Option<LabelSelector> = "namespaces",
+        pods: Option<NamespacedPods> = "pods",
+    }
+}
+
+object! {
+    NamespacedPods {
+        namespace_selector: LabelSelector = "namespaceSelector",
+        pod_selector: LabelSelector = "podSelector",
+    }
+}
+
+object! {
+    ClusterIngress {
+        name: String = "name",
+        action: String = "action",
+        peers: Vec<ClusterPeer> = "from",
+        protocols: Vec<ClusterProtocol> = "protocols",
+    }
+}
+
+object! {
+    ClusterEgress {
+        name: String = "name",
+        action: String = "action",
+        peers: Vec<ClusterPeer> = "to",
+        protocols: Vec<ClusterProtocol> = "protocols",
+    }
+}
+
+object! {
+    /// Of both directions; `networks` counts for egress only.
+    ClusterPeer {
+        namespaces: Option<LabelSelector> = "namespaces",
+        pods: Option<NamespacedPods> = "pods",
+        networks: Vec<String> = "networks",
+        nodes: Present = "nodes",
+        domain_names: Present = "domainNames",
+    }
+}
+
+object! {
+    ClusterProtocol {
+        tcp: Option<ClusterPorts> = "tcp",
+        udp: Option<ClusterPorts> = "udp",
+        sctp: Option<ClusterPorts> = "sctp",
+        destination_named_port: String = "destinationNamedPort",
+    }
+}
+
+object! {
+    ClusterPorts {
+        destination_port: Option<ClusterPort> = "destinationPort",
+    }
+}
+
+object! {
+    ClusterPort {
+        number: i32 = "number",
+        range: Option<ClusterPortRange> = "range",
+    }
+}
+
+object! {
+    ClusterPortRange {
+        start: i32 = "start",
+        end: i32 = "end",
+    }
+}
+
+object! {
+    Pod {
+        metadata: Metadata = "metadata",
+        spec: PodSpec = "spec",
+        status: PodStatus = "status",
+    }
+}
+
+object! {
+    PodSpec {
+        node_name: String = "nodeName",
+        service_account_name: String = "serviceAccountName",
+        containers: Vec<Container> = "containers",
+        init_containers: Vec<Container> = "initContainers",
+    }
+}
+
+object! {
+    Container {
+        ports: Vec<ContainerPort> = "ports",
+    }
+}
+
+object! {
+    ContainerPort {
+        name: String = "name",
+        container_port: i32 = "containerPort",
+        host_port: i32 = "hostPort",
+        protocol: String = "protocol",
+        host_ip: String = "hostIP",
+    }
+}
+
+object! {
+    PodStatus {
+        phase: String = "phase",
+        pod_ip: String = "podIP",
+        pod_ips: Vec<PodIp> = "podIPs",
+    }
+}
+
+object! {
+    PodIp {
+        ip: String = "ip",
+    }
+}

@@ -1,0 +1,107 @@
+//! Kubernetes objects as Calico's v3 objects: policies, profiles, workload endpoints.
+//!
+//! Pure, and a function of one object. What can't be translated is named, and never widens what is
+//! allowed: see [`Translation`]. Sources of the rules: Calico's converter, by its golden cases, and
+//! where that widens, the Kubernetes API; `tests/golden/differences.md` lists these cases.
+
+mod cluster_network_policy;
+mod decode;
+mod kubernetes;
+mod metadata;
+mod network_policy;
+mod pod;
+mod profile;
+mod qos;
+mod report;
+mod rule;
+mod selector;
+
+pub use pod::interface_name;
+use serde_json::Value;
+
+use self::{decode::Decode, kubernetes::Metadata, report::Report};
+use crate::kinds::Invalid;
+
+/// What became of one object.
+///
+/// Objects and faults can come together: the objects are then without what is at fault. An Allow
+/// with a fault is left out, a Deny loses the condition at fault, a Pass turns into such a Deny.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translation {
+    /// Kind, namespace and name of the object, for messages: `NetworkPolicy shop/web`.
+    pub subject: String,
+    /// Objects of `projectcalico.org/v3`, as its API would print them.
+    pub objects: Vec<Value>,
+    /// What couldn't be translated, with its path in the Kubernetes object.
+    pub faults: Vec<Invalid>,
+}
+
+/// What is translated: the kind, its `apiVersion`, and how.
+type Row = (&'static str, &'static str, fn(&mut Translation, &Value));
+
+const KINDS: &[Row] = &[
+    ("NetworkPolicy", "networking.k8s.io/v1", |it, object| {
+        it.run(object, network_policy::translate);
+    }),
+    ("ClusterNetworkPolicy", "policy.networking.k8s.io/v1alpha2", |it, object| {
+        it.run(object, cluster_network_policy::translate);
+    }),
+    ("Namespace", "v1", |it, object| it.run(object, profile::of_namespace)),
+    ("Pod", "v1", |it, object| it.run(object, pod::translate)),
+    ("ServiceAccount", "v1", |it, object| it.run(object, profile::of_service_account)),
+];
+
+/// Translates an object by its `apiVersion` and `kind`.
+pub fn translate(object: &Value) -> Translation {
+    let mut translation = Translation { subject: subject(object), ..Translation::default() };
+    let kind = decode::field_text(object, "kind");
+    let version = decode::field_text(object, "apiVersion");
+    let Some((versions, run)) = KINDS.iter().find(|it| it.0 == kind).map(|it| (it.1, it.2)) else {
+        let kinds: Vec<_> = KINDS.iter().map(|it| it.0).collect();
+        translation.faults.push(Invalid {
+            field: "kind".to_owned(),
+            value: format!("{kind:?}"),
+            reason: format!("can't be translated; it must be one of {}", kinds.join(", ")),
+        });
+        return translation;
+    };
+    // An item of a list may be without a version; of another group it is another kind.
+    if !version.is_empty() && version != versions {
+        translation.faults.push(Invalid {
+            field: "apiVersion".to_owned(),
+            value: format!("{version:?}"),
+            reason: format!("can't be translated; a {kind} must be of {versions}"),
+        });
+        return translation;
+    }
+    run(&mut translation, object);
+    translation
+}
+
+impl Translation {
+    fn run<T: Decode>(
+        &mut self,
+        object: &Value,
+        translate: impl FnOnce(&T, &mut Report) -> Option<Value>,
+    ) {
+        match T::decode(object) {
+            Ok(object) => {
+                let mut report = Report::new();
+                self.objects.extend(translate(&object, &mut report));
+                self.faults = report.into_faults();
+            }
+            Err(invalid) => self.faults.push(invalid),
+        }
+    }
+}
+
+fn subject(object: &Value) -> String {
+    let kind = decode::field_text(object, "kind");
+    let metadata = object.as_object().and_then(|fields| decode::field(fields, "metadata"));
+    let metadata = metadata.map(Metadata::decode).and_then(Result::ok).unwrap_or_default();
+    let kind = if kind.is_empty() { "object" } else { kind };
+    match metadata.namespace.as_str() {
+        "" => format!("{kind} {}", metadata.name),
+        namespace => format!("{kind} {namespace}/{}", metadata.name),
+    }
+}

@@ -1,0 +1,188 @@
+//! `NetworkPolicy` of `networking.k8s.io/v1`.
+
+use serde_json::{Value, json};
+
+use super::{
+    kubernetes::{IpBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort},
+    metadata,
+    report::Report,
+    rule::{self, Action, Peer, Port, Ports, Protocols},
+    selector::{self, Selection},
+};
+use crate::kinds::Direction;
+
+/// What follows from a fault in the policy's own selector.
+const NO_RULES: &str = "the condition is left out, and the policy is without its rules";
+/// What follows from a fault in a peer.
+const NO_PEER: &str = "the peer is left out";
+/// What follows from a fault in a port.
+const NO_RULE: &str = "the rule is left out";
+
+/// The policy in the tier `default`.
+///
+/// What can't be translated costs the Allow that has it: a peer, a rule, or, where the policy's own
+/// selector is at fault, every rule. The policy still isolates what it selects.
+pub(super) fn translate(policy: &NetworkPolicy, report: &mut Report) -> Option<Value> {
+    let spec = &policy.spec;
+    let mut object =
+        metadata::object("NetworkPolicy", &policy.metadata.name, &policy.metadata.namespace);
+    metadata::keep(&policy.metadata, &mut object, report)?;
+    let spec = report.at("spec", |report| {
+        let subject = report.with_consequence(NO_RULES, |report| {
+            report.at("podSelector", |report| selector::pods(&spec.pod_selector, report))
+        });
+        let types = types(policy, report);
+        let mut translated = json!({
+            "tier": "default",
+            "order": 1000,
+            "selector": subject.text,
+            "types": types,
+        });
+        let ingress = spec.ingress.iter().map(|rule| (&*rule.peers, &*rule.ports));
+        let egress = spec.egress.iter().map(|rule| (&*rule.peers, &*rule.ports));
+        let ingress = rules(Direction::Ingress, &subject, ingress, report);
+        let egress = rules(Direction::Egress, &subject, egress, report);
+        for (field, rules) in [("ingress", ingress), ("egress", egress)] {
+            if !rules.is_empty() {
+                translated[field] = Value::Array(rules);
+            }
+        }
+        translated
+    });
+    object.insert("spec".to_owned(), spec);
+    Some(Value::Object(object))
+}
+
+/// The types that are written, Ingress first. If none is, Ingress, and with egress rules Egress
+/// too: so the Kubernetes API defines it.
+fn types(policy: &NetworkPolicy, report: &mut Report) -> Vec<&'static str> {
+    let types = &policy.spec.policy_types;
+    report.at("policyTypes", |report| {
+        for (index, name) in types.iter().enumerate() {
+            if name != "Ingress" && name != "Egress" {
+                let reason = "must be Ingress or Egress; it is ignored";
+                report.at(index, |report| report.fault(name.as_str(), reason));
+            }
+        }
+    });
+    let mut found: Vec<_> =
+        ["Ingress", "Egress"].into_iter().filter(|name| types.iter().any(|t| t == name)).collect();
+    if found.is_empty() {
+        found.push("Ingress");
+        if !policy.spec.egress.is_empty() {
+            found.push("Egress");
+        }
+    }
+    found
+}
+
+fn rules<'a>(
+    direction: Direction,
+    subject: &Selection,
+    rules: impl Iterator<Item = (&'a [NetworkPolicyPeer], &'a [NetworkPolicyPort])>,
+    report: &mut Report,
+) -> Vec<Value> {
+    let (field, side) = match direction {
+        Direction::Ingress => ("ingress", "from"),
+        Direction::Egress => ("egress", "to"),
+    };
+    let mut translated = Vec::new();
+    report.at(field, |report| {
+        for (index, (peers, ports)) in rules.enumerate() {
+            report.at(index, |report| {
+                let peers = report.at(side, |report| all_peers(peers, report));
+                let ports = report.at("ports", |report| protocols(ports, report));
+                if let Some(protocols) = ports {
+                    translated.extend(rule::rules(
+                        direction,
+                        Action::Allow,
+                        "",
+                        (&peers, &protocols),
+                        subject.is_whole,
+                    ));
+                }
+            });
+        }
+    });
+    translated
+}
+
+/// No peers are everyone.
+fn all_peers(peers: &[NetworkPolicyPeer], report: &mut Report) -> Vec<Peer> {
+    if peers.is_empty() {
+        return vec![Peer::any()];
+    }
+    let peers = peers.iter().enumerate();
+    report.with_consequence(NO_PEER, |report| {
+        peers.map(|(index, it)| report.at(index, |report| peer(it, report))).collect()
+    })
+}
+
+/// An `ipBlock` stands alone: the API allows no selectors beside it.
+fn peer(peer: &NetworkPolicyPeer, report: &mut Report) -> Peer {
+    if let Some(block) = &peer.ip_block {
+        return report.at("ipBlock", |report| ip_block(block, report));
+    }
+    let pods = peer.pod_selector.clone().unwrap_or_default();
+    Peer {
+        selector: report.at("podSelector", |report| selector::pods(&pods, report)),
+        namespace_selector: peer.namespace_selector.as_ref().map_or_else(
+            Selection::none,
+            |selector| {
+                report.at("namespaceSelector", |report| selector::namespaces(selector, report))
+            },
+        ),
+        ..Peer::any()
+    }
+}
+
+fn ip_block(block: &IpBlock, report: &mut Report) -> Peer {
+    let net = report.at("cidr", |report| rule::cidr(&block.cidr, report));
+    let mut except = Vec::with_capacity(block.except.len());
+    report.at("except", |report| {
+        for (index, text) in block.except.iter().enumerate() {
+            except.push(report.at(index, |report| rule::cidr(text, report)));
+        }
+    });
+    Peer {
+        is_whole: net.is_some() && except.iter().all(Option::is_some),
+        nets: net.into_iter().collect(),
+        not_nets: except.into_iter().flatten().collect(),
+        ..Peer::any()
+    }
+}
+
+/// The ports by protocol; none: one of them is none, and so the rule can't stay.
+fn protocols(ports: &[NetworkPolicyPort], report: &mut Report) -> Option<Protocols> {
+    if ports.is_empty() {
+        return Some(Protocols::any());
+    }
+    let mut protocols = Protocols::default();
+    let mut is_whole = true;
+    report.with_consequence(NO_RULE, |report| {
+        for (index, it) in ports.iter().enumerate() {
+            let protocol = rule::protocol_name(it.protocol.as_deref().unwrap_or("TCP"));
+            match report.at(index, |report| port(it, report)) {
+                Some(ports) => protocols.add(protocol, ports),
+                None => is_whole = false,
+            }
+        }
+    });
+    is_whole.then_some(protocols)
+}
+
+/// No port is every port, and an `endPort` needs one.
+fn port(port: &NetworkPolicyPort, report: &mut Report) -> Option<Ports> {
+    let Some(first) = &port.port else { return Some(Ports::All) };
+    let text = match port.end_port {
+        None => first.0.clone(),
+        Some(last) => format!("{}:{last}", first.0),
+    };
+    match Port::parse(&text) {
+        Ok(port) => Some(Ports::Some(vec![port])),
+        Err(reason) => {
+            report.at("port", |report| report.fault(text, reason));
+            None
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Collects what of an object can't be translated, with the place of each fault.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::decode::shown;
+use crate::kinds::Invalid;
+
+/// The faults found so far, and the place where the translation is now.
+pub(super) struct Report {
+    path: Vec<Step>,
+    consequence: &'static str,
+    faults: Vec<Invalid>,
+}
+
+/// A field or an index on the way to a value.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    Field(&'static str),
+    Index(usize),
+}
+
+impl From<&'static str> for Step {
+    fn from(field: &'static str) -> Self {
+        Self::Field(field)
+    }
+}
+
+impl From<usize> for Step {
+    fn from(index: usize) -> Self {
+        Self::Index(index)
+    }
+}
+
+impl Report {
+    pub(super) fn new() -> Self {
+        Self { path: Vec::new(), consequence: "", faults: Vec::new() }
+    }
+
+    /// Goes into a field or an item.
+    pub(super) fn at<T>(&mut self, step: impl Into<Step>, then: impl FnOnce(&mut Self) -> T) -> T {
+        self.path.push(step.into());
+        let result = then(self);
+        self.path.pop();
+        result
+    }
+
+    /// Says with each fault that is found inside what follows from it.
+    pub(super) fn with_consequence<T>(
+        &mut self,
+        consequence: &'static str,
+        then: impl FnOnce(&mut Self) -> T,
+    ) -> T {
+        let outer = std::mem::replace(&mut self.consequence, consequence);
+        let result = then(self);
+        self.consequence = outer;
+        result
+    }
+
+    /// Notes that the value here can't be translated, and what would be right.
+    pub(super) fn fault(&mut self, value: impl Into<Value>, reason: impl Into<String>) {
+        let value = value.into();
+        let value = if value.is_null() { String::new() } else { shown(&value) };
+        let mut reason = reason.into();
+        if !self.consequence.is_empty() {
+            // Writing to a String can't fail.
+            let _ = write!(reason, "; {}", self.consequence);
+        }
+        self.faults.push(Invalid { field: self.place(), value, reason });
+    }
+
+    fn place(&self) -> String {
+        let mut place = String::new();
+        for step in &self.path {
+            let _ = match step {
+                Step::Field(name) if place.is_empty() => write!(place, "{name}"),
+                Step::Field(name) => write!(place, ".{name}"),
+                Step::Index(index) => write!(place, "[{index}]"),
+            };
+        }
+        place
+    }
+
+    pub(super) fn into_faults(self) -> Vec<Invalid> {
+        self.faults
+    }
+}
