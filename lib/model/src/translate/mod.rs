@@ -100,8 +100,9 @@ fn subject(object: &Value) -> String {
     let metadata = object.as_object().and_then(|fields| decode::field(fields, "metadata"));
     let metadata = metadata.map(Metadata::decode).and_then(Result::ok).unwrap_or_default();
     let kind = if kind.is_empty() { "object" } else { kind };
-    match metadata.namespace.as_str() {
-        "" => format!("{kind} {}", metadata.name),
-        namespace => format!("{kind} {namespace}/{}", metadata.name),
+    match (metadata.namespace.as_str(), metadata.name.as_str()) {
+        (_, "") => format!("{kind} without a name"),
+        ("", name) => format!("{kind} {name}"),
+        (namespace, name) => format!("{kind} {namespace}/{name}"),
     }
 }
