@@ -50,24 +50,40 @@ pub(crate) fn read(
 ) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     let mut faults = Vec::new();
-    for path in paths {
-        if path == "-" {
-            let mut text = String::new();
-            io::stdin().read_to_string(&mut text).context("reading standard input")?;
-            read_text("stdin", &text, namespace, &mut manifests, &mut faults);
-            continue;
-        }
-        for file in files(Path::new(path), recursive)? {
-            let text = fs::read_to_string(&file)
-                .with_context(|| format!("{}: can't be read", file.display()))?;
-            let name = file.display().to_string();
-            read_text(&name, &text, namespace, &mut manifests, &mut faults);
+    for (origin, value) in read_json(paths, recursive)? {
+        let written = value
+            .and_then(|value| shape::read(&value, namespace).map_err(|fault| fault.to_string()));
+        match written {
+            Ok(written) => manifests.push(Manifest { origin, written }),
+            Err(fault) => faults.push(format!("{origin}: {fault}")),
         }
     }
     if !faults.is_empty() {
         bail!("nothing was changed, because the input has faults:\n  {}", faults.join("\n  "));
     }
     Ok(manifests)
+}
+
+/// A document, or an item of the list that a document is; or why it is none.
+pub(crate) type Document = (Origin, Result<Value, String>);
+
+/// Reads all documents of these files, folders, or `-` for standard input, whatever they hold.
+pub(crate) fn read_json(paths: &[String], recursive: bool) -> anyhow::Result<Vec<Document>> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path == "-" {
+            let mut text = String::new();
+            io::stdin().read_to_string(&mut text).context("reading standard input")?;
+            read_text("stdin", &text, &mut found);
+            continue;
+        }
+        for file in files(Path::new(path), recursive)? {
+            let text = fs::read_to_string(&file)
+                .with_context(|| format!("{}: can't be read", file.display()))?;
+            read_text(&file.display().to_string(), &text, &mut found);
+        }
+    }
+    Ok(found)
 }
 
 /// The file itself, or the manifests of a folder in the order of their names.
@@ -94,34 +110,22 @@ fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn read_text(
-    file: &str,
-    text: &str,
-    namespace: &str,
-    manifests: &mut Vec<Manifest>,
-    faults: &mut Vec<String>,
-) {
+fn read_text(file: &str, text: &str, found: &mut Vec<Document>) {
     for (index, (first_line, document)) in documents(text).into_iter().enumerate() {
         let origin = Origin { file: file.to_owned(), document: index + 1, item: None };
         let value = match parse(document, first_line) {
             Ok(value) => value,
             Err(fault) => {
-                faults.push(format!("{origin}: {fault}"));
+                found.push((origin, Err(fault)));
                 continue;
             }
         };
-        let mut take = |origin: Origin, value: &Value| match shape::read(value, namespace) {
-            Ok(written) => manifests.push(Manifest { origin, written }),
-            Err(fault) => faults.push(format!("{origin}: {fault}")),
-        };
         let items = value.as_array().or_else(|| shape::items_of_list(&value));
         match items {
-            None => take(origin, &value),
-            Some(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    take(Origin { item: Some(index + 1), ..origin.clone() }, item);
-                }
-            }
+            None => found.push((origin, Ok(value))),
+            Some(items) => found.extend(items.iter().enumerate().map(|(index, item)| {
+                (Origin { item: Some(index + 1), ..origin.clone() }, Ok(item.clone()))
+            })),
         }
     }
 }
