@@ -16,7 +16,7 @@ pub(crate) mod print;
 pub(crate) mod shape;
 pub(crate) mod stored;
 pub(crate) mod tally;
-mod yaml;
+pub(crate) mod yaml;
 
 use model::Key;
 use serde_json::{Map, Value};
