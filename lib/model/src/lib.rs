@@ -7,6 +7,7 @@ pub mod kinds;
 pub mod selector;
 pub mod translate;
 pub mod update;
+pub mod validate;
 pub mod view;
 
 pub use key::{Key, Kind};

@@ -1,0 +1,243 @@
+//! Rules with a name: what names, labels, selectors, addresses and the like must be.
+
+use std::net::IpAddr;
+
+use base64::{
+    Engine as _, alphabet,
+    engine::general_purpose::{GeneralPurpose, PAD},
+};
+use serde_json::Value;
+
+use super::{
+    net::{Cidr, ip},
+    schema::Format,
+};
+use crate::selector::Selector;
+
+/// Base64 as Go decodes it: bits that no byte holds may be set.
+const KEYS: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, PAD.with_decode_allow_trailing_bits(true));
+
+/// A rule over texts without a way out of its own.
+macro_rules! text_format {
+    ($($(#[$doc:meta])* $name:ident = $says:literal, $holds:expr;)*) => {
+        $($(#[$doc])* pub(super) static $name: Format = Format {
+            says: $says,
+            breach: |value| {
+                let holds: fn(&str) -> bool = $holds;
+                value.as_str().filter(|text| !holds(text)).map(|_| String::new())
+            },
+        };)*
+    };
+}
+
+text_format! {
+    IPV4 = "an IPv4 address", |text| ip(text).is_some_and(|ip| ip.is_ipv4());
+    IPV6 = "an IPv6 address", |text| ip(text).is_some_and(|ip| ip.is_ipv6());
+    CIDR_V4 = "an IPv4 address, with or without a mask such as /24",
+        |text| Cidr::parse_or_ip(text).is_some_and(|net| net.ip.is_ipv4());
+    CIDR_V6 = "an IPv6 address, with or without a mask such as /64",
+        |text| Cidr::parse_or_ip(text).is_some_and(|net| net.ip.is_ipv6());
+    /// Go's `net.ParseMAC`.
+    MAC = "a MAC address such as 00:11:22:33:44:55", is_mac;
+    WIREGUARD_KEY = "a WireGuard key: 32 bytes in base64",
+        |text| KEYS.decode(text).is_ok_and(|key| key.len() == 32);
+}
+
+/// Calico's "name": a DNS subdomain.
+pub(super) static NAME: Format = Format {
+    says: "a DNS name: a-z, 0-9, - and ., with a letter or digit at both ends of each part",
+    breach: |value| named(value, is_dns_name),
+};
+
+pub(super) static DNS_LABEL: Format = Format {
+    says: "at most 63 of a-z, 0-9 and -, with a letter or digit at both ends",
+    breach: |value| named(value, |text| text.len() <= 63 && is_dns_label(text)),
+};
+
+/// Policy names (Calico: `networkPolicyNameRegex`): one dot at most, except for policies made
+/// from Kubernetes' and `OpenStack`'s.
+pub(super) static POLICY_NAME: Format = Format {
+    says: "a DNS name with at most one dot",
+    breach: |value| {
+        named(value, |text| {
+            let derived = ["knp.default.", "ossg.default."];
+            let derived = derived.iter().find_map(|prefix| text.strip_prefix(prefix));
+            derived.is_some_and(is_dns_name) || is_dns_name(text) && text.matches('.').count() < 2
+        })
+    },
+};
+
+pub(super) static GLOBAL_POLICY_NAME: Format = Format {
+    says: "a DNS name with at most one dot",
+    breach: |value| named(value, |text| is_dns_name(text) && text.matches('.').count() < 2),
+};
+
+pub(super) static SELECTOR: Format = Format {
+    says: "a selector such as app == 'web' && has(tier)",
+    breach: |value| Some(Selector::parse(value.as_str()?).err()?.to_string()),
+};
+
+/// Calico's "net": a network without host bits, or an address. Nothing passes too.
+pub(super) static NET: Format = Format {
+    says: "an address, or a network without host bits such as 10.0.0.0/8",
+    breach: |value| net(value, |_| true),
+};
+
+/// The way out where a text is no such network.
+fn net(value: &Value, fits: fn(&Cidr) -> bool) -> Option<String> {
+    let text = value.as_str().filter(|text| !text.is_empty())?;
+    match Cidr::parse_or_ip(text) {
+        Some(net) if !fits(&net) => Some(String::new()),
+        Some(net) if net.is_masked() => None,
+        Some(net) => Some(format!("without its host bits it is {}", net.text())),
+        None => Some(String::new()),
+    }
+}
+
+/// A port of a rule, as it is written after reading.
+pub(super) static PORT: Format = Format {
+    says: "a port from 1 to 65535, a range of them such as 80:90, or the name of a port",
+    breach: |value| match value {
+        Value::Number(number) => (number.as_u64() == Some(0)).then(String::new),
+        Value::String(text) => {
+            let holds = match text.split_once(':') {
+                Some((from, _)) => from != "0",
+                None => is_port_name(text),
+            };
+            (!holds).then(|| {
+                "names have at most 15 of a-z 0-9 -, with a letter, without - at an end or --"
+                    .to_owned()
+            })
+        }
+        _ => None,
+    },
+};
+
+/// Protocols that Calico knows by name.
+const PROTOCOLS: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
+
+pub(super) static PROTOCOL: Format = Format {
+    says: "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255",
+    breach: |value| match value {
+        Value::Number(number) => (number.as_u64() == Some(0)).then(String::new),
+        Value::String(text) if !PROTOCOLS.contains(&text.as_str()) => {
+            let alike = PROTOCOLS.iter().find(|name| name.eq_ignore_ascii_case(text));
+            Some(alike.map(|name| format!("did you mean {name}?")).unwrap_or_default())
+        }
+        _ => None,
+    },
+};
+
+/// Kubernetes' rules for labels.
+pub(super) static LABELS: Format = Format {
+    says: "labels: keys such as app or example.com/app, values of at most 63 of A-Z a-z 0-9 - _ . with a letter or digit at both ends",
+    breach: |value| {
+        value.as_object()?.iter().find_map(|(key, value)| {
+            if !is_qualified_name(key) {
+                return Some(format!("the key {key:?} is wrong"));
+            }
+            let value = value.as_str()?;
+            (!is_label_value(value)).then(|| format!("the value {value:?} of {key} is wrong"))
+        })
+    },
+};
+
+/// The most bytes that the keys and values of annotations may have together.
+const MAX_ANNOTATIONS: usize = 256 << 10;
+
+pub(super) static ANNOTATIONS: Format = Format {
+    says: "annotations: keys such as example.com/purpose, and at most 262144 bytes in all",
+    breach: |value| {
+        let annotations = value.as_object()?;
+        let wrong = annotations.keys().find(|key| !is_qualified_name(&key.to_lowercase()));
+        if let Some(key) = wrong {
+            return Some(format!("the key {key:?} is wrong"));
+        }
+        let values = annotations.values().filter_map(Value::as_str).map(str::len);
+        let size = annotations.keys().map(String::len).sum::<usize>() + values.sum::<usize>();
+        (size > MAX_ANNOTATIONS).then(|| format!("they have {size} bytes"))
+    },
+};
+
+/// Lower case as the way out, where that helps.
+fn named(value: &Value, holds: impl Fn(&str) -> bool) -> Option<String> {
+    let text = value.as_str()?;
+    if holds(text) {
+        return None;
+    }
+    let tamed = text.to_lowercase().replace(['_', ' '], "-");
+    Some(if tamed != text && holds(&tamed) {
+        format!("for example {tamed}")
+    } else {
+        String::new()
+    })
+}
+
+/// Bytes of `core`, with those of `more` only between them.
+fn is_delimited(text: &str, core: fn(u8) -> bool, more: &[u8]) -> bool {
+    let bytes = text.as_bytes();
+    bytes.iter().all(|byte| core(*byte) || more.contains(byte))
+        && bytes.first().is_some_and(|byte| core(*byte))
+        && bytes.last().is_some_and(|byte| core(*byte))
+}
+
+fn is_alphanumeric(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+}
+
+fn is_lower(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit()
+}
+
+/// A part of a DNS name, of any length.
+pub(super) fn is_dns_label(text: &str) -> bool {
+    is_delimited(text, is_lower, b"-")
+}
+
+/// A DNS subdomain of any length.
+pub(super) fn is_dns_name(text: &str) -> bool {
+    text.split('.').all(is_dns_label)
+}
+
+pub(super) fn is_qualified_name(text: &str) -> bool {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    prefix.is_none_or(|prefix| prefix.len() <= 253 && is_dns_name(prefix))
+        && name.len() <= 63
+        && is_delimited(name, is_alphanumeric, b"-_.")
+}
+
+pub(super) fn is_label_value(text: &str) -> bool {
+    text.is_empty() || text.len() <= 63 && is_delimited(text, is_alphanumeric, b"-_.")
+}
+
+fn is_port_name(text: &str) -> bool {
+    text.len() <= 15
+        && is_dns_label(text)
+        && !text.contains("--")
+        && text.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+/// Six, eight or twenty bytes: pairs with `:` or `-`, or groups of four with `.`.
+fn is_mac(text: &str) -> bool {
+    let Some(separator) = text.chars().find(|char| !char.is_ascii_hexdigit()) else {
+        return false;
+    };
+    let width = match separator {
+        ':' | '-' => 2,
+        '.' => 4,
+        _ => return false,
+    };
+    let groups: Vec<&str> = text.split(separator).collect();
+    let is_hex =
+        |group: &&str| group.len() == width && group.bytes().all(|byte| byte.is_ascii_hexdigit());
+    groups.iter().all(is_hex) && [6, 8, 20].contains(&(groups.len() * width / 2))
+}
+
+/// The version of IP that an address is of.
+pub(super) fn version(ip: IpAddr) -> i64 {
+    if ip.is_ipv4() { 4 } else { 6 }
+}

@@ -1,0 +1,278 @@
+//! `IPPool`: where addresses are taken from.
+
+use serde_json::{Map, Value};
+
+use super::{
+    metadata::{CONDITIONS, METADATA},
+    spec_mut,
+};
+use crate::{
+    Kind,
+    validate::{
+        fault::{Faults, Path},
+        format::{NAME, NET, SELECTOR},
+        net::Cidr,
+        schema::{Breach, Check, Field, Literal, Object, Rule, Schema, Scope, Shape, Type, Write},
+    },
+};
+
+pub(super) static SCHEMA: Schema = Schema {
+    kind: Kind::IPPool,
+    object: Object {
+        fields: &[
+            METADATA,
+            Field::object("spec", &SPEC).always(),
+            Field::object("status", &STATUS).if_present(),
+        ],
+        rules: &[],
+    },
+    name: &NAME,
+    on_write,
+    write_rules,
+};
+
+static STATUS: Object = Object { fields: &[CONDITIONS], rules: &[] };
+
+const MODES: &[Check] = &[Check::OneOf(&["Never", "Always", "CrossSubnet"])];
+
+static SPEC: Object = Object {
+    fields: &[
+        Field::text("cidr").always().checks(&[Check::Is(&NET)]),
+        Field::text("vxlanMode").checks(MODES),
+        Field::text("ipipMode").checks(MODES),
+        Field::bool("natOutgoing"),
+        Field::bool("disabled"),
+        Field::bool("disableBGPExport"),
+        Field::int("blockSize").checks(&[Check::Range(0, 128)]),
+        Field::text("nodeSelector").checks(&[Check::Is(&SELECTOR)]).default(Literal::Text("all()")),
+        Field::text("namespaceSelector").checks(&[Check::Is(&SELECTOR)]),
+        Field::list(
+            "allowedUses",
+            &Shape::checked(Type::Text, &[Check::OneOf(&["Workload", "Tunnel", "LoadBalancer"])]),
+        ),
+        Field::text("assignmentMode")
+            .if_present()
+            .checks(&[Check::OneOf(&["Automatic", "Manual"])])
+            .default(Literal::Text("Automatic")),
+    ],
+    rules: &[
+        Rule {
+            says: "a pool needs a network such as 10.0.0.0/16 or fd00:10::/64",
+            breach: |spec| match cidr(spec) {
+                Some(_) => None,
+                None => Breach::at("cidr", canonical(spec.text("cidr"))),
+            },
+        },
+        Rule {
+            says: "blocks have a size from /20 to /32 (IPv4) or from /116 to /128 (IPv6)",
+            breach: |spec| {
+                let size = given_block_size(spec).filter(|size| *size != 0)?;
+                let sizes = if cidr(spec)?.is_ipv4() { 20..=32 } else { 116..=128 };
+                if sizes.contains(&size) {
+                    return None;
+                }
+                Breach::at("blockSize", format!("from {} to {}", sizes.start(), sizes.end()))
+            },
+        },
+        Rule {
+            says: "an enabled pool holds at least one block",
+            breach: |spec| {
+                let cidr = cidr(spec).filter(|_| !spec.flag("disabled"))?;
+                let size = block_size(spec, &cidr);
+                if i64::from(cidr.ones) <= size {
+                    return None;
+                }
+                Breach::at("cidr", format!("a /{size} or larger, or a smaller block"))
+            },
+        },
+        Rule {
+            says: "a pool has no host bits",
+            breach: |spec| match cidr(spec) {
+                Some(cidr) if !cidr.is_masked() => {
+                    Breach::at("cidr", format!("without them it is {}", cidr.text()))
+                }
+                _ => None,
+            },
+        },
+        Rule {
+            says: "a pool has no link-local addresses: 169.254.0.0/16, fe80::/10",
+            breach: |spec| {
+                let cidr = cidr(spec)?;
+                let link_local = ["169.254.0.0/16", "fe80::/10"];
+                let overlaps = link_local
+                    .into_iter()
+                    .filter_map(Cidr::parse)
+                    .any(|link_local| link_local.overlaps(&cidr));
+                if overlaps { Breach::at("cidr", "take another network") } else { None }
+            },
+        },
+        Rule {
+            says: "a pool has one encapsulation",
+            breach: |spec| {
+                if !tunnels(spec, "ipipMode") || !tunnels(spec, "vxlanMode") {
+                    return None;
+                }
+                Breach::at("vxlanMode", "set vxlanMode or ipipMode to Never")
+            },
+        },
+        Rule {
+            says: "IPIP carries IPv4 only",
+            breach: |spec| {
+                if !tunnels(spec, "ipipMode") || cidr(spec)?.is_ipv4() {
+                    return None;
+                }
+                Breach::at("ipipMode", "set it to Never; VXLAN carries IPv6")
+            },
+        },
+        Rule {
+            says: "LoadBalancer is the only use of its pool",
+            breach: |spec| {
+                let others = spec.texts("allowedUses").any(|used| used != "LoadBalancer");
+                if !is_used_for(spec, "LoadBalancer") || !others {
+                    return None;
+                }
+                Breach::at("allowedUses", "take a pool for each")
+            },
+        },
+        Rule {
+            says: "a pool for load balancers has no encapsulation",
+            breach: |spec| {
+                let is_tunneled = tunnels(spec, "ipipMode") || tunnels(spec, "vxlanMode");
+                if !is_used_for(spec, "LoadBalancer") || !is_tunneled {
+                    return None;
+                }
+                Breach::at("", "set ipipMode and vxlanMode to Never")
+            },
+        },
+        Rule {
+            says: "a pool for load balancers is for all nodes",
+            breach: |spec| {
+                if !is_used_for(spec, "LoadBalancer") || spec.text("nodeSelector") == "all()" {
+                    return None;
+                }
+                Breach::at("nodeSelector", "leave it out")
+            },
+        },
+        Rule {
+            says: "a pool for load balancers is exported over BGP",
+            breach: |spec| {
+                if !is_used_for(spec, "LoadBalancer") || !spec.flag("disableBGPExport") {
+                    return None;
+                }
+                Breach::at("disableBGPExport", "leave it out")
+            },
+        },
+        Rule {
+            says: "a pool for tunnels has no namespaceSelector: tunnels have no namespace",
+            breach: |spec| {
+                if !is_used_for(spec, "Tunnel") || !spec.has_text("namespaceSelector") {
+                    return None;
+                }
+                Breach::at("namespaceSelector", "set allowedUses to [Workload]")
+            },
+        },
+        Rule {
+            says: "global() means nothing to a pool",
+            breach: |spec| {
+                ["nodeSelector", "namespaceSelector"]
+                    .into_iter()
+                    .find(|field| spec.text(field).contains("global("))
+                    .and_then(|field| Breach::at(field, ""))
+            },
+        },
+    ],
+};
+
+fn cidr(spec: &Scope<'_>) -> Option<Cidr> {
+    Cidr::parse_strict(spec.text("cidr"))
+}
+
+/// The notation that is meant by another one.
+fn canonical(text: &str) -> String {
+    Cidr::parse_or_ip(text).map(|cidr| format!("write {}", cidr.text())).unwrap_or_default()
+}
+
+fn given_block_size(spec: &Scope<'_>) -> Option<i64> {
+    spec.get("blockSize").and_then(Value::as_i64)
+}
+
+fn block_size(spec: &Scope<'_>, cidr: &Cidr) -> i64 {
+    let default = default_block_size(cidr);
+    given_block_size(spec).filter(|size| *size != 0).unwrap_or(default)
+}
+
+fn default_block_size(cidr: &Cidr) -> i64 {
+    if cidr.is_ipv4() { 26 } else { 122 }
+}
+
+fn tunnels(spec: &Scope<'_>, mode: &str) -> bool {
+    !matches!(spec.text(mode), "" | "Never")
+}
+
+fn is_used_for(spec: &Scope<'_>, used: &str) -> bool {
+    spec.texts("allowedUses").any(|allowed| allowed == used)
+}
+
+fn on_write(object: &mut Map<String, Value>) {
+    let spec = spec_mut(object);
+    let text = spec.get("cidr").and_then(Value::as_str).unwrap_or_default();
+    // A wrong one stays as it is, for the message.
+    if let Some(cidr) = Cidr::parse(text) {
+        if cidr.is_masked() {
+            spec.insert("cidr".to_owned(), cidr.text().into());
+        }
+        let size = spec.entry("blockSize").or_insert(0.into());
+        if *size == 0 {
+            *size = default_block_size(&cidr).into();
+        }
+    }
+    for mode in ["ipipMode", "vxlanMode"] {
+        fill_in_text(spec, mode, "Never");
+    }
+    fill_in_text(spec, "nodeSelector", "all()");
+    if spec.get("allowedUses").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        spec.insert("allowedUses".to_owned(), ["Workload", "Tunnel"].into_iter().collect());
+    }
+}
+
+fn fill_in_text(spec: &mut Map<String, Value>, field: &str, text: &str) {
+    if spec.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+        spec.insert(field.to_owned(), text.into());
+    }
+}
+
+fn write_rules(write: &Write<'_>, faults: &mut Faults) {
+    let Some(old) = write.old else { return };
+    let new = Scope { fields: write.object, read: write.object }.child("spec");
+    let old = Scope { fields: old, read: old }.child("spec");
+    let mut refuse = |field: &str, rule: &str, hint: String| {
+        let found = new.get(field).unwrap_or(&Value::Null);
+        faults.add(&Path::ROOT.field("spec"), field, found, rule, hint);
+    };
+    let (from, to) = (old.text("cidr"), new.text("cidr"));
+    let is_same = from == to || Cidr::parse(from).is_some() && Cidr::parse(from) == Cidr::parse(to);
+    if !is_same {
+        refuse(
+            "cidr",
+            "the network of a pool can't be changed",
+            format!("it is {from}; make a new pool"),
+        );
+    }
+    let size = |spec: &Scope<'_>| {
+        let cidr = Cidr::parse(spec.text("cidr"));
+        cidr.map(|cidr| block_size(spec, &cidr))
+    };
+    let is_same = match (size(&old), size(&new)) {
+        (Some(old), Some(new)) => old == new,
+        _ => true,
+    };
+    if !is_same {
+        let hint = "it has blocks of the old size; make a new pool".to_owned();
+        refuse("blockSize", "the block size of a pool can't be changed", hint);
+    }
+    let is_lost = new.texts("allowedUses").any(|used| used != "LoadBalancer");
+    if is_used_for(&old, "LoadBalancer") && is_lost {
+        let hint = "make a new pool for workloads and tunnels".to_owned();
+        refuse("allowedUses", "a pool for load balancers stays one", hint);
+    }
+}

@@ -1,0 +1,79 @@
+//! What every object has: its metadata, and the conditions that many a status has.
+
+use crate::validate::{
+    format::{ANNOTATIONS, LABELS},
+    schema::{Breach, Check, Field, INT, Keep, Object, Rule, Shape, TEXT, TEXTS, Type},
+};
+
+/// The longest name of an object, in bytes.
+const MAX_NAME: usize = 253;
+
+pub(super) const METADATA: Field = Field::object("metadata", &OBJECT_META).always();
+
+static OBJECT_META: Object = Object {
+    fields: &[
+        Field::text("name"),
+        Field::text("generateName"),
+        Field::text("namespace"),
+        Field::text("selfLink"),
+        Field::text("uid"),
+        Field::text("resourceVersion"),
+        Field::int("generation"),
+        Field::new("creationTimestamp", Type::Time),
+        Field::new("deletionTimestamp", Type::Time),
+        Field::new("deletionGracePeriodSeconds", INT).if_present(),
+        Field::new("labels", Type::Map(&TEXT)).checks(&[Check::Is(&LABELS)]),
+        Field::new("annotations", Type::Map(&TEXT)).checks(&[Check::Is(&ANNOTATIONS)]),
+        Field::list("ownerReferences", &Shape::of(Type::Object(&OWNER_REFERENCE))),
+        Field::new("finalizers", TEXTS),
+        Field::list("managedFields", &Shape::of(Type::Object(&MANAGED_FIELDS))),
+    ],
+    rules: &[Rule {
+        says: "a name has at most 253 bytes",
+        breach: |meta| {
+            let length = meta.text("name").len();
+            if length > MAX_NAME { Breach::at("name", format!("it has {length}")) } else { None }
+        },
+    }],
+};
+
+static OWNER_REFERENCE: Object = Object {
+    fields: &[
+        Field::text("apiVersion").always(),
+        Field::text("kind").always(),
+        Field::text("name").always(),
+        Field::text("uid").always(),
+        Field::bool("controller").if_present(),
+        Field::bool("blockOwnerDeletion").if_present(),
+    ],
+    rules: &[],
+};
+
+static MANAGED_FIELDS: Object = Object {
+    fields: &[
+        Field::text("manager"),
+        Field::text("operation"),
+        Field::text("apiVersion"),
+        Field::new("time", Type::Time).if_present(),
+        Field::text("fieldsType"),
+        Field::new("fieldsV1", Type::Any).if_present(),
+        Field::text("subresource"),
+    ],
+    rules: &[],
+};
+
+/// `metav1.Condition`.
+static CONDITION: Object = Object {
+    fields: &[
+        Field::text("type").always(),
+        Field::text("status").always().checks(&[Check::OneOf(&["True", "False", "Unknown"])]),
+        Field::int("observedGeneration"),
+        Field { keep: Keep::Always, ..Field::new("lastTransitionTime", Type::Time) },
+        Field::text("reason").always(),
+        Field::text("message").always(),
+    ],
+    rules: &[],
+};
+
+pub(super) const CONDITIONS: Field = Field::list("conditions", &CONDITION_SHAPE);
+static CONDITION_SHAPE: Shape = Shape::of(Type::Object(&CONDITION));

@@ -1,0 +1,212 @@
+//! `NetworkPolicy` and `GlobalNetworkPolicy`.
+
+use serde_json::{Map, Value};
+
+use super::{
+    metadata::{CONDITIONS, METADATA},
+    no_write_rules,
+    rule::{MAX_SELECTOR, RULES},
+    spec_mut,
+};
+use crate::{
+    Kind,
+    validate::{
+        format::{GLOBAL_POLICY_NAME, NAME, POLICY_NAME, SELECTOR},
+        schema::{Breach, Check, Field, Literal, Object, Rule, Schema, Scope, Shape, Type},
+    },
+};
+
+pub(super) static NETWORK_POLICY: Schema = Schema {
+    kind: Kind::NetworkPolicy,
+    object: Object {
+        fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
+        rules: &[],
+    },
+    name: &POLICY_NAME,
+    on_write,
+    write_rules: no_write_rules,
+};
+
+pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
+    kind: Kind::GlobalNetworkPolicy,
+    object: Object {
+        fields: &[METADATA, Field::object("spec", &GLOBAL_SPEC).always(), STATUS],
+        rules: &[],
+    },
+    name: &GLOBAL_POLICY_NAME,
+    on_write,
+    write_rules: no_write_rules,
+};
+
+const STATUS: Field =
+    Field::object("status", &Object { fields: &[CONDITIONS], rules: &[] }).if_present();
+
+// The fields, shared by policies, global policies and their staged forms.
+
+pub(super) const TIER: Field =
+    Field::text("tier").checks(&TIER_CHECKS).default(Literal::Text("default"));
+static TIER_CHECKS: [Check; 1] = [Check::Is(&NAME)];
+pub(super) const ORDER: Field = Field::new("order", Type::Float).if_present();
+pub(super) const INGRESS: Field = Field::new("ingress", RULES).checks(&[Check::MaxItems(1024)]);
+pub(super) const EGRESS: Field = Field::new("egress", RULES).checks(&[Check::MaxItems(1024)]);
+pub(super) const POLICY_SELECTOR: Field = selector("selector");
+pub(super) const TYPES: Field =
+    Field::list("types", &Shape::checked(Type::Text, &[Check::OneOf(&["Ingress", "Egress"])]))
+        .checks(&[Check::MaxItems(2), Check::Unique]);
+pub(super) const SERVICE_ACCOUNTS: Field = selector("serviceAccountSelector");
+pub(super) const NAMESPACES: Field = selector("namespaceSelector");
+pub(super) const HINTS: Field = Field::list(
+    "performanceHints",
+    &Shape::checked(Type::Text, &[Check::OneOf(&["AssumeNeededOnEveryNode"])]),
+)
+.checks(&[Check::Unique]);
+
+const fn selector(name: &'static str) -> Field {
+    Field::text(name).checks(&SELECTOR_CHECKS)
+}
+static SELECTOR_CHECKS: [Check; 2] = [Check::Is(&SELECTOR), MAX_SELECTOR];
+
+static SPEC: Object = Object {
+    fields: &[TIER, ORDER, INGRESS, EGRESS, POLICY_SELECTOR, TYPES, SERVICE_ACCOUNTS, HINTS],
+    rules: &[NO_GLOBAL, SERVICES],
+};
+
+static GLOBAL_SPEC: Object = Object {
+    fields: &[
+        TIER,
+        ORDER,
+        INGRESS,
+        EGRESS,
+        POLICY_SELECTOR,
+        TYPES,
+        Field::bool("doNotTrack"),
+        Field::bool("preDNAT"),
+        Field::bool("applyOnForward"),
+        SERVICE_ACCOUNTS,
+        NAMESPACES,
+        HINTS,
+    ],
+    rules: GLOBAL_RULES,
+};
+
+pub(super) const GLOBAL_RULES: &[Rule] = &[
+    NO_GLOBAL,
+    SERVICES,
+    Rule {
+        says: "doNotTrack and preDNAT exclude each other",
+        breach: |spec| {
+            if !spec.flag("doNotTrack") || !spec.flag("preDNAT") {
+                return None;
+            }
+            Breach::at("doNotTrack", "take a policy for each")
+        },
+    },
+    Rule {
+        says: "preDNAT has no egress",
+        breach: |spec| {
+            if !spec.flag("preDNAT") {
+                return None;
+            }
+            if !spec.list("egress").is_empty() {
+                return Breach::at("egress", "take another policy for egress");
+            }
+            if spec.texts("types").any(|it| it == "Egress") {
+                return Breach::at("types", "types: [Ingress]");
+            }
+            None
+        },
+    },
+    Rule {
+        says: "doNotTrack and preDNAT need applyOnForward",
+        breach: |spec| {
+            let needs = spec.flag("doNotTrack") || spec.flag("preDNAT");
+            if !needs || spec.flag("applyOnForward") {
+                return None;
+            }
+            Breach::at("applyOnForward", "set it to true")
+        },
+    },
+    Rule {
+        says: "a global policy names the namespace of a service",
+        breach: |spec| {
+            services(spec).find_map(|(direction, index, side, services)| {
+                let is_expected = (direction == "ingress") == (side == "source");
+                if !is_expected || services.has_text("namespace") {
+                    return None;
+                }
+                Breach::at(format!("{direction}[{index}].{side}.services.namespace"), "")
+            })
+        },
+    },
+];
+
+pub(super) const NO_GLOBAL: Rule = Rule {
+    says: "global() belongs into the namespaceSelector of a rule",
+    breach: |spec| {
+        ["selector", "serviceAccountSelector", "namespaceSelector"]
+            .into_iter()
+            .find(|field| spec.text(field).contains("global("))
+            .and_then(|field| Breach::at(field, ""))
+    },
+};
+
+pub(super) const SERVICES: Rule = Rule {
+    says: "services are the source of ingress and the destination of egress",
+    breach: |spec| {
+        services(spec).find_map(|(direction, index, side, _)| {
+            if (direction == "ingress") == (side == "source") {
+                return None;
+            }
+            Breach::at(format!("{direction}[{index}].{side}.services"), "")
+        })
+    },
+};
+
+/// The service matches of all rules: direction, index of the rule, side, services.
+fn services<'a>(
+    spec: &Scope<'a>,
+) -> impl Iterator<Item = (&'static str, usize, &'static str, Scope<'a>)> {
+    let spec = *spec;
+    ["ingress", "egress"].into_iter().flat_map(move |direction| {
+        spec.list(direction).iter().enumerate().flat_map(move |(index, rule)| {
+            ["source", "destination"].into_iter().filter_map(move |side| {
+                let entity = Scope { fields: rule.as_object()?, ..spec }.child(side);
+                entity.get("services")?;
+                Some((direction, index, side, entity.child("services")))
+            })
+        })
+    })
+}
+
+/// Derives the types from the rules where there are none, and labels the policy with its tier.
+fn on_write(object: &mut Map<String, Value>) {
+    let spec = spec_mut(object);
+    derive_types(spec);
+    label_with_tier(object);
+}
+
+pub(super) fn derive_types(spec: &mut Map<String, Value>) {
+    let has = |spec: &Map<String, Value>, field| {
+        spec.get(field).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
+    };
+    if has(spec, "types") {
+        return;
+    }
+    let (ingress, egress) = (has(spec, "ingress"), has(spec, "egress"));
+    let types = [("Ingress", ingress || !egress), ("Egress", egress)];
+    let types = types.into_iter().filter(|(_, acts)| *acts).map(|(name, _)| name);
+    spec.insert("types".to_owned(), types.collect());
+}
+
+pub(super) fn label_with_tier(object: &mut Map<String, Value>) {
+    let spec = spec_mut(object);
+    let tier = spec.get("tier").and_then(Value::as_str).filter(|tier| !tier.is_empty());
+    let tier = tier.unwrap_or("default").to_owned();
+    let meta = object.entry("metadata").or_insert_with(|| Map::new().into());
+    if let Some(meta) = meta.as_object_mut() {
+        let labels = meta.entry("labels").or_insert_with(|| Map::new().into());
+        if let Some(labels) = labels.as_object_mut() {
+            labels.insert("projectcalico.org/tier".to_owned(), tier.into());
+        }
+    }
+}
