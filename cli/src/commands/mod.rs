@@ -35,5 +35,6 @@ commands! {
     Lab => lab,
     Run => run,
     Selector => selector,
+    Validate => validate,
     Watch => watch,
 }

@@ -26,8 +26,6 @@ pub use fault::{FieldError, MAX_FAULTS};
 use schema::{Schema, Scope, Write};
 use serde_json::{Map, Value};
 
-use crate::Kind;
-
 /// The API version that objects are stored with.
 pub const API_VERSION: &str = "projectcalico.org/v3";
 
@@ -73,9 +71,9 @@ impl Verdict {
     }
 }
 
-/// The description of a kind, if it has one.
-pub fn schema(kind: Kind) -> Option<&'static Schema> {
-    kinds::SCHEMAS.iter().find(|schema| schema.kind == kind).copied()
+/// The descriptions of all kinds that have one.
+pub fn schemas() -> impl Iterator<Item = &'static Schema> {
+    kinds::SCHEMAS.iter().copied()
 }
 
 fn recognized<'a>(
@@ -92,7 +90,7 @@ fn recognized<'a>(
         .as_str()
         .and_then(|kind| kinds::SCHEMAS.iter().find(|schema| schema.kind.name() == kind).copied());
     if schema.is_none() {
-        let mut known: Vec<_> = kinds::SCHEMAS.iter().map(|schema| schema.kind.name()).collect();
+        let mut known: Vec<_> = schemas().map(|schema| schema.kind.name()).collect();
         known.sort_unstable();
         let rule = format!("must be one of {}", known.join(", "));
         faults.add(&Path::ROOT.field("kind"), "", kind, rule, "it says which rules apply");
@@ -111,11 +109,11 @@ fn judge(
     let mut found = Faults::default();
     let name = &written.get("metadata").unwrap_or(&Value::Null)["name"];
     let name = if name.is_null() { Value::from("") } else { name.clone() };
-    for format in [&format::NAME, schema.name] {
-        if let Some(hint) = (format.breach)(&name) {
-            let rule = format!("must be {}", format.says);
-            found.add(&Path::ROOT, "metadata.name", &name, rule, hint);
-        }
+    let broken = [&format::NAME, schema.name]
+        .into_iter()
+        .find_map(|format| Some((format.says, (format.breach)(&name)?)));
+    if let Some((says, hint)) = broken {
+        found.add(&Path::ROOT, "metadata.name", &name, format!("must be {says}"), hint);
     }
     check::object(&schema.object, Scope { fields: &written, read }, &Path::ROOT, &mut found);
     let is_valid = found.is_empty();

@@ -86,15 +86,6 @@ static SPEC: Object = Object {
             },
         },
         Rule {
-            says: "a pool has no host bits",
-            breach: |spec| match cidr(spec) {
-                Some(cidr) if !cidr.is_masked() => {
-                    Breach::at("cidr", format!("without them it is {}", cidr.text()))
-                }
-                _ => None,
-            },
-        },
-        Rule {
             says: "a pool has no link-local addresses: 169.254.0.0/16, fe80::/10",
             breach: |spec| {
                 let cidr = cidr(spec)?;
