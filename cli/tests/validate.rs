@@ -85,7 +85,7 @@ fn lines_that_are_no_question_are_answered_and_the_rest_goes_on() {
     let lines = [
         "{".to_owned(),
         r#"{"id":"no-object"}"#.to_owned(),
-        format!(r#"{{"id":"null","object":null}}"#),
+        r#"{"id":"null","object":null}"#.to_owned(),
         String::new(),
         format!(r#"{{"id":"good","object":{POOL},"old":null}}"#),
     ];

@@ -159,6 +159,15 @@ impl Engine {
     pub fn apply(&mut self, update: &Update) {
         let Update { key, value, .. } = update;
         let read = value.as_ref().map(|stored| decode(key, stored));
+        if key.kind == Kind::ClusterInformation && key.name == "default" {
+            let ready = match &read {
+                Some(Ok(Resource { spec: Spec::ClusterInformation(info), .. })) => {
+                    info.datastore_ready
+                }
+                _ => None,
+            };
+            self.datastore_ready = ready != Some(false);
+        }
         let json = match value {
             Some(Stored::Json(value)) => Some(value),
             Some(Stored::Raw(_)) | None => None,
@@ -280,13 +289,6 @@ impl Engine {
             (Kind::IPPool, _) => self.routes.set_pool(&key.name, None),
             (_, Some(Spec::IPAMBlock(block))) => self.routes.set_block(&key.name, Some(&block)),
             (Kind::IPAMBlock, _) => self.routes.set_block(&key.name, None),
-            (Kind::ClusterInformation, spec) if key.name == "default" => {
-                let ready = match spec {
-                    Some(Spec::ClusterInformation(info)) => info.datastore_ready,
-                    _ => None,
-                };
-                self.datastore_ready = ready != Some(false);
-            }
             _ => {}
         }
         match problem {

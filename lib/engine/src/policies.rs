@@ -224,15 +224,23 @@ impl Policies {
         Some(id)
     }
 
-    /// A list in numbers: equal where the lists are equal. The policies and tiers that they stand
-    /// for live as long as a list names them.
+    /// A list in numbers: equal just where the lists are equal, for the id is of the list alone.
+    /// How policies of different directions lie between each other is no part of it. The policies
+    /// and tiers that the numbers stand for live as long as a list names them.
     fn code(&self, policies: &[(Id<Pol>, &Place)]) -> Box<[u32]> {
-        let mut code = Vec::with_capacity(2 * policies.len());
-        for (id, place) in policies {
-            code.push(id.number());
+        let mut code = Vec::with_capacity(2 * policies.len() + 3);
+        for tier in policies.chunk_by(|(_, a), (_, b)| a.tier == b.tier) {
+            let place = tier[0].1;
             let pass = u32::from(self.tiers[place.tier].default_pass());
-            let flags = u32::from(place.ingress) | u32::from(place.egress) << 1 | pass << 2;
-            code.push(place.tier.number() << 3 | flags);
+            code.push(place.tier.number() << 1 | pass);
+            let directions: [fn(&Place) -> bool; 2] = [|place| place.ingress, |place| place.egress];
+            for acts in directions {
+                let count = code.len();
+                code.push(0);
+                let acting = tier.iter().filter(|(_, place)| acts(place));
+                code.extend(acting.map(|(id, _)| id.number()));
+                code[count] = (code.len() - count - 1) as u32;
+            }
         }
         code.into()
     }

@@ -585,3 +585,20 @@ fn equal_labels_and_equal_selectors_are_matched_once() {
     assert!(sizes.evaluations <= 2, "{}", sizes.evaluations);
     assert_eq!(sizes.ip_set_members, 100);
 }
+
+#[test]
+fn policies_of_two_directions_that_change_places_leave_the_list_as_it_is() {
+    let mut cluster = Cluster::new();
+    cluster.pod("a", "n1", "p", "10.0.0.1/32", "x");
+    let policy = |order: f64, direction: &str| json!({"order": order, "selector": "all()", "types": [direction]});
+    cluster.spec("GlobalNetworkPolicy/in", &policy(1.0, "Ingress"));
+    cluster.spec("GlobalNetworkPolicy/out", &policy(2.0, "Egress"));
+    cluster.flush();
+    let before = cluster.view("n1");
+    cluster.spec("GlobalNetworkPolicy/in", &policy(3.0, "Ingress"));
+    let output = cluster.flush();
+    assert!(output.views.is_empty(), "{:?}", output.views);
+    let plists = output.changes.iter().filter(|c| matches!(c.topic, Topic::Plist(_)));
+    assert_eq!(plists.count(), 0, "{:?}", output.changes);
+    assert_eq!(cluster.view("n1"), before);
+}

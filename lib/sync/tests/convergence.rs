@@ -377,7 +377,9 @@ fn a_corrupted_topic_is_asked_for_again_and_nothing_is_visible_before() {
 fn a_corrupted_change_is_noticed_and_the_topic_comes_whole() {
     let mut replica = replica_with(3);
     let (mut server, frames, mut client) = first_sync(&replica);
-    frames.into_iter().for_each(|frame| drop(client.receive(frame).unwrap()));
+    for frame in frames {
+        client.receive(frame).unwrap();
+    }
     let before = held(&client);
 
     let put = |value: &'static [u8]| Change {
@@ -449,7 +451,9 @@ fn an_agent_that_comes_back_gets_the_gap_from_this_server_and_from_another() {
 fn what_is_held_of_another_store_is_replaced_and_what_is_not_there_leaves() {
     let replica = replica_with(2);
     let (_, frames, mut client) = first_sync(&replica);
-    frames.into_iter().for_each(|frame| drop(client.receive(frame).unwrap()));
+    for frame in frames {
+        client.receive(frame).unwrap();
+    }
 
     let mut other = Replica::new("other");
     let mut others = (*facts("other")).clone();
@@ -477,7 +481,9 @@ fn an_older_store_is_taken_only_when_the_agent_accepts_it() {
         replica
     };
     let (_, frames, mut client) = first_sync(&newer);
-    frames.into_iter().for_each(|frame| drop(client.receive(frame).unwrap()));
+    for frame in frames {
+        client.receive(frame).unwrap();
+    }
     assert_eq!(client.vector().get(StreamIndex(0)), 9);
 
     let older = Replica::new("older");
