@@ -156,6 +156,8 @@ impl EtcdConfig {
 
 #[cfg(test)]
 mod tests {
+    use support::assert_bad_input;
+
     use super::*;
 
     fn from(vars: &[(&str, &str)]) -> Result<StoreConfig, String> {
@@ -220,63 +222,22 @@ mod tests {
 
     #[test]
     fn what_cant_be_used_is_named_with_the_way_out() {
-        let kubernetes = "that is the Kubernetes datastore, which is not supported yet by this build; \
-                          set DATASTORE_TYPE=etcdv3 and ETCD_ENDPOINTS";
-        for (vars, expected) in [
-            (&[][..], format!("neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set: {kubernetes}")),
-            (
-                &[("DATASTORE_TYPE", "kubernetes")],
-                format!("DATASTORE_TYPE=kubernetes: {kubernetes}"),
-            ),
-            (
-                &[("CALICO_DATASTORE_TYPE", "etcd")],
-                "CALICO_DATASTORE_TYPE=\"etcd\": no such store; set it to etcdv3 or kubernetes"
-                    .into(),
-            ),
-            (
-                &[("DATASTORE_TYPE", "etcdv3")],
-                "DATASTORE_TYPE=etcdv3 without ETCD_ENDPOINTS; set it to etcd's URLs, \
-                 separated by commas, like https://10.0.0.1:2379"
-                    .into(),
-            ),
-            (
-                &[("ETCD_ENDPOINTS", "10.0.0.1:2379")],
-                "ETCD_ENDPOINTS: \"10.0.0.1:2379\" has no scheme; \
-                 write http://10.0.0.1:2379 or, for TLS, https://10.0.0.1:2379"
-                    .into(),
-            ),
-            (
-                &[("CALICO_ETCD_ENDPOINTS", "tcp://a:1")],
-                "CALICO_ETCD_ENDPOINTS: \"tcp://a:1\" is neither http:// nor https://".into(),
-            ),
-            (
-                &[("ETCD_ENDPOINTS", "http://a:1,http://b")],
-                "ETCD_ENDPOINTS: \"http://b\" is not of the form http://host:port; \
-                 etcd's port is 2379"
-                    .into(),
-            ),
-            (
-                &[("ETCD_ENDPOINTS", "http://:2379")],
-                "ETCD_ENDPOINTS: \"http://:2379\" is not of the form http://host:port; \
-                 etcd's port is 2379"
-                    .into(),
-            ),
-            (
-                &[("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_CERT_FILE", "/c")],
-                "ETCD_CERT_FILE=/c without ETCD_KEY_FILE; set both or neither".into(),
-            ),
-            (
-                &[("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_KEY_FILE", "/k")],
-                "ETCD_KEY_FILE=/k without ETCD_CERT_FILE; set both or neither".into(),
-            ),
-        ] {
-            assert_eq!(from(vars), Err(expected), "{vars:?}");
-        }
-        assert_eq!(
-            StoreConfig::from_url("127.0.0.1:2379").map_err(|error| error.to_string()),
-            Err("the store's URL: \"127.0.0.1:2379\" has no scheme; write http://127.0.0.1:2379 \
-                 or, for TLS, https://127.0.0.1:2379"
-                .to_owned())
-        );
+        let etcd = |url| [("ETCD_ENDPOINTS", url)];
+        let says = |case: &str, vars: &[(&str, &str)]| {
+            assert_bad_input(case, &from(vars).expect_err(case));
+        };
+        says("environment: no store", &[]);
+        says("environment: Kubernetes", &[("DATASTORE_TYPE", "kubernetes")]);
+        says("environment: a store that doesn't exist", &[("CALICO_DATASTORE_TYPE", "etcd")]);
+        says("environment: etcd without addresses", &[("DATASTORE_TYPE", "etcdv3")]);
+        says("environment: an address without a scheme", &etcd("10.0.0.1:2379"));
+        says("environment: a scheme that isn't HTTP", &[("CALICO_ETCD_ENDPOINTS", "tcp://a:1")]);
+        says("environment: an address without a port", &etcd("http://a:1,http://b"));
+        says("environment: an address without a host", &etcd("http://:2379"));
+        let with = |name, value| [("ETCD_ENDPOINTS", "https://a:1"), (name, value)];
+        says("environment: a certificate without its key", &with("ETCD_CERT_FILE", "/c"));
+        says("environment: a key without its certificate", &with("ETCD_KEY_FILE", "/k"));
+        let error = StoreConfig::from_url("127.0.0.1:2379").expect_err("a scheme is missing");
+        assert_bad_input("store URL: no scheme", &error.to_string());
     }
 }

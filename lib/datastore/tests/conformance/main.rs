@@ -19,6 +19,7 @@ use model::{Key, Kind, Stored, StreamIndex};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
+use support::assert_bad_input;
 
 use common::history::{Changes, Write, Writer, check};
 use common::mirror::Mirror;
