@@ -60,6 +60,36 @@ async fn a_killed_store_keeps_its_objects_here_and_is_followed_again_when_it_is_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn our_own_store_is_followed_again_when_it_is_back_with_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = embedded::Config {
+        data_dir: Some(folder.path().to_owned()),
+        ..embedded::Config::default()
+    };
+    let server = embedded::Server::start(config.clone()).await.unwrap();
+    config.listen = server.addr();
+    let url = format!("http://{}", server.addr());
+    let proxy = Proxy::start(server.addr().port()).await;
+    let store = connect(&proxy.url()).await;
+    let client = etcd_client::Client::connect([&url], None).await.unwrap();
+    let mut writer = Writer::new(client);
+    writer.write(vec![put("a", 1), put("b", 1)]).await;
+    let mut mirror = Mirror::new(&store, Selection::fan_out());
+    mirror.watching(&mut writer).await;
+
+    // It keeps no history, so what we haven't seen when it stops takes a list.
+    proxy.close();
+    mirror.until_told("lost").await;
+    writer.write(vec![delete("a"), put("c", 1)]).await;
+    server.shutdown().await.unwrap();
+    let _server = embedded::Server::start(config).await.unwrap();
+    proxy.open();
+    mirror.until_told("list").await;
+    assert_eq!(mirror.objects, writer.objects);
+    assert_eq!(mirror.told(), ["lost", "regained", "+c", "-a", "list"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_isnt_there_at_the_start_is_named() {
     for (label, binary) in etcds() {
         println!("on {label}");
