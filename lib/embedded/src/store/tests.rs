@@ -319,6 +319,20 @@ fn progress_comes_after_the_events_that_it_is_about() {
 }
 
 #[test]
+fn a_watcher_from_the_future_has_no_progress_until_it_begins() {
+    let mut store = Store::new();
+    let mut watches = watching(&store, watch_from(3));
+    watches.request(STREAM, progress(), &store);
+    assert_eq!(watches.next(STREAM, &store), None);
+    store.put(&put("/a", "1")).unwrap();
+    publish(&mut store);
+    assert_eq!(told(&watches.next(STREAM, &store).unwrap()), 2);
+    store.put(&put("/a", "2")).unwrap();
+    publish(&mut store);
+    assert_eq!(revisions(&watches.next(STREAM, &store).unwrap()), [3]);
+}
+
+#[test]
 fn an_idle_watcher_that_asked_for_it_is_told_how_far_it_is() {
     let mut store = Store::new();
     let mut watches = watching(&store, notified());

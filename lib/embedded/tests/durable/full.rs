@@ -70,6 +70,7 @@ async fn a_full_disk_makes_the_store_read_only_and_loses_nothing() {
     acknowledged.insert("/again".to_owned(), "y".to_owned());
     assert!(client.status().await.expect("status").errors().is_empty());
 
+    assert_eq!(everything(&mut client).await, acknowledged, "what was refused is nowhere");
     store.kill().await;
     let store = Store::start(folder.path()).await;
     assert_eq!(everything(&mut store.client().await).await, acknowledged);
