@@ -231,7 +231,7 @@ fn nothing_of_a_lab_is_left_and_ending_it_twice_is_harmless() {
     lab.run(&PLAIN);
     assert!(!traces(&lab).is_empty());
     // What runs in a namespace of the lab ends with it.
-    let mut sleeper = lab.command(&["exec", "pod-1-1", "--", "sh", "-c", "echo in; sleep 1000"]);
+    let mut sleeper = lab.command(&["exec", "pod-1-1", "--", "sh", "-c", "echo in; sleep 30"]);
     let mut sleeper = sleeper.stdout(Stdio::piped()).spawn().expect("it starts");
     let mut said = [0; 2];
     sleeper.stdout.as_mut().expect("its stdout").read_exact(&mut said).expect("it is inside");
