@@ -1,22 +1,49 @@
 //! Applying the rules of a schema to an object as it is written.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
 use super::{
     fault::{Faults, Path},
-    schema::{Check, Object, Scope, Shape, Type},
+    schema::{Check, Keep, Object, Scope, Shape, Type},
 };
 
-/// Applies all rules of `object`, those of its fields first.
+/// Finds the fields that must be there and aren't. What counts is what was given: a list without
+/// items is there, though it isn't written.
+pub(super) fn required(
+    object: &Object,
+    read: &Map<String, Value>,
+    path: &Path<'_>,
+    faults: &mut Faults,
+) {
+    static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    for field in object.fields {
+        let path = path.field(field.name);
+        let found = read.get(field.name).unwrap_or(&Value::Null);
+        if field.is_required && (found.is_null() || found == "") {
+            faults.add(&path, "", found, "must be set", "");
+        }
+        match (&field.shape.ty, found) {
+            (Type::Object(of), Value::Object(read)) => required(of, read, &path, faults),
+            (Type::Object(of), _) if field.keep != Keep::IfPresent => {
+                required(of, &NONE, &path, faults);
+            }
+            (Type::List(Shape { ty: Type::Object(of), .. }), Value::Array(items)) => {
+                for (index, item) in items.iter().enumerate() {
+                    required(of, item.as_object().unwrap_or(&NONE), &path.index(index), faults);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Applies all rules of `object` to what is written, those of its fields first.
 pub(super) fn object(object: &Object, scope: Scope<'_>, path: &Path<'_>, faults: &mut Faults) {
     for field in object.fields {
         let path = path.field(field.name);
         match scope.fields.get(field.name) {
-            None | Some(Value::Null) if field.is_required => {
-                faults.add(&path, "", &Value::Null, "must be set", "");
-            }
             None | Some(Value::Null) => {}
             Some(found) => value(&field.shape, found, scope.read, &path, faults),
         }

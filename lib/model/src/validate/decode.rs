@@ -8,7 +8,7 @@ use serde_json::{Map, Number, Value};
 use super::{
     fault::{Faults, Path},
     notation,
-    schema::{Object, Type},
+    schema::{Keep, Object, Type},
 };
 
 /// Reads one object.
@@ -32,9 +32,14 @@ impl Decoder<'_> {
         }
         let mut read = Map::new();
         for field in object.fields {
-            if let Some(raw) = raw.get(field.name).filter(|raw| !raw.is_null())
-                && let Some(value) = self.value(&field.shape.ty, raw, &path.field(field.name))
-            {
+            let Some(raw) = raw.get(field.name) else { continue };
+            // Calico reads durations with code of its own, which null reaches too unless the
+            // field is a pointer.
+            let is_read = matches!(field.shape.ty, Type::Duration) && field.keep == Keep::Always;
+            if raw.is_null() && !is_read {
+                continue;
+            }
+            if let Some(value) = self.value(&field.shape.ty, raw, &path.field(field.name)) {
                 read.insert(field.name.to_owned(), value);
             }
         }
@@ -55,7 +60,7 @@ impl Decoder<'_> {
                 .map(Value::from)
                 .ok_or_else(|| "a time such as 2026-01-31T12:00:00Z".to_owned()),
             (Type::Port, raw) => port(raw),
-            (Type::Protocol, raw) => protocol(raw),
+            (Type::NameOrByte, raw) => name_or_byte(raw),
             (Type::AsNumber, raw) => as_number(raw),
             (Type::IntOrText, Value::Number(number)) => {
                 whole(number, i32::MIN.into(), i32::MAX.into())
@@ -104,7 +109,7 @@ pub(super) fn zero(ty: &Type) -> Value {
         Type::Int(..)
         | Type::Float
         | Type::Port
-        | Type::Protocol
+        | Type::NameOrByte
         | Type::AsNumber
         | Type::IntOrText => 0.into(),
         Type::Text => "".into(),
@@ -123,7 +128,7 @@ fn named(ty: &Type) -> String {
         Type::Duration => "a duration as text, such as \"90s\"",
         Type::Time => "a time as text, such as \"2026-01-31T12:00:00Z\"",
         Type::Port => PORT,
-        Type::Protocol => PROTOCOL,
+        Type::NameOrByte => NAME_OR_BYTE,
         Type::AsNumber => AS_NUMBER,
         Type::IntOrText => "a number or a text",
         Type::Any => "JSON",
@@ -151,7 +156,7 @@ fn hint(ty: &Type, raw: &Value) -> String {
 }
 
 const PORT: &str = "a port number from 0 to 65535, a range such as 80:90, or the name of a port";
-const PROTOCOL: &str = "the name of a protocol such as TCP, or its number from 0 to 255";
+const NAME_OR_BYTE: &str = "a name such as TCP, or a number from 0 to 255";
 const AS_NUMBER: &str = "an AS number from 0 to 4294967295, or two such as 1.10";
 
 fn whole_named(min: i64, max: i64) -> String {
@@ -192,12 +197,14 @@ fn port(raw: &Value) -> Result<Value, String> {
     .map_err(|_| PORT.to_owned())
 }
 
-/// A protocol as it is written: a text of digits is a number.
-fn protocol(raw: &Value) -> Result<Value, String> {
+/// A name or a number of 8 bits as it is written: a text of digits is a number.
+fn name_or_byte(raw: &Value) -> Result<Value, String> {
     match raw {
-        Value::Number(number) => whole(number, 0, u8::MAX.into()).map_err(|_| PROTOCOL.to_owned()),
+        Value::Number(number) => {
+            whole(number, 0, u8::MAX.into()).map_err(|_| NAME_OR_BYTE.to_owned())
+        }
         Value::String(text) => Ok(notation::digits::<u8>(text).map_or(raw.clone(), Value::from)),
-        _ => Err(PROTOCOL.to_owned()),
+        _ => Err(NAME_OR_BYTE.to_owned()),
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     net::{Cidr, ip},
+    regex,
     schema::Format,
 };
 use crate::selector::Selector;
@@ -32,8 +33,22 @@ macro_rules! text_format {
 }
 
 text_format! {
+    /// Calico's "containerID".
+    CONTAINER_ID = "made of letters, digits and -, with a letter or digit at both ends",
+        |text| is_delimited(text, is_alphanumeric, b"-");
+    INTERFACE = "* or the name of an interface: 1 to 15 of A-Z a-z 0-9 _ . -",
+        |text| text == "*" || is_word(text, 15, b"_.-");
+    PORT_NAME = "the name of a port: at most 15 of a-z 0-9 -, with a letter, without - at an end or --",
+        is_port_name;
+    PORT_NAME_OR_NONE = "the name of a port: at most 15 of a-z 0-9 -, with a letter, without - at an end or --",
+        |text| text.is_empty() || is_port_name(text);
     IPV4 = "an IPv4 address", |text| ip(text).is_some_and(|ip| ip.is_ipv4());
     IPV6 = "an IPv6 address", |text| ip(text).is_some_and(|ip| ip.is_ipv6());
+    IP = "an IP address", |text| ip(text).is_some();
+    IP_OR_NONE = "an IP address", |text| text.is_empty() || ip(text).is_some();
+    /// Calico's "cidr". Nothing passes too.
+    CIDR = "an address or a network such as 10.0.0.0/8",
+        |text| text.is_empty() || Cidr::parse_or_ip(text).is_some();
     CIDR_V4 = "an IPv4 address, with or without a mask such as /24",
         |text| Cidr::parse_or_ip(text).is_some_and(|net| net.ip.is_ipv4());
     CIDR_V6 = "an IPv6 address, with or without a mask such as /64",
@@ -42,6 +57,8 @@ text_format! {
     MAC = "a MAC address such as 00:11:22:33:44:55", is_mac;
     WIREGUARD_KEY = "a WireGuard key: 32 bytes in base64",
         |text| KEYS.decode(text).is_ok_and(|key| key.len() == 32);
+    /// `OpenAPI`'s format "cidr".
+    PREFIX = "a network such as 10.0.0.0/8", |text| Cidr::parse(text).is_some();
 }
 
 /// Calico's "name": a DNS subdomain.
@@ -78,10 +95,22 @@ pub(super) static SELECTOR: Format = Format {
     breach: |value| Some(Selector::parse(value.as_str()?).err()?.to_string()),
 };
 
+/// An expression that Go's `regexp` compiles.
+pub(super) static REGEX: Format =
+    Format { says: "a regular expression", breach: |value| regex::check(value.as_str()?).err() };
+
 /// Calico's "net": a network without host bits, or an address. Nothing passes too.
 pub(super) static NET: Format = Format {
     says: "an address, or a network without host bits such as 10.0.0.0/8",
     breach: |value| net(value, |_| true),
+};
+pub(super) static NET_V4: Format = Format {
+    says: "an IPv4 address, or an IPv4 network without host bits such as 10.0.0.0/8",
+    breach: |value| net(value, |net| net.ip.is_ipv4()),
+};
+pub(super) static NET_V6: Format = Format {
+    says: "an IPv6 address, or an IPv6 network without host bits such as fd00::/8",
+    breach: |value| net(value, |net| net.ip.is_ipv6()),
 };
 
 /// The way out where a text is no such network.
@@ -174,6 +203,12 @@ fn named(value: &Value, holds: impl Fn(&str) -> bool) -> Option<String> {
     })
 }
 
+/// Bytes that are alphanumeric, or one of `more`, up to `max` of them, at least one.
+pub(super) fn is_word(text: &str, max: usize, more: &[u8]) -> bool {
+    (1..=max).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+}
+
 /// Bytes of `core`, with those of `more` only between them.
 fn is_delimited(text: &str, core: fn(u8) -> bool, more: &[u8]) -> bool {
     let bytes = text.as_bytes();
@@ -221,10 +256,10 @@ fn is_port_name(text: &str) -> bool {
         && text.bytes().any(|byte| byte.is_ascii_lowercase())
 }
 
-/// Six, eight or twenty bytes: pairs with `:` or `-`, or groups of four with `.`.
+/// Six, eight or twenty bytes: digits alone, pairs with `:` or `-`, or groups of four with `.`.
 fn is_mac(text: &str) -> bool {
     let Some(separator) = text.chars().find(|char| !char.is_ascii_hexdigit()) else {
-        return false;
+        return [12, 16, 40].contains(&text.len());
     };
     let width = match separator {
         ':' | '-' => 2,

@@ -18,6 +18,7 @@ mod format;
 mod kinds;
 mod net;
 mod notation;
+mod regex;
 pub mod schema;
 
 use decode::Decoder;
@@ -90,10 +91,14 @@ fn recognized<'a>(
         .as_str()
         .and_then(|kind| kinds::SCHEMAS.iter().find(|schema| schema.kind.name() == kind).copied());
     if schema.is_none() {
-        let mut known: Vec<_> = schemas().map(|schema| schema.kind.name()).collect();
-        known.sort_unstable();
-        let rule = format!("must be one of {}", known.join(", "));
-        faults.add(&Path::ROOT.field("kind"), "", kind, rule, "it says which rules apply");
+        let given = kind.as_str().unwrap_or_default();
+        let alike = schemas().map(|schema| schema.kind.name());
+        let alike = alike.into_iter().find(|known| known.eq_ignore_ascii_case(given));
+        let hint = alike.map_or_else(
+            || "such as IPPool or NetworkPolicy; it says which rules apply".to_owned(),
+            |alike| format!("did you mean {alike}?"),
+        );
+        faults.add(&Path::ROOT.field("kind"), "", kind, "must be a kind of Calico's v3 API", hint);
     }
     Some((schema?, raw))
 }
@@ -115,6 +120,7 @@ fn judge(
     if let Some((says, hint)) = broken {
         found.add(&Path::ROOT, "metadata.name", &name, format!("must be {says}"), hint);
     }
+    check::required(&schema.object, read, &Path::ROOT, &mut found);
     check::object(&schema.object, Scope { fields: &written, read }, &Path::ROOT, &mut found);
     let is_valid = found.is_empty();
     faults.merge(found);

@@ -5,7 +5,7 @@
 
 use std::sync::{LazyLock, OnceLock};
 
-use regex::Regex;
+use ::regex::Regex;
 use serde_json::{Map, Value};
 
 use super::fault::Faults;
@@ -43,6 +43,7 @@ pub struct Object {
 }
 
 /// A field of an object.
+#[derive(Clone, Copy)]
 pub struct Field {
     /// The name in JSON.
     pub name: &'static str,
@@ -71,6 +72,7 @@ pub enum Keep {
 }
 
 /// What a value is, and what must hold for it.
+#[derive(Clone, Copy)]
 pub struct Shape {
     /// Its type.
     pub ty: Type,
@@ -79,6 +81,7 @@ pub struct Shape {
 }
 
 /// The type of a value.
+#[derive(Clone, Copy)]
 pub enum Type {
     /// true or false.
     Bool,
@@ -94,8 +97,8 @@ pub enum Type {
     Time,
     /// A port number, a range `a:b`, or the name of a port.
     Port,
-    /// An IP protocol: its name or its number.
-    Protocol,
+    /// A name, or a number of 8 bits: IP protocols have both.
+    NameOrByte,
     /// An AS number, also in the notation `1.10`.
     AsNumber,
     /// A number or a text, as Kubernetes has it for ports.
@@ -120,6 +123,7 @@ pub enum Literal {
 }
 
 /// A rule for one value.
+#[derive(Clone, Copy)]
 pub enum Check {
     /// One of these texts, exactly.
     OneOf(&'static [&'static str]),
@@ -174,6 +178,7 @@ impl Pattern {
 }
 
 /// A rule between the fields of an object.
+#[derive(Clone, Copy)]
 pub struct Rule {
     /// What must hold, as a sentence.
     pub says: &'static str,
@@ -305,6 +310,11 @@ impl Field {
         self
     }
 
+    pub(super) const fn required(mut self) -> Self {
+        self.is_required = true;
+        self
+    }
+
     pub(super) const fn default(mut self, literal: Literal) -> Self {
         self.default = Some(literal);
         self
@@ -318,6 +328,10 @@ impl Field {
 
 /// Go's `int` on the machines that matter.
 pub(super) const INT: Type = Type::Int(i64::MIN, i64::MAX);
+pub(super) const INT32: Type = Type::Int(i32::MIN as i64, i32::MAX as i64);
+pub(super) const UINT32: Type = Type::Int(0, u32::MAX as i64);
+pub(super) const UINT8: Type = Type::Int(0, u8::MAX as i64);
+pub(super) const UINT16: Type = Type::Int(0, u16::MAX as i64);
 
 /// A list of texts.
 pub(super) const TEXTS: Type = Type::List(&TEXT);

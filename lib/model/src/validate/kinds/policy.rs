@@ -3,15 +3,16 @@
 use serde_json::{Map, Value};
 
 use super::{
+    label,
     metadata::{CONDITIONS, METADATA},
     no_write_rules,
-    rule::{MAX_SELECTOR, RULES},
+    rule::{RULE, selector},
     spec_mut,
 };
 use crate::{
     Kind,
     validate::{
-        format::{GLOBAL_POLICY_NAME, NAME, POLICY_NAME, SELECTOR},
+        format::{GLOBAL_POLICY_NAME, NAME, POLICY_NAME},
         schema::{Breach, Check, Field, Literal, Object, Rule, Schema, Scope, Shape, Type},
     },
 };
@@ -38,7 +39,7 @@ pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     write_rules: no_write_rules,
 };
 
-const STATUS: Field =
+pub(super) const STATUS: Field =
     Field::object("status", &Object { fields: &[CONDITIONS], rules: &[] }).if_present();
 
 // The fields, shared by policies, global policies and their staged forms.
@@ -47,24 +48,21 @@ pub(super) const TIER: Field =
     Field::text("tier").checks(&TIER_CHECKS).default(Literal::Text("default"));
 static TIER_CHECKS: [Check; 1] = [Check::Is(&NAME)];
 pub(super) const ORDER: Field = Field::new("order", Type::Float).if_present();
-pub(super) const INGRESS: Field = Field::new("ingress", RULES).checks(&[Check::MaxItems(1024)]);
-pub(super) const EGRESS: Field = Field::new("egress", RULES).checks(&[Check::MaxItems(1024)]);
+pub(super) const INGRESS: Field = Field::list("ingress", &RULE).checks(&[Check::MaxItems(1024)]);
+pub(super) const EGRESS: Field = Field::list("egress", &RULE).checks(&[Check::MaxItems(1024)]);
 pub(super) const POLICY_SELECTOR: Field = selector("selector");
 pub(super) const TYPES: Field =
     Field::list("types", &Shape::checked(Type::Text, &[Check::OneOf(&["Ingress", "Egress"])]))
         .checks(&[Check::MaxItems(2), Check::Unique]);
 pub(super) const SERVICE_ACCOUNTS: Field = selector("serviceAccountSelector");
 pub(super) const NAMESPACES: Field = selector("namespaceSelector");
+pub(super) const FLAGS: [Field; 3] =
+    [Field::bool("doNotTrack"), Field::bool("preDNAT"), Field::bool("applyOnForward")];
 pub(super) const HINTS: Field = Field::list(
     "performanceHints",
     &Shape::checked(Type::Text, &[Check::OneOf(&["AssumeNeededOnEveryNode"])]),
 )
 .checks(&[Check::Unique]);
-
-const fn selector(name: &'static str) -> Field {
-    Field::text(name).checks(&SELECTOR_CHECKS)
-}
-static SELECTOR_CHECKS: [Check; 2] = [Check::Is(&SELECTOR), MAX_SELECTOR];
 
 static SPEC: Object = Object {
     fields: &[TIER, ORDER, INGRESS, EGRESS, POLICY_SELECTOR, TYPES, SERVICE_ACCOUNTS, HINTS],
@@ -79,17 +77,17 @@ static GLOBAL_SPEC: Object = Object {
         EGRESS,
         POLICY_SELECTOR,
         TYPES,
-        Field::bool("doNotTrack"),
-        Field::bool("preDNAT"),
-        Field::bool("applyOnForward"),
+        FLAGS[0],
+        FLAGS[1],
+        FLAGS[2],
         SERVICE_ACCOUNTS,
         NAMESPACES,
         HINTS,
     ],
-    rules: GLOBAL_RULES,
+    rules: &GLOBAL_RULES,
 };
 
-pub(super) const GLOBAL_RULES: &[Rule] = &[
+pub(super) const GLOBAL_RULES: [Rule; 6] = [
     NO_GLOBAL,
     SERVICES,
     Rule {
@@ -202,11 +200,5 @@ pub(super) fn label_with_tier(object: &mut Map<String, Value>) {
     let spec = spec_mut(object);
     let tier = spec.get("tier").and_then(Value::as_str).filter(|tier| !tier.is_empty());
     let tier = tier.unwrap_or("default").to_owned();
-    let meta = object.entry("metadata").or_insert_with(|| Map::new().into());
-    if let Some(meta) = meta.as_object_mut() {
-        let labels = meta.entry("labels").or_insert_with(|| Map::new().into());
-        if let Some(labels) = labels.as_object_mut() {
-            labels.insert("projectcalico.org/tier".to_owned(), tier.into());
-        }
-    }
+    label(object, "projectcalico.org/tier", tier);
 }

@@ -5,141 +5,76 @@ use serde_json::Value;
 use crate::validate::{
     format::{ANNOTATIONS, NAME, NET, PORT, PROTOCOL, SELECTOR, version},
     net::Cidr,
-    schema::{Breach, Check, Field, INT, Object, Rule, Scope, Shape, TEXT, TEXTS, Type},
+    schema::{Breach, Check, Field, Object, Rule, Scope, Shape, TEXT, TEXTS, Type},
 };
 
 /// The longest selector, in characters.
 pub(super) const MAX_SELECTOR: Check = Check::MaxLength(1024);
 
-/// A list of rules.
-pub(super) const RULES: Type = Type::List(&RULE);
+/// A rule of a policy.
 pub(super) static RULE: Shape = Shape::of(Type::Object(&RULE_OBJECT));
 
 static RULE_OBJECT: Object = Object {
     fields: &[
         Field::text("action").always().checks(&[Check::OneOf(&["Allow", "Deny", "Log", "Pass"])]),
-        Field::new("ipVersion", INT).if_present(),
-        Field::new("protocol", Type::Protocol).if_present().checks(&[Check::Is(&PROTOCOL)]),
+        Field::int("ipVersion").if_present(),
+        protocol("protocol"),
         Field::object("icmp", &ICMP).if_present(),
-        Field::new("notProtocol", Type::Protocol).if_present().checks(&[Check::Is(&PROTOCOL)]),
+        protocol("notProtocol"),
         Field::object("notICMP", &ICMP).if_present(),
         Field::object("source", &ENTITY).unless_zero(),
         Field::object("destination", &ENTITY).unless_zero(),
-        Field::new("http", Type::Any).if_present(),
-        Field::object("metadata", &METADATA).if_present(),
+        HTTP,
+        METADATA,
     ],
     rules: &[
-        Rule {
-            says: "ipVersion is 4 or 6",
-            breach: |rule| match rule.get("ipVersion")?.as_i64() {
-                Some(4 | 6) => None,
-                _ => Breach::at("ipVersion", "leave it out for both"),
-            },
-        },
-        // Calico enforces it with a proxy beside each workload. Without one, a rule that asks for
-        // a method or a path would allow everything else too.
-        Rule {
-            says: "nothing here enforces matches of HTTP",
-            breach: |rule| {
-                rule.get("http")?;
-                Breach::at("http", "leave http out, and write what the rule may allow without it")
-            },
-        },
-        Rule {
-            says: "icmp needs protocol ICMP or ICMPv6",
-            breach: |rule| {
-                rule.get("icmp")?;
-                if is_protocol(rule, "protocol", "ICMP", 1)
-                    || is_protocol(rule, "protocol", "ICMPv6", 58)
-                {
-                    return None;
-                }
-                Breach::at("icmp", "set protocol")
-            },
-        },
-        Rule {
-            says: "ICMP is IPv4, ICMPv6 is IPv6",
-            breach: |rule| {
-                let ip_version = rule.get("ipVersion")?.as_i64()?;
-                let is_other = ["protocol", "notProtocol"].into_iter().any(|field| {
-                    is_protocol(rule, field, "ICMP", 1) && ip_version != 4
-                        || is_protocol(rule, field, "ICMPv6", 58) && ip_version != 6
-                });
-                if is_other { Breach::at("ipVersion", "leave it out") } else { None }
-            },
-        },
-        Rule {
-            says: "ports need protocol TCP, UDP or SCTP; names of ports may do without",
-            breach: |rule| {
-                let protocol = rule.get("protocol");
-                if protocol.is_some_and(has_ports) {
-                    return None;
-                }
-                let at = entity_lists(rule, ["ports", "notPorts"]).find(|(_, ports)| {
-                    protocol.is_some() && !ports.is_empty() || !ports.iter().all(is_port_name)
-                })?;
-                Breach::at(at.0, "set protocol to TCP, UDP or SCTP")
-            },
-        },
-        Rule {
-            says: "nets of a rule are networks such as 10.0.0.0/8",
-            breach: |rule| {
-                let (at, index, text) =
-                    nets(rule).find(|(_, _, text)| Cidr::parse(text).is_none())?;
-                let hint = Cidr::parse_or_ip(text)
-                    .map(|net| format!("write {}", net.text()))
-                    .unwrap_or_default();
-                Breach::at(format!("{at}[{index}]"), hint)
-            },
-        },
-        Rule {
-            says: "notNets without a remainder match nothing",
-            breach: |rule| {
-                let (at, index, _) = nets(rule).find(|(at, _, text)| {
-                    let all = Cidr::parse(text).filter(|net| net.ones == 0);
-                    // Calico's rule: IPv4 in this notation, IPv6 in any.
-                    at.ends_with("notNets")
-                        && all.is_some_and(|net| *text == "0.0.0.0/0" || !net.is_ipv4())
-                })?;
-                Breach::at(format!("{at}[{index}]"), "leave it out, or leave the rule out")
-            },
-        },
-        Rule {
-            says: "a rule is of one IP version",
-            breach: |rule| {
-                let mut seen = rule.get("ipVersion").and_then(Value::as_i64);
-                let (at, index, _) = nets(rule).find(|(_, _, text)| {
-                    let Some(net) = Cidr::parse(text) else { return false };
-                    let version = version(net.network);
-                    *seen.get_or_insert(version) != version
-                })?;
-                Breach::at(format!("{at}[{index}]"), "take a rule for each version")
-            },
-        },
-        Rule {
-            says: "ports of a service are those of its endpoints",
-            breach: |rule| {
-                let destination = rule.child("destination");
-                destination.get("services")?;
-                let has_ports = ["ports", "notPorts"]
-                    .into_iter()
-                    .find(|field| !destination.list(field).is_empty())?;
-                Breach::at(format!("destination.{has_ports}"), "leave them out")
-            },
-        },
+        VERSION_IS_4_OR_6,
+        NO_HTTP,
+        ICMP_NEEDS_PROTOCOL,
+        ICMP_HAS_A_VERSION,
+        PORTS_NEED_PROTOCOL,
+        NETS_ARE_NETWORKS,
+        NOT_ALL_NETS,
+        ONE_VERSION,
+        SERVICES_HAVE_PORTS,
     ],
 };
 
-static METADATA: Object = Object {
+/// A rule of a profile. Calico has no schema for profiles, and so asks less of it.
+pub(super) static PROFILE_RULE: Shape = Shape::of(Type::Object(&PROFILE_RULE_OBJECT));
+
+static PROFILE_RULE_OBJECT: Object = Object {
+    fields: &[
+        Field::text("action").always(),
+        Field::int("ipVersion").if_present(),
+        protocol("protocol"),
+        Field::object("icmp", &PROFILE_ICMP).if_present(),
+        protocol("notProtocol"),
+        Field::object("notICMP", &PROFILE_ICMP).if_present(),
+        Field::object("source", &PROFILE_ENTITY).unless_zero(),
+        Field::object("destination", &PROFILE_ENTITY).unless_zero(),
+        HTTP,
+        METADATA,
+    ],
+    rules: &[NO_HTTP, PORTS_NEED_PROTOCOL, NETS_ARE_NETWORKS, NOT_ALL_NETS, ONE_VERSION],
+};
+
+const fn protocol(name: &'static str) -> Field {
+    Field::new(name, Type::NameOrByte).if_present().checks(&PROTOCOLS)
+}
+static PROTOCOLS: [Check; 1] = [Check::Is(&PROTOCOL)];
+
+const HTTP: Field = Field::new("http", Type::Any).if_present();
+const METADATA: Field = Field::object("metadata", &METADATA_OBJECT).if_present();
+
+static METADATA_OBJECT: Object = Object {
     fields: &[Field::new("annotations", Type::Map(&TEXT)).checks(&[Check::Is(&ANNOTATIONS)])],
     rules: &[],
 };
 
+static PROFILE_ICMP: Object = Object { fields: &ICMP_FIELDS, rules: &[] };
 static ICMP: Object = Object {
-    fields: &[
-        Field::int("type").if_present().checks(&[Check::Range(0, 254)]),
-        Field::int("code").if_present().checks(&[Check::Range(0, 255)]),
-    ],
+    fields: &ICMP_FIELDS,
     rules: &[Rule {
         says: "an ICMP code needs its type",
         breach: |icmp| match (icmp.get("type"), icmp.get("code")) {
@@ -149,68 +84,55 @@ static ICMP: Object = Object {
     }],
 };
 
-static NETS: Shape = Shape::checked(Type::Text, &[Check::Is(&NET)]);
-static PORTS: Shape = Shape::checked(Type::Port, &[Check::Is(&PORT)]);
+static ICMP_FIELDS: [Field; 2] = [
+    Field::int("type").if_present().checks(&[Check::Range(0, 254)]),
+    Field::int("code").if_present().checks(&[Check::Range(0, 255)]),
+];
 
 static ENTITY: Object = Object {
     fields: &[
-        Field::list("nets", &NETS).checks(&[Check::MaxItems(256)]),
-        Field::text("selector").checks(&[Check::Is(&SELECTOR), MAX_SELECTOR]),
-        Field::text("namespaceSelector").checks(&[Check::Is(&SELECTOR), MAX_SELECTOR]),
+        nets("nets"),
+        selector("selector"),
+        selector("namespaceSelector"),
         Field::object("services", &SERVICE).if_present(),
-        Field::list("ports", &PORTS).checks(&[Check::MaxItems(50)]),
-        Field::list("notNets", &NETS).checks(&[Check::MaxItems(256)]),
-        Field::text("notSelector").checks(&[Check::Is(&SELECTOR), MAX_SELECTOR]),
-        Field::list("notPorts", &PORTS).checks(&[Check::MaxItems(50)]),
+        ports("ports"),
+        nets("notNets"),
+        selector("notSelector"),
+        ports("notPorts"),
         Field::object("serviceAccounts", &SERVICE_ACCOUNTS).if_present(),
     ],
-    rules: &[
-        Rule {
-            says: "global() belongs into namespaceSelector",
-            breach: |entity| {
-                if !entity.text("selector").contains("global(") {
-                    return None;
-                }
-                Breach::at("selector", "namespaceSelector: global() says the same")
-            },
-        },
-        Rule {
-            says: "global() can't be combined with other selectors",
-            breach: |entity| {
-                let text = entity.text("namespaceSelector");
-                if !text.contains("global(") || is_global_alone(text) {
-                    return None;
-                }
-                Breach::at("namespaceSelector", "take a rule for each")
-            },
-        },
-        Rule {
-            says: "services can't be combined with nets, selectors or service accounts",
-            breach: |entity| {
-                entity.get("services")?;
-                let other = ["selector", "notSelector", "namespaceSelector"]
-                    .into_iter()
-                    .find(|field| entity.has_text(field))
-                    .or_else(|| {
-                        let lists = ["nets", "notNets"];
-                        lists.into_iter().find(|field| !entity.list(field).is_empty())
-                    })
-                    .or_else(|| entity.get("serviceAccounts").map(|_| "serviceAccounts"))?;
-                Breach::at(other, "take a rule for each")
-            },
-        },
-        Rule {
-            says: "services need the name of one",
-            breach: |entity| {
-                entity.get("services")?;
-                if entity.child("services").has_text("name") {
-                    return None;
-                }
-                Breach::at("services.name", "")
-            },
-        },
-    ],
+    rules: &[GLOBAL_IN_ITS_PLACE, GLOBAL_ALONE, SERVICES_ALONE, SERVICES_HAVE_A_NAME],
 };
+
+static PROFILE_ENTITY: Object = Object {
+    fields: &[
+        Field::list("nets", &NETS),
+        Field::text("selector").checks(&[Check::Is(&SELECTOR)]),
+        Field::text("namespaceSelector").checks(&[Check::Is(&SELECTOR)]),
+        Field::object("services", &SERVICE).if_present(),
+        Field::list("ports", &PORTS),
+        Field::list("notNets", &NETS),
+        Field::text("notSelector").checks(&[Check::Is(&SELECTOR)]),
+        Field::list("notPorts", &PORTS),
+        Field::object("serviceAccounts", &SERVICE_ACCOUNTS).if_present(),
+    ],
+    rules: &[GLOBAL_ALONE],
+};
+
+const fn nets(name: &'static str) -> Field {
+    Field::list(name, &NETS).checks(&[Check::MaxItems(256)])
+}
+static NETS: Shape = Shape::checked(Type::Text, &[Check::Is(&NET)]);
+
+const fn ports(name: &'static str) -> Field {
+    Field::list(name, &PORTS).checks(&[Check::MaxItems(50)])
+}
+static PORTS: Shape = Shape::checked(Type::Port, &[Check::Is(&PORT)]);
+
+pub(super) const fn selector(name: &'static str) -> Field {
+    Field::text(name).checks(&SELECTORS)
+}
+static SELECTORS: [Check; 2] = [Check::Is(&SELECTOR), MAX_SELECTOR];
 
 static SERVICE: Object = Object {
     fields: &[
@@ -220,12 +142,156 @@ static SERVICE: Object = Object {
     rules: &[],
 };
 
-static SERVICE_ACCOUNTS: Object = Object {
-    fields: &[
-        Field::new("names", TEXTS),
-        Field::text("selector").checks(&[Check::Is(&SELECTOR), MAX_SELECTOR]),
-    ],
-    rules: &[],
+static SERVICE_ACCOUNTS: Object =
+    Object { fields: &[Field::new("names", TEXTS), selector("selector")], rules: &[] };
+
+const VERSION_IS_4_OR_6: Rule = Rule {
+    says: "ipVersion is 4 or 6",
+    breach: |rule| match rule.get("ipVersion")?.as_i64() {
+        Some(4 | 6) => None,
+        _ => Breach::at("ipVersion", "leave it out for both"),
+    },
+};
+
+/// Calico enforces it with a proxy beside each workload. Without one, a rule that asks for a
+/// method or a path would allow everything else too.
+const NO_HTTP: Rule = Rule {
+    says: "nothing here enforces matches of HTTP",
+    breach: |rule| {
+        rule.get("http")?;
+        Breach::at("http", "leave http out, and write what the rule may allow without it")
+    },
+};
+
+const ICMP_NEEDS_PROTOCOL: Rule = Rule {
+    says: "icmp needs protocol ICMP or ICMPv6",
+    breach: |rule| {
+        rule.get("icmp")?;
+        let is_icmp = is_protocol(rule, "protocol", "ICMP", 1);
+        if is_icmp || is_protocol(rule, "protocol", "ICMPv6", 58) {
+            return None;
+        }
+        Breach::at("icmp", "set protocol")
+    },
+};
+
+const ICMP_HAS_A_VERSION: Rule = Rule {
+    says: "ICMP is IPv4, ICMPv6 is IPv6",
+    breach: |rule| {
+        let ip_version = rule.get("ipVersion")?.as_i64()?;
+        let is_other = ["protocol", "notProtocol"].into_iter().any(|field| {
+            is_protocol(rule, field, "ICMP", 1) && ip_version != 4
+                || is_protocol(rule, field, "ICMPv6", 58) && ip_version != 6
+        });
+        if is_other { Breach::at("ipVersion", "leave it out") } else { None }
+    },
+};
+
+const PORTS_NEED_PROTOCOL: Rule = Rule {
+    says: "ports need protocol TCP, UDP or SCTP; names of ports may do without",
+    breach: |rule| {
+        let protocol = rule.get("protocol");
+        if protocol.is_some_and(has_ports) {
+            return None;
+        }
+        let (at, _) = entity_lists(rule, ["ports", "notPorts"]).find(|(_, ports)| {
+            protocol.is_some() && !ports.is_empty() || !ports.iter().all(is_port_name)
+        })?;
+        Breach::at(at, "set protocol to TCP, UDP or SCTP")
+    },
+};
+
+const NETS_ARE_NETWORKS: Rule = Rule {
+    says: "nets of a rule are networks such as 10.0.0.0/8",
+    breach: |rule| {
+        let (at, index, text) = all_nets(rule).find(|(_, _, text)| Cidr::parse(text).is_none())?;
+        let hint = Cidr::parse_or_ip(text).map(|net| format!("write {}", net.text()));
+        Breach::at(format!("{at}[{index}]"), hint.unwrap_or_default())
+    },
+};
+
+const NOT_ALL_NETS: Rule = Rule {
+    says: "notNets without a remainder match nothing",
+    breach: |rule| {
+        let (at, index, _) = all_nets(rule).find(|(at, _, text)| {
+            let all = Cidr::parse(text).filter(|net| net.ones == 0);
+            // Calico's rule: IPv4 in this notation, IPv6 in any.
+            at.ends_with("notNets") && all.is_some_and(|net| *text == "0.0.0.0/0" || !net.is_ipv4())
+        })?;
+        Breach::at(format!("{at}[{index}]"), "leave it out, or leave the rule out")
+    },
+};
+
+const ONE_VERSION: Rule = Rule {
+    says: "a rule is of one IP version",
+    breach: |rule| {
+        let mut seen = rule.get("ipVersion").and_then(Value::as_i64);
+        let (at, index, _) = all_nets(rule).find(|(_, _, text)| {
+            let Some(net) = Cidr::parse(text) else { return false };
+            let version = version(net.network);
+            *seen.get_or_insert(version) != version
+        })?;
+        Breach::at(format!("{at}[{index}]"), "take a rule for each version")
+    },
+};
+
+const SERVICES_HAVE_PORTS: Rule = Rule {
+    says: "ports of a service are those of its endpoints",
+    breach: |rule| {
+        let destination = rule.child("destination");
+        destination.get("services")?;
+        let field =
+            ["ports", "notPorts"].into_iter().find(|field| !destination.list(field).is_empty())?;
+        Breach::at(format!("destination.{field}"), "leave them out")
+    },
+};
+
+const GLOBAL_IN_ITS_PLACE: Rule = Rule {
+    says: "global() belongs into namespaceSelector",
+    breach: |entity| {
+        if !entity.text("selector").contains("global(") {
+            return None;
+        }
+        Breach::at("selector", "namespaceSelector: global() says the same")
+    },
+};
+
+const GLOBAL_ALONE: Rule = Rule {
+    says: "global() can't be combined with other selectors",
+    breach: |entity| {
+        let text = entity.text("namespaceSelector");
+        if !text.contains("global(") || is_global_alone(text) {
+            return None;
+        }
+        Breach::at("namespaceSelector", "take a rule for each")
+    },
+};
+
+const SERVICES_ALONE: Rule = Rule {
+    says: "services can't be combined with nets, selectors or service accounts",
+    breach: |entity| {
+        entity.get("services")?;
+        let other = ["selector", "notSelector", "namespaceSelector"]
+            .into_iter()
+            .find(|field| entity.has_text(field))
+            .or_else(|| {
+                let lists = ["nets", "notNets"];
+                lists.into_iter().find(|field| !entity.list(field).is_empty())
+            })
+            .or_else(|| entity.get("serviceAccounts").map(|_| "serviceAccounts"))?;
+        Breach::at(other, "take a rule for each")
+    },
+};
+
+const SERVICES_HAVE_A_NAME: Rule = Rule {
+    says: "services need the name of one",
+    breach: |entity| {
+        entity.get("services")?;
+        if entity.child("services").has_text("name") {
+            return None;
+        }
+        Breach::at("services.name", "")
+    },
 };
 
 /// Whether the selector is one `global()` with nothing but blanks around and in it.
@@ -268,7 +334,7 @@ fn entity_lists<'a>(
 }
 
 /// All nets of the rule: the path of the list, the index, the text.
-fn nets<'a>(rule: &Scope<'a>) -> impl Iterator<Item = (String, usize, &'a str)> {
+fn all_nets<'a>(rule: &Scope<'a>) -> impl Iterator<Item = (String, usize, &'a str)> {
     entity_lists(rule, ["nets", "notNets"]).flat_map(|(at, nets)| {
         nets.iter()
             .enumerate()

@@ -1,0 +1,32 @@
+//! What the kinds of BGP share.
+
+use crate::validate::{
+    notation::digits,
+    schema::{Check, Field, Object},
+};
+
+/// AS numbers in Calico's schemas have the format int32.
+pub(super) const AS_NUMBER: &[Check] = &[Check::Range(0, 2_147_483_647)];
+
+/// Where a password is kept.
+pub(super) static PASSWORD: Object =
+    Object { fields: &[Field::object("secretKeyRef", &SECRET_KEY).if_present()], rules: &[] };
+
+static SECRET_KEY: Object = Object {
+    fields: &[
+        Field::text("name"),
+        Field::text("key").always(),
+        Field::bool("optional").if_present(),
+    ],
+    rules: &[],
+};
+
+/// Whether the text is a BGP community: two numbers of 16 bits, or three of 32.
+pub(super) fn is_community(text: &str) -> bool {
+    let parts: Vec<_> = text.split(':').collect();
+    match parts.len() {
+        2 => parts.iter().all(|part| digits::<u16>(part).is_some()),
+        3 => parts.iter().all(|part| digits::<u32>(part).is_some()),
+        _ => false,
+    }
+}

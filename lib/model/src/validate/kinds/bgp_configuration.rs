@@ -1,0 +1,165 @@
+//! `BGPConfiguration`: how nodes speak BGP.
+
+use serde_json::Value;
+
+use super::{
+    bgp::{AS_NUMBER, PASSWORD, is_community},
+    metadata::METADATA,
+    nothing, text_at,
+};
+use crate::{
+    Kind,
+    validate::{
+        fault::{Faults, Path},
+        format::{IPV4, IPV6, NAME, NET, PREFIX, is_word},
+        schema::{
+            Breach, Check, Field, Format, Literal, Object, Pattern, Rule, Schema, Scope, Shape,
+            TEXTS, Type, UINT16, Write,
+        },
+    },
+};
+
+pub(super) static SCHEMA: Schema = Schema {
+    kind: Kind::BGPConfiguration,
+    object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
+    name: &NAME,
+    on_write: nothing,
+    write_rules: only_in_default,
+};
+
+static LOG_LEVEL: Pattern = Pattern::new("^(?i)(Trace|Debug|Info|Warning|Error|Fatal)?$");
+const ON_OR_OFF: &[Check] = &[Check::OneOf(&["Enabled", "Disabled"])];
+const ROUTE_PRIORITY: &[Check] = &[Check::Range(1, 2_147_483_646)];
+
+static SPEC: Object = Object {
+    fields: &[
+        Field::text("logSeverityScreen")
+            .checks(&[Check::Pattern(&LOG_LEVEL)])
+            .default(Literal::Text("Info")),
+        Field::bool("nodeToNodeMeshEnabled").if_present(),
+        Field::new("asNumber", Type::AsNumber).if_present().checks(AS_NUMBER),
+        Field::list("serviceLoadBalancerIPs", &BLOCK),
+        Field::text("serviceLoadBalancerAggregation")
+            .if_present()
+            .checks(ON_OR_OFF)
+            .default(Literal::Text("Enabled")),
+        Field::list("serviceExternalIPs", &BLOCK),
+        Field::list("serviceClusterIPs", &BLOCK),
+        Field::list("communities", &Shape::of(Type::Object(&COMMUNITY))),
+        Field::list("prefixAdvertisements", &Shape::of(Type::Object(&ADVERTISEMENT))),
+        Field::new("listenPort", UINT16).checks(&[Check::Range(1, 65535)]),
+        Field::object("nodeMeshPassword", &PASSWORD).if_present(),
+        Field::new("nodeMeshMaxRestartTime", Type::Duration).if_present(),
+        Field::text("bindMode").if_present().checks(&[Check::OneOf(&["None", "NodeIP"])]),
+        Field::list(
+            "ignoredInterfaces",
+            &Shape::checked(Type::Text, &[Check::Is(&IGNORED_INTERFACE)]),
+        ),
+        Field::text("localWorkloadPeeringIPV4").checks(&[Check::Is(&IPV4)]),
+        Field::text("localWorkloadPeeringIPV6").checks(&[Check::Is(&IPV6)]),
+        Field::text("programClusterRoutes").if_present().checks(ON_OR_OFF),
+        Field::int("ipv4NormalRoutePriority").if_present().checks(ROUTE_PRIORITY),
+        Field::int("ipv6NormalRoutePriority").if_present().checks(ROUTE_PRIORITY),
+    ],
+    rules: &[
+        Rule {
+            says: "nodeMeshPassword and nodeMeshMaxRestartTime need the mesh",
+            breach: |spec| {
+                if spec.get("nodeToNodeMeshEnabled")? == true {
+                    return None;
+                }
+                let field = ["nodeMeshPassword", "nodeMeshMaxRestartTime"]
+                    .into_iter()
+                    .find(|field| spec.get(field).is_some())?;
+                Breach::at(field, "leave it out, or set nodeToNodeMeshEnabled to true")
+            },
+        },
+        Rule {
+            says: "communities are for prefixAdvertisements",
+            breach: |spec| {
+                let is_used = !spec.list("prefixAdvertisements").is_empty();
+                if is_used || spec.list("communities").is_empty() {
+                    return None;
+                }
+                Breach::at("communities", "use them in prefixAdvertisements, or leave them out")
+            },
+        },
+        Rule {
+            says: "an advertisement names communities of this configuration, or has values",
+            breach: |spec| {
+                let defined: Vec<_> =
+                    spec.list("communities").iter().map(|it| text_at(it, "name")).collect();
+                let advertisements = spec.list("prefixAdvertisements").iter().enumerate();
+                advertisements.into_iter().find_map(|(index, advertisement)| {
+                    let used = advertisement.get("communities")?.as_array()?;
+                    let wrong = used.iter().position(|community| {
+                        let community = community.as_str().unwrap_or_default();
+                        !is_community(community) && !defined.contains(&community)
+                    })?;
+                    let at = format!("prefixAdvertisements[{index}].communities[{wrong}]");
+                    Breach::at(at, "add it to communities, or write aa:nn or aa:nn:mm")
+                })
+            },
+        },
+    ],
+};
+
+static BLOCK: Shape = Shape::of(Type::Object(&BLOCK_OBJECT));
+static BLOCK_OBJECT: Object = Object {
+    fields: &[Field::text("cidr").checks(&[Check::Is(&NET), Check::Is(&PREFIX)])],
+    rules: &[],
+};
+
+static COMMUNITY: Object = Object {
+    fields: &[
+        Field::text("name").required().checks(&[Check::Is(&NAME)]),
+        Field::text("value").required().checks(&[Check::Is(&COMMUNITY_VALUE)]),
+    ],
+    rules: &[],
+};
+
+static COMMUNITY_VALUE: Format = Format {
+    says: "a community: aa:nn with 16 bits each, or aa:nn:mm with 32 bits each",
+    breach: |value| value.as_str().filter(|text| !is_community(text)).map(|_| String::new()),
+};
+
+static ADVERTISEMENT: Object = Object {
+    fields: &[
+        Field::text("cidr").required().checks(&[Check::Is(&NET), Check::Is(&PREFIX)]),
+        Field::new("communities", TEXTS).required(),
+    ],
+    rules: &[],
+};
+
+static IGNORED_INTERFACE: Format = Format {
+    says: "the name of an interface, or a part of it with *: 1 to 15 of A-Z a-z 0-9 _ . * -",
+    breach: |value| {
+        let is_one = |text: &&str| *text != "*" && is_word(text, 15, b"_.*-");
+        value.as_str().filter(|text| !is_one(text)).map(|_| String::new())
+    },
+};
+
+/// Some fields are of the whole cluster.
+fn only_in_default(write: &Write<'_>, faults: &mut Faults) {
+    let object = Scope { fields: write.object, read: write.object };
+    if object.child("metadata").text("name") == "default" {
+        return;
+    }
+    let spec = object.child("spec");
+    for field in [
+        "nodeToNodeMeshEnabled",
+        "asNumber",
+        "serviceLoadBalancerIPs",
+        "serviceExternalIPs",
+        "serviceClusterIPs",
+        "nodeMeshPassword",
+        "nodeMeshMaxRestartTime",
+    ] {
+        let found = spec.get(field).unwrap_or(&Value::Null);
+        if !found.is_null() && found.as_array().is_none_or(|list| !list.is_empty()) {
+            let rule = format!("{field} is of the whole cluster");
+            let hint = "set it in the BGPConfiguration called default";
+            faults.add(&Path::ROOT.field("spec"), field, found, rule, hint);
+        }
+    }
+}

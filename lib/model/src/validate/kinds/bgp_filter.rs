@@ -1,0 +1,188 @@
+//! `BGPFilter`: which routes are taken from and given to peers.
+
+use super::{
+    bgp::{AS_NUMBER, is_community},
+    metadata::METADATA,
+    no_write_rules, nothing,
+};
+use crate::{
+    Kind,
+    validate::{
+        format::{NAME, NET_V4, NET_V6, PREFIX, is_word},
+        schema::{Breach, Check, Field, Format, INT32, Object, Rule, Schema, Shape, Type},
+    },
+};
+
+pub(super) static SCHEMA: Schema = Schema {
+    kind: Kind::BGPFilter,
+    object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
+    name: &NAME,
+    on_write: nothing,
+    write_rules: no_write_rules,
+};
+
+static SPEC: Object = Object {
+    fields: &[
+        Field::list("exportV4", &RULE_V4),
+        Field::list("importV4", &RULE_V4),
+        Field::list("exportV6", &RULE_V6),
+        Field::list("importV6", &RULE_V6),
+    ],
+    rules: &[],
+};
+
+static RULE_V4: Shape = Shape::of(Type::Object(&RULE_V4_OBJECT));
+static RULE_V4_OBJECT: Object = Object {
+    fields: &[
+        Field::text("cidr").checks(&[Check::Is(&NET_V4), Check::Is(&PREFIX), Check::MaxLength(18)]),
+        Field::object("prefixLength", &LENGTH_V4).if_present(),
+        SOURCE,
+        INTERFACE,
+        MATCH_OPERATOR,
+        PEER_TYPE,
+        COMMUNITIES,
+        AS_PATH_PREFIX,
+        PRIORITY,
+        ACTION,
+        OPERATIONS,
+    ],
+    rules: RULES,
+};
+
+static RULE_V6: Shape = Shape::of(Type::Object(&RULE_V6_OBJECT));
+static RULE_V6_OBJECT: Object = Object {
+    fields: &[
+        Field::text("cidr").checks(&[Check::Is(&NET_V6), Check::Is(&PREFIX), Check::MaxLength(43)]),
+        Field::object("prefixLength", &LENGTH_V6).if_present(),
+        SOURCE,
+        INTERFACE,
+        MATCH_OPERATOR,
+        PEER_TYPE,
+        COMMUNITIES,
+        AS_PATH_PREFIX,
+        PRIORITY,
+        ACTION,
+        OPERATIONS,
+    ],
+    rules: RULES,
+};
+
+const SOURCE: Field = Field::text("source").checks(&[Check::OneOf(&["RemotePeers"])]);
+const INTERFACE: Field = Field::text("interface").checks(&INTERFACES);
+static INTERFACES: [Check; 1] = [Check::Is(&INTERFACE_NAME)];
+const MATCH_OPERATOR: Field =
+    Field::text("matchOperator").checks(&[Check::OneOf(&["Equal", "NotEqual", "In", "NotIn"])]);
+const PEER_TYPE: Field = Field::text("peerType").checks(&[Check::OneOf(&["eBGP", "iBGP"])]);
+const COMMUNITIES: Field = Field::object("communities", &COMMUNITY_MATCH).if_present();
+const AS_PATH_PREFIX: Field = Field::list("asPathPrefix", &AS_NUMBERS);
+const PRIORITY: Field =
+    Field::int("priority").if_present().checks(&[Check::Range(1, 2_147_483_646)]);
+const ACTION: Field = Field::text("action").always().checks(&[Check::OneOf(&["Accept", "Reject"])]);
+const OPERATIONS: Field = Field::list("operations", &OPERATION).checks(&[Check::MaxItems(10)]);
+
+static AS_NUMBERS: Shape = Shape::checked(Type::AsNumber, AS_NUMBER);
+
+const RULES: &[Rule] = &[
+    Rule {
+        says: "cidr and matchOperator come together",
+        breach: |rule| match (rule.has_text("cidr"), rule.has_text("matchOperator")) {
+            (true, false) => Breach::at("matchOperator", "Equal, NotEqual, In or NotIn"),
+            (false, true) => Breach::at("cidr", "set it, or leave out matchOperator"),
+            _ => None,
+        },
+    },
+    Rule {
+        says: "prefixLength needs cidr",
+        breach: |rule| {
+            rule.get("prefixLength")?;
+            if rule.has_text("cidr") { None } else { Breach::at("prefixLength", "set cidr") }
+        },
+    },
+    Rule {
+        says: "operations change routes that are accepted",
+        breach: |rule| {
+            if rule.list("operations").is_empty() || rule.text("action") == "Accept" {
+                return None;
+            }
+            Breach::at("operations", "leave them out, or set action to Accept")
+        },
+    },
+];
+
+static LENGTH_V4: Object = Object {
+    fields: &[
+        Field::new("min", INT32).if_present().checks(&[Check::Range(0, 32)]),
+        Field::new("max", INT32).if_present().checks(&[Check::Range(0, 32)]),
+    ],
+    rules: &[],
+};
+
+static LENGTH_V6: Object = Object {
+    fields: &[
+        Field::new("min", INT32).if_present().checks(&[Check::Range(0, 128)]),
+        Field::new("max", INT32).if_present().checks(&[Check::Range(0, 128)]),
+    ],
+    rules: &[],
+};
+
+static COMMUNITY_MATCH: Object = Object {
+    fields: &[Field::list("values", &COMMUNITY)
+        .always()
+        .required()
+        .checks(&[Check::MinItems(1), Check::MaxItems(1)])],
+    rules: &[],
+};
+
+static COMMUNITY: Shape = Shape::checked(Type::Text, &COMMUNITY_CHECKS);
+static COMMUNITY_CHECKS: [Check; 2] = [Check::Is(&COMMUNITY_VALUE), Check::MaxLength(32)];
+
+static OPERATION: Shape = Shape::of(Type::Object(&OPERATION_OBJECT));
+static OPERATION_OBJECT: Object = Object {
+    fields: &[
+        Field::object("addCommunity", &ADD_COMMUNITY).if_present(),
+        Field::object("prependASPath", &PREPEND).if_present(),
+        Field::object("setPriority", &SET_PRIORITY).if_present(),
+    ],
+    rules: &[Rule {
+        says: "an operation is one of addCommunity, prependASPath, setPriority",
+        breach: |operation| {
+            if operation.fields.len() == 1 {
+                return None;
+            }
+            Breach::at("", "take an item of the list for each")
+        },
+    }],
+};
+
+static ADD_COMMUNITY: Object =
+    Object { fields: &[Field::text("value").always().checks(&COMMUNITY_CHECKS)], rules: &[] };
+
+static PREPEND: Object = Object {
+    fields: &[Field::list("prefix", &AS_NUMBERS)
+        .always()
+        .required()
+        .checks(&[Check::MinItems(1), Check::MaxItems(10)])],
+    rules: &[],
+};
+
+static SET_PRIORITY: Object = Object {
+    fields: &[Field::int("value").always().checks(&[Check::Range(1, 2_147_483_646)])],
+    rules: &[],
+};
+
+static INTERFACE_NAME: Format = Format {
+    says: "the name of an interface, or a part of it with *: 1 to 15 of A-Z a-z 0-9 _ . * -",
+    breach: |value| {
+        value.as_str().filter(|text| !is_word(text, 15, b"_.*-")).map(|_| String::new())
+    },
+};
+
+/// As BGP configurations have them, but without leading zeros.
+static COMMUNITY_VALUE: Format = Format {
+    says: "a community without leading zeros: aa:nn with 16 bits each, or aa:nn:mm with 32",
+    breach: |value| {
+        let text = value.as_str()?;
+        let has_leading_zero = text.split(':').any(|part| part.len() > 1 && part.starts_with('0'));
+        (!is_community(text) || has_leading_zero).then(String::new)
+    },
+};

@@ -1,0 +1,138 @@
+//! `BGPPeer`: who nodes speak BGP with.
+
+use super::{
+    bgp::{AS_NUMBER, PASSWORD},
+    metadata::METADATA,
+    no_write_rules, nothing,
+};
+use crate::{
+    Kind,
+    validate::{
+        format::{IP, NAME, SELECTOR},
+        net::ip,
+        notation::digits,
+        schema::{
+            Breach, Check, Field, Format, INT32, Object, Rule, Schema, Scope, Shape, Type, UINT8,
+        },
+    },
+};
+
+pub(super) static SCHEMA: Schema = Schema {
+    kind: Kind::BGPPeer,
+    object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
+    name: &NAME,
+    on_write: nothing,
+    write_rules: no_write_rules,
+};
+
+const SELECTORS: &[Check] = &[Check::Is(&SELECTOR), Check::MaxLength(1024)];
+
+static SPEC: Object = Object {
+    fields: &[
+        Field::text("node").checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
+        Field::text("nodeSelector").checks(SELECTORS),
+        Field::text("peerIP").checks(&[Check::Is(&PEER_IP), Check::MaxLength(64)]),
+        Field::new("asNumber", Type::AsNumber).checks(AS_NUMBER),
+        Field::new("localASNumber", Type::AsNumber).if_present().checks(AS_NUMBER),
+        Field::text("peerSelector").checks(SELECTORS),
+        Field::bool("keepOriginalNextHop"),
+        Field::text("nextHopMode").if_present().checks(&[Check::OneOf(&["Auto", "Self", "Keep"])]),
+        Field::object("password", &PASSWORD).if_present(),
+        Field::text("sourceAddress").checks(&[Check::OneOf(&["UseNodeIP", "None"])]),
+        Field::new("maxRestartTime", Type::Duration).if_present(),
+        Field::new("keepaliveTime", Type::Duration).if_present(),
+        Field::new("numAllowedLocalASNumbers", INT32).if_present(),
+        Field::new("ttlSecurity", UINT8).if_present(),
+        Field::list("filters", &Shape::checked(Type::Text, &[Check::Is(&NAME)])),
+        Field::text("reachableBy").checks(&[Check::Is(&IP), Check::MaxLength(64)]),
+        Field::text("reversePeering").if_present().checks(&[Check::OneOf(&["Auto", "Manual"])]),
+        Field::text("localWorkloadSelector").checks(SELECTORS),
+    ],
+    rules: &[
+        Rule {
+            says: "a peering is of one node, or of those that nodeSelector selects",
+            breach: |spec| both(spec, "node", "nodeSelector"),
+        },
+        Rule {
+            says: "a peer has one address, or is what peerSelector selects",
+            breach: |spec| both(spec, "peerIP", "peerSelector"),
+        },
+        Rule {
+            says: "peers that peerSelector selects bring their AS number",
+            breach: |spec| {
+                if !spec.has_text("peerSelector") || !has_as_number(spec) {
+                    return None;
+                }
+                Breach::at("asNumber", "leave it out")
+            },
+        },
+        Rule {
+            says: "a local workload is a peer without address and without peerSelector",
+            breach: |spec| {
+                both(spec, "localWorkloadSelector", "peerIP")
+                    .or_else(|| both(spec, "localWorkloadSelector", "peerSelector"))
+            },
+        },
+        Rule {
+            says: "a local workload needs an AS number",
+            breach: |spec| {
+                if !spec.has_text("localWorkloadSelector") || has_as_number(spec) {
+                    return None;
+                }
+                Breach::at("asNumber", "set it")
+            },
+        },
+        Rule {
+            says: "reachableBy is the way to peerIP, of the same IP version",
+            breach: |spec| {
+                let gateway = ip(spec.text("reachableBy"))?;
+                let (peer, _) = address_and_port(spec.text("peerIP"));
+                if ip(peer).is_some_and(|peer| peer.is_ipv4() == gateway.is_ipv4()) {
+                    return None;
+                }
+                Breach::at("reachableBy", "leave it out, or set peerIP")
+            },
+        },
+        Rule {
+            says: "nextHopMode replaces keepOriginalNextHop",
+            breach: |spec| {
+                spec.get("nextHopMode")?;
+                if !spec.flag("keepOriginalNextHop") {
+                    return None;
+                }
+                Breach::at("keepOriginalNextHop", "leave it out; nextHopMode: Keep says the same")
+            },
+        },
+    ],
+};
+
+fn both(spec: &Scope<'_>, one: &'static str, other: &'static str) -> Option<Breach> {
+    if !spec.has_text(one) || !spec.has_text(other) {
+        return None;
+    }
+    Breach::at(other, format!("leave it out, or leave out {one}"))
+}
+
+fn has_as_number(spec: &Scope<'_>) -> bool {
+    spec.get("asNumber").is_some_and(|number| *number != 0)
+}
+
+static PEER_IP: Format = Format {
+    says: "an IP address, or one with a port: 10.0.0.1:179, [fd00::1]:179",
+    breach: |value| {
+        let (address, port) = address_and_port(value.as_str()?);
+        let has_fine_port = port.is_none_or(|port| digits::<u16>(port).is_some_and(|it| it > 0));
+        if ip(address).is_some() && has_fine_port { None } else { Some(String::new()) }
+    },
+};
+
+/// The parts of `IPv4:port` or `[IPv6]:port`. Anything else is an address as it stands.
+fn address_and_port(text: &str) -> (&str, Option<&str>) {
+    if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
+        return (address, Some(port));
+    }
+    match text.split_once(':') {
+        Some((address, port)) if !port.contains(':') => (address, Some(port)),
+        _ => (text, None),
+    }
+}

@@ -1,0 +1,239 @@
+//! `WorkloadEndpoint` and `HostEndpoint`: who takes part in the network.
+
+use serde_json::{Map, Value};
+
+use super::{
+    label, metadata::METADATA, metadata_mut, no_write_rules, nothing, rule::has_ports, text_at,
+};
+use crate::{
+    Kind,
+    validate::{
+        fault::{Faults, Path},
+        format::{
+            CIDR, CONTAINER_ID, INTERFACE, IP, IP_OR_NONE, IPV4, IPV6, MAC, NAME, NET, PORT_NAME,
+            PORT_NAME_OR_NONE, PROTOCOL, version,
+        },
+        net::{Cidr, ip},
+        schema::{Breach, Check, Field, Object, Rule, Schema, Scope, Shape, Type, UINT16, Write},
+    },
+};
+
+pub(super) static WORKLOAD_ENDPOINT: Schema = Schema {
+    kind: Kind::WorkloadEndpoint,
+    object: Object { fields: &[METADATA, Field::object("spec", &WORKLOAD_SPEC)], rules: &[] },
+    name: &NAME,
+    on_write: name_and_label,
+    write_rules: named_by_spec,
+};
+
+static NAME_SHAPE: Shape = Shape::checked(Type::Text, &[Check::Is(&NAME)]);
+
+static WORKLOAD_SPEC: Object = Object {
+    fields: &[
+        Field::text("orchestrator").checks(&[Check::Is(&NAME)]),
+        Field::text("workload").checks(&[Check::Is(&NAME)]),
+        Field::text("node").checks(&[Check::Is(&NAME)]),
+        Field::text("containerID").checks(&[Check::Is(&CONTAINER_ID)]),
+        Field::text("pod").checks(&[Check::Is(&NAME)]),
+        Field::text("endpoint").checks(&[Check::Is(&NAME)]),
+        Field::text("serviceAccountName").checks(&[Check::Is(&NAME)]),
+        Field::list("ipNetworks", &Shape::checked(Type::Text, &[Check::Is(&NET)])),
+        Field::list("ipNATs", &Shape::of(Type::Object(&NAT))),
+        Field::text("ipv4Gateway").checks(&[Check::Is(&IPV4)]),
+        Field::text("ipv6Gateway").checks(&[Check::Is(&IPV6)]),
+        Field::list("profiles", &NAME_SHAPE),
+        Field::text("interfaceName").required().checks(&[Check::Is(&INTERFACE)]),
+        Field::text("mac").checks(&[Check::Is(&MAC)]),
+        Field::list("ports", &Shape::of(Type::Object(&WORKLOAD_PORT))),
+        Field::list("allowSpoofedSourcePrefixes", &Shape::checked(Type::Text, &[Check::Is(&CIDR)])),
+        Field::object("qosControls", &QOS).if_present(),
+    ],
+    rules: &[
+        Rule {
+            says: "networks of an endpoint are single addresses",
+            breach: |spec| {
+                let index = spec.texts("ipNetworks").position(|text| {
+                    Cidr::parse_or_ip(text)
+                        .is_some_and(|net| net.ones != if net.is_ipv4() { 32 } else { 128 })
+                })?;
+                Breach::at(format!("ipNetworks[{index}]"), "write /32, or /128 for IPv6")
+            },
+        },
+        Rule {
+            says: "a NAT maps an address of the endpoint",
+            breach: |spec| {
+                let index = spec.list("ipNATs").iter().position(|nat| {
+                    let internal = ip(text_at(nat, "internalIP"));
+                    !spec
+                        .texts("ipNetworks")
+                        .filter_map(Cidr::parse_or_ip)
+                        .any(|net| internal.is_some_and(|internal| net.contains(internal)))
+                })?;
+                let hint = "take one of ipNetworks, or add it there";
+                Breach::at(format!("ipNATs[{index}].internalIP"), hint)
+            },
+        },
+    ],
+};
+
+static NAT: Object = Object {
+    fields: &[
+        Field::text("internalIP").always().checks(&[Check::Is(&IP_OR_NONE)]),
+        Field::text("externalIP").always().checks(&[Check::Is(&IP_OR_NONE)]),
+    ],
+    rules: &[Rule {
+        says: "a NAT maps an address to one of the same IP version",
+        breach: |nat| {
+            let [internal, external] = ["internalIP", "externalIP"].map(|field| {
+                let ip = ip(nat.text(field));
+                ip.map(version)
+            });
+            if internal == external { None } else { Breach::at("externalIP", "") }
+        },
+    }],
+};
+
+static WORKLOAD_PORT: Object = Object {
+    fields: &[
+        Field::text("name").always().checks(&[Check::Is(&PORT_NAME_OR_NONE)]),
+        Field::new("protocol", Type::NameOrByte).always().checks(&[Check::Is(&PROTOCOL)]),
+        Field::new("port", UINT16).always().checks(&[Check::Range(1, 65535)]),
+        Field::new("hostPort", UINT16).always(),
+        Field::text("hostIP").always().checks(&[Check::Is(&NET)]),
+    ],
+    rules: &[
+        HAS_PORTS,
+        Rule {
+            says: "a port has a name or a hostPort",
+            breach: |port| {
+                let has_host_port = port.get("hostPort").and_then(Value::as_u64) != Some(0);
+                if has_host_port || port.has_text("name") {
+                    return None;
+                }
+                Breach::at("name", "")
+            },
+        },
+    ],
+};
+
+const HAS_PORTS: Rule = Rule {
+    says: "a port has a protocol that has ports: TCP, UDP or SCTP",
+    breach: |port| {
+        if port.get("protocol").is_some_and(has_ports) {
+            return None;
+        }
+        Breach::at("protocol", "")
+    },
+};
+
+static QOS: Object = Object {
+    fields: &[
+        Field::int("ingressBandwidth"),
+        Field::int("ingressBurst"),
+        Field::int("ingressPeakrate"),
+        Field::int("ingressMinburst"),
+        Field::int("egressBandwidth"),
+        Field::int("egressBurst"),
+        Field::int("egressPeakrate"),
+        Field::int("egressMinburst"),
+        Field::int("ingressPacketRate"),
+        Field::int("ingressPacketBurst"),
+        Field::int("egressPacketRate"),
+        Field::int("egressPacketBurst"),
+        Field::int("ingressMaxConnections"),
+        Field::int("egressMaxConnections"),
+        Field::new("dscp", Type::NameOrByte).if_present(),
+    ],
+    rules: &[],
+};
+
+/// The name that the spec gives to the endpoint: `<node>-<orchestrator>-<workload>-<endpoint>`,
+/// with every `-` in a part doubled; or the field that is missing or can't be part of a name
+/// (Calico: `names/workloadendpoint.go`).
+fn computed_name(spec: &Scope<'_>) -> Result<String, &'static str> {
+    let workload = match spec.text("orchestrator") {
+        "k8s" => "pod",
+        "cni" => "containerID",
+        "libnetwork" => "orchestrator",
+        _ => "workload",
+    };
+    let mut parts = Vec::new();
+    for field in ["node", "orchestrator", workload, "endpoint"] {
+        let text = spec.text(field);
+        if text.is_empty() || text.starts_with('-') || text.ends_with('-') {
+            return Err(field);
+        }
+        parts.push(text.replace('-', "--"));
+    }
+    Ok(parts.join("-"))
+}
+
+fn name_and_label(object: &mut Map<String, Value>) {
+    let scope = Scope { fields: object, read: object };
+    let namespace = scope.child("metadata").text("namespace").to_owned();
+    let orchestrator = scope.child("spec").text("orchestrator").to_owned();
+    let name = computed_name(&scope.child("spec"));
+    let meta = metadata_mut(object);
+    if let Ok(name) = name
+        && meta.get("name").and_then(Value::as_str).is_none_or(str::is_empty)
+    {
+        meta.insert("name".to_owned(), name.into());
+    }
+    label(object, "projectcalico.org/namespace", namespace);
+    label(object, "projectcalico.org/orchestrator", orchestrator);
+}
+
+fn named_by_spec(write: &Write<'_>, faults: &mut Faults) {
+    let object = Scope { fields: write.object, read: write.object };
+    let spec = object.child("spec");
+    match computed_name(&spec) {
+        Ok(name) if object.child("metadata").text("name") == name => {}
+        Ok(name) => {
+            let found = object.child("metadata").get("name").unwrap_or(&Value::Null);
+            let rule = "an endpoint is called by node, orchestrator, workload and endpoint";
+            let hint = format!("write {name}, or leave it out");
+            faults.add(&Path::ROOT, "metadata.name", found, rule, hint);
+        }
+        Err(field) => {
+            let found = spec.get(field).unwrap_or(&Value::Null);
+            let rule = "it is part of the name, and neither empty nor with - at an end";
+            faults.add(&Path::ROOT.field("spec"), field, found, rule, "");
+        }
+    }
+}
+
+pub(super) static HOST_ENDPOINT: Schema = Schema {
+    kind: Kind::HostEndpoint,
+    object: Object { fields: &[METADATA, Field::object("spec", &HOST_SPEC).always()], rules: &[] },
+    name: &NAME,
+    on_write: nothing,
+    write_rules: no_write_rules,
+};
+
+static HOST_SPEC: Object = Object {
+    fields: &[
+        Field::text("node").required().checks(&[Check::Is(&NAME)]),
+        Field::text("interfaceName").checks(&[Check::Is(&INTERFACE)]),
+        Field::list("expectedIPs", &Shape::checked(Type::Text, &[Check::Is(&IP)])),
+        Field::list("profiles", &NAME_SHAPE),
+        Field::list("ports", &Shape::of(Type::Object(&HOST_PORT))),
+    ],
+    rules: &[Rule {
+        says: "a host endpoint has an interfaceName or expectedIPs",
+        breach: |spec| {
+            if spec.has_text("interfaceName") || !spec.list("expectedIPs").is_empty() {
+                return None;
+            }
+            Breach::at("interfaceName", "* is every interface")
+        },
+    }],
+};
+
+static HOST_PORT: Object = Object {
+    fields: &[
+        Field::text("name").always().checks(&[Check::Is(&PORT_NAME)]),
+        Field::new("protocol", Type::NameOrByte).always().checks(&[Check::Is(&PROTOCOL)]),
+        Field::new("port", UINT16).always().checks(&[Check::Range(1, 65535)]),
+    ],
+    rules: &[HAS_PORTS],
+};
