@@ -12,7 +12,7 @@ use model::view::Topic;
 use crate::{
     drivers::{Kernel, Mac, PROTOCOL, RouteKey, RouteValue},
     family::Family,
-    network::NetworkReconciler,
+    network::{self, NetworkReconciler},
     policy::PolicyReconciler,
     settings::Config,
     view::NodeView,
@@ -77,8 +77,10 @@ pub enum KernelEvent {
     Fdb(u32, Mac, Option<IpAddr>),
     /// A table `calico` was changed by the netlink socket with this port.
     Nftables(u32),
-    /// Notifications were lost: everything is read anew.
-    Lost,
+    /// Notifications of links, addresses, routes or neighbours were lost: all are read anew.
+    LinksLost,
+    /// Notifications of nftables were lost: the tables are checked.
+    NftablesLost,
 }
 
 /// Keeps the kernel as the view asks.
@@ -95,7 +97,8 @@ pub struct Reconciler<K> {
     pause: Duration,
     retry_at: Option<Instant>,
     checked_routes: Option<Instant>,
-    /// Since when our table is known to be changed by others.
+    checked_policy: Option<Instant>,
+    /// Whether another program changed our table since we wrote it.
     tampered: bool,
     rewritten: Option<Instant>,
 }
@@ -117,6 +120,7 @@ impl<K: Kernel> Reconciler<K> {
             pause: RETRY_MIN,
             retry_at: None,
             checked_routes: None,
+            checked_policy: None,
             tampered: false,
             rewritten: None,
         }
@@ -147,16 +151,15 @@ impl<K: Kernel> Reconciler<K> {
         self.policy.update(&self.view, &self.config, &changes);
         self.network.update(&self.view, &self.config, &changes);
         self.check(now);
-        self.policy.commit(&self.view, self.kernel.nft(), now);
+        self.policy.commit(&self.view, self.kernel.nft(), !self.live, now);
         self.commit_network(now);
         self.outcome()
     }
 
     fn commit_network(&mut self, now: Instant) {
-        // Both at once are fine: the trait hands them out one after the other.
-        let sweep = self.live;
+        let mode = network::Mode { sweep: self.live, connect: self.policy.in_force() };
         let (rtnl, sysctl) = self.kernel.network();
-        self.network.commit(&self.view, rtnl, sysctl, sweep);
+        self.network.commit(&self.view, rtnl, sysctl, mode);
         if self.network.wants_retry() {
             self.retry_at = Some(now + self.pause);
             self.pause = (self.pause * 2).min(RETRY_MAX);
@@ -176,6 +179,10 @@ impl<K: Kernel> Reconciler<K> {
         if due(self.checked_routes, self.config.route_refresh) {
             self.network.look_again();
             self.checked_routes = Some(now);
+        }
+        if due(self.checked_policy, self.config.nftables_refresh) {
+            self.policy.check(self.kernel.nft());
+            self.checked_policy = Some(now);
         }
         if self.tampered && due(self.rewritten, Some(REWRITE_PAUSE)) {
             tracing::warn!("another program changed our nftables table; it is written anew");
@@ -203,6 +210,7 @@ impl<K: Kernel> Reconciler<K> {
             self.retry_at,
             self.policy.retry_at(),
             after(self.checked_routes, self.config.route_refresh),
+            after(self.checked_policy, self.config.nftables_refresh),
             after(self.rewritten, Some(REWRITE_PAUSE)).filter(|_| self.tampered),
         ];
         Outcome {
@@ -212,30 +220,27 @@ impl<K: Kernel> Reconciler<K> {
         }
     }
 
-    /// Takes in what others changed; whether the next commit has something to repair.
+    /// Takes in what others changed; whether a commit is called for.
     pub fn kernel_event(&mut self, event: &KernelEvent) -> bool {
         match event {
             KernelEvent::Link { index, up } => self.network.on_link(*index, *up),
             KernelEvent::Address => self.network.on_address(),
             KernelEvent::Route(key, route) => {
-                if route.is_some_and(|route| route.protocol != PROTOCOL) {
-                    return false;
-                }
-                self.network.on_route(*key, *route);
+                return route.is_none_or(|route| route.protocol == PROTOCOL)
+                    && self.network.on_route(*key, *route);
             }
             KernelEvent::Neighbour(index, address, mac) => {
-                self.network.on_neighbour(*index, *address, *mac);
+                return self.network.on_neighbour(*index, *address, *mac);
             }
-            KernelEvent::Fdb(index, mac, address) => self.network.on_fdb(*index, *mac, *address),
+            KernelEvent::Fdb(index, mac, address) => {
+                return self.network.on_fdb(*index, *mac, *address);
+            }
             KernelEvent::Nftables(port) => {
-                if self.kernel.nft().is_own(*port) {
-                    return false;
-                }
-                self.tampered = true;
+                self.tampered |= !self.kernel.nft().is_own(*port);
+                return self.tampered;
             }
-            KernelEvent::Lost => {
-                self.network.look_again();
-            }
+            KernelEvent::LinksLost => self.network.look_again(),
+            KernelEvent::NftablesLost => self.checked_policy = None,
         }
         true
     }

@@ -78,13 +78,15 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Table<K, V> {
         self.stale.clear();
     }
 
-    /// The kernel was seen to hold this.
-    pub(crate) fn observe(&mut self, key: K, actual: Option<V>) {
-        if self.desired.get(&key) == actual.as_ref() {
-            self.stale.remove(&key);
-        } else {
+    /// The kernel was seen to hold this; whether that isn't what it should hold.
+    pub(crate) fn observe(&mut self, key: K, actual: Option<V>) -> bool {
+        let differs = self.desired.get(&key) != actual.as_ref();
+        if differs {
             self.stale.insert(key, actual);
+        } else {
+            self.stale.remove(&key);
         }
+        differs
     }
 
     /// The kernel lost what it held of these.

@@ -1,4 +1,4 @@
-//! The edges to the kernel: traits and their drivers.
+//! The edges to the kernel: traits, their drivers, and their in-memory twins.
 //!
 //! | trait | driver | what it reaches |
 //! |---|---|---|
@@ -7,13 +7,16 @@
 //! | [`Sysctl`] | [`sysctl::ProcSys`] | `/proc/sys/net` |
 //!
 //! Drivers are synchronous and act in the network namespace of the thread that made them and calls
-//! them.
+//! them. [`memory`] holds the twins; [`monitor`] turns kernel notifications into events.
 
+pub mod memory;
+pub mod monitor;
 pub mod netlink;
+mod nfnetlink;
 pub mod nft;
 pub mod sysctl;
 
-use std::{fmt, io, net::IpAddr, str::FromStr};
+use std::{collections::BTreeMap, fmt, io, net::IpAddr, str::FromStr};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -72,6 +75,15 @@ pub enum NftError {
     Unavailable(String),
 }
 
+/// How many rules each chain holds, and how many elements each set or map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    /// Rules by chain.
+    pub chains: BTreeMap<ArcStr, usize>,
+    /// Elements by set or map.
+    pub sets: BTreeMap<ArcStr, usize>,
+}
+
 /// The tables `calico`.
 pub trait Nft {
     /// Does all of it or nothing.
@@ -79,6 +91,12 @@ pub trait Nft {
 
     /// Whether the kernel would take it; changes nothing.
     fn check(&mut self, transaction: &Transaction) -> Result<(), NftError>;
+
+    /// A number that moves with every transaction of anybody's in this network namespace.
+    fn generation(&mut self) -> Result<u32, NftError>;
+
+    /// What the table holds; none: there is no table.
+    fn inventory(&mut self, family: Family) -> Result<Option<Inventory>, NftError>;
 
     /// Whether a notification with this netlink port is the echo of a commit of ours.
     fn is_own(&self, port: u32) -> bool;

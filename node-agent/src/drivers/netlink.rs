@@ -544,7 +544,7 @@ fn neighbours(
     })
 }
 
-fn neighbour_address(message: &NeighbourMessage) -> Option<IpAddr> {
+pub(crate) fn neighbour_address(message: &NeighbourMessage) -> Option<IpAddr> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some((*address).into()),
         NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
@@ -562,7 +562,7 @@ fn neighbour_address(message: &NeighbourMessage) -> Option<IpAddr> {
     })
 }
 
-fn neighbour_mac(message: &NeighbourMessage) -> Option<Mac> {
+pub(crate) fn neighbour_mac(message: &NeighbourMessage) -> Option<Mac> {
     message.attributes.iter().find_map(|attribute| match attribute {
         NeighbourAttribute::LinkLayerAddress(mac) => {
             <[u8; 6]>::try_from(mac.as_slice()).ok().map(Mac)

@@ -2,12 +2,15 @@
 
 use std::{
     collections::VecDeque,
-    io::Write,
+    io::{self, Write},
     process::{Command, Stdio},
 };
 
-use super::{Nft, NftError};
-use crate::nft::{Transaction, text};
+use super::{Inventory, Nft, NftError, nfnetlink::NfNetlink};
+use crate::{
+    family::Family,
+    nft::{Transaction, text},
+};
 
 /// How many of our own runs are remembered, to tell their echoes from others' changes.
 const REMEMBERED: usize = 64;
@@ -17,13 +20,32 @@ const REMEMBERED: usize = 64;
 pub struct NftCommand {
     /// Process ids of the last runs: nft binds its netlink socket to its process id.
     own: VecDeque<u32>,
+    /// For reading; opened at first use.
+    netlink: Option<NfNetlink>,
 }
 
 impl NftCommand {
+    fn read<T>(
+        &mut self,
+        read: impl FnOnce(&mut NfNetlink) -> io::Result<T>,
+    ) -> Result<T, NftError> {
+        let socket = match &mut self.netlink {
+            Some(socket) => Ok(socket),
+            none => NfNetlink::open().map(|socket| none.insert(socket)),
+        };
+        socket.and_then(read).map_err(|error| {
+            // A socket that failed may hold half of an answer.
+            self.netlink = None;
+            NftError::Unavailable(error.to_string())
+        })
+    }
+
     fn run(&mut self, args: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
-        let unavailable = |error: std::io::Error| NftError::Unavailable(error.to_string());
+        let unavailable = |error: io::Error| NftError::Unavailable(error.to_string());
         let mut child = Command::new("nft")
             .args(args)
+            // Its complaints are looked into below.
+            .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -59,6 +81,14 @@ impl Nft for NftCommand {
     fn check(&mut self, transaction: &Transaction) -> Result<(), NftError> {
         // The whole batch goes to the kernel without its end mark: judged, then forgotten.
         self.run(&["-c", "-f", "-"], &text::write(transaction)).map(drop)
+    }
+
+    fn generation(&mut self) -> Result<u32, NftError> {
+        self.read(NfNetlink::generation)
+    }
+
+    fn inventory(&mut self, family: Family) -> Result<Option<Inventory>, NftError> {
+        self.read(|socket| socket.inventory(family))
     }
 
     fn is_own(&self, port: u32) -> bool {

@@ -30,6 +30,15 @@ use crate::{
     view::{Changes, NodeView},
 };
 
+/// What a commit may do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mode {
+    /// Remove what is ours and not asked for.
+    pub(crate) sweep: bool,
+    /// Add routes to workloads; not before policy guards their interfaces.
+    pub(crate) connect: bool,
+}
+
 /// The reconciler of links, addresses, routes, neighbours, FDB and sysctls.
 pub(crate) struct NetworkReconciler {
     node: ArcStr,
@@ -154,14 +163,13 @@ impl NetworkReconciler {
         }
     }
 
-    /// Brings the kernel to what the view asks for; with `sweep` also removes what is ours and not
-    /// asked for.
+    /// Brings the kernel to what the view asks for.
     pub(crate) fn commit(
         &mut self,
         view: &NodeView,
         rtnl: &mut dyn Rtnl,
         sysctl: &mut dyn Sysctl,
-        sweep: bool,
+        mode: Mode,
     ) {
         self.refused.clear();
         if let Err(error) = self.look(rtnl) {
@@ -171,10 +179,10 @@ impl NetworkReconciler {
             );
             return;
         }
-        self.devices(view, rtnl, sweep);
+        self.devices(view, rtnl, mode.sweep);
         self.tune(view, sysctl);
         self.decide_all(view);
-        self.write(view, rtnl, sweep);
+        self.write(view, rtnl, mode);
     }
 
     /// Reads from the kernel what may have changed.
@@ -347,7 +355,7 @@ impl NetworkReconciler {
     }
 
     /// Makes the pending changes.
-    fn write(&mut self, view: &NodeView, rtnl: &mut dyn Rtnl, sweep: bool) {
+    fn write(&mut self, view: &NodeView, rtnl: &mut dyn Rtnl, mode: Mode) {
         let mut ops = Vec::new();
         for pending in self.addresses.pending() {
             if let Some(net) = pending.desired {
@@ -366,12 +374,13 @@ impl NetworkReconciler {
         }
         for pending in self.routes.pending() {
             match (pending.actual, pending.desired) {
+                (None, Some(RouteValue { next: NextHop::Link { .. }, .. })) if !mode.connect => {}
                 (None, Some(route)) => ops.push(RtnlOp::AddRoute(*pending.key, *route)),
                 (Some(_), Some(route)) => ops.push(RtnlOp::ReplaceRoute(*pending.key, *route)),
                 _ => {}
             }
         }
-        if sweep {
+        if mode.sweep {
             for pending in self.routes.pending() {
                 if let (Some(route), None) = (pending.actual, pending.desired) {
                     ops.push(RtnlOp::DeleteRoute(*pending.key, *route));
@@ -548,23 +557,19 @@ impl NetworkReconciler {
         self.links_stale = true;
     }
 
-    /// A route came or went.
-    pub(crate) fn on_route(&mut self, key: RouteKey, route: Option<RouteValue>) {
-        self.routes.observe(key, route);
+    /// A route came or went; whether that is to be repaired.
+    pub(crate) fn on_route(&mut self, key: RouteKey, route: Option<RouteValue>) -> bool {
+        self.routes.observe(key, route)
     }
 
-    /// A permanent neighbour entry came or went.
-    pub(crate) fn on_neighbour(&mut self, index: u32, address: IpAddr, mac: Option<Mac>) {
-        if self.is_vxlan(index) {
-            self.neighbours.observe((index, address), mac);
-        }
+    /// A permanent neighbour entry came or went; whether that is to be repaired.
+    pub(crate) fn on_neighbour(&mut self, index: u32, address: IpAddr, mac: Option<Mac>) -> bool {
+        self.is_vxlan(index) && self.neighbours.observe((index, address), mac)
     }
 
-    /// A VXLAN peer came or went.
-    pub(crate) fn on_fdb(&mut self, index: u32, mac: Mac, address: Option<IpAddr>) {
-        if self.is_vxlan(index) {
-            self.fdb.observe((index, mac), address);
-        }
+    /// A VXLAN peer came or went; whether that is to be repaired.
+    pub(crate) fn on_fdb(&mut self, index: u32, mac: Mac, address: Option<IpAddr>) -> bool {
+        self.is_vxlan(index) && self.fdb.observe((index, mac), address)
     }
 
     fn is_vxlan(&self, index: u32) -> bool {

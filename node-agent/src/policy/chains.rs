@@ -304,6 +304,8 @@ pub(crate) fn group(
         }
     }
     for chain in profiles {
+        // Whoever passed before, a profile's chain starts without marks, as a policy's does.
+        rules.push(rule(vec![], vec![Action::ClearMark(marks.pass)]));
         rules.push(verdict(vec![], Verdict::Jump(chain)));
         rules.push(accepted());
     }

@@ -94,6 +94,10 @@ pub(crate) struct PolicyReconciler {
     stuck: Option<Quarantine>,
     /// Whether the kernel holds our table as far as we know.
     in_kernel: bool,
+    /// Whether an earlier run's table is left alone for now.
+    kept: bool,
+    /// nftables' generation when the tables were last known to be as we left them.
+    generation: Option<u32>,
 }
 
 impl PolicyReconciler {
@@ -117,6 +121,8 @@ impl PolicyReconciler {
             problems: BTreeMap::new(),
             stuck: None,
             in_kernel: false,
+            kept: false,
+            generation: None,
         }
     }
 
@@ -237,7 +243,15 @@ impl PolicyReconciler {
 
     /// Brings the kernel to what the view asks for. What is refused is reported by
     /// [`PolicyReconciler::failures`], and all else goes in.
-    pub(crate) fn commit(&mut self, view: &NodeView, nft: &mut dyn Nft, now: Instant) {
+    ///
+    /// With `keep` a table that an earlier run left is not touched: only a view that is known to be
+    /// current may replace it.
+    pub(crate) fn commit(&mut self, view: &NodeView, nft: &mut dyn Nft, keep: bool, now: Instant) {
+        self.kept = keep && !self.in_kernel && self.left_over(nft);
+        let pausing = self.stuck.as_ref().is_some_and(|stuck| now < stuck.until);
+        if self.kept || (pausing && self.dirty.is_empty()) {
+            return;
+        }
         let due = self.quarantine.iter().filter(|(_, quarantine)| quarantine.until <= now);
         let due: Vec<Unit> = due.map(|(unit, _)| unit.clone()).collect();
         let pauses: BTreeMap<Unit, Duration> =
@@ -252,6 +266,7 @@ impl PolicyReconciler {
             match nft.commit(&transaction) {
                 Ok(()) => {
                     self.written();
+                    self.generation = nft.generation().ok();
                     return;
                 }
                 Err(error @ NftError::Unavailable(_)) => {
@@ -277,6 +292,16 @@ impl PolicyReconciler {
                 }
             }
         }
+    }
+
+    /// Whether workloads' interfaces are guarded: by our table, or by one that is left alone.
+    pub(crate) fn in_force(&self) -> bool {
+        self.in_kernel || self.kept
+    }
+
+    /// Whether the kernel has a table of ours that we didn't write. Not knowing counts as yes.
+    fn left_over(&self, nft: &mut dyn Nft) -> bool {
+        self.families.iter().any(|family| !matches!(nft.inventory(*family), Ok(None)))
     }
 
     /// Who of the touched units makes the transaction fail: halves are tried without effect, all
@@ -355,6 +380,31 @@ impl PolicyReconciler {
         self.in_kernel = false;
         self.touched.extend(self.needs.keys().cloned());
         self.tables.values_mut().for_each(Tables::forget);
+    }
+
+    /// Looks whether the kernel still holds the tables, and if not has the next commit repair them.
+    pub(crate) fn check(&mut self, nft: &mut dyn Nft) {
+        if !self.in_kernel {
+            return;
+        }
+        let generation = nft.generation().ok();
+        if generation.is_some() && generation == self.generation {
+            return;
+        }
+        let intact = self.tables.iter().all(|(family, tables)| match nft.inventory(*family) {
+            Ok(inventory) => inventory.is_some_and(|inventory| tables.fits(&inventory)),
+            // Not knowing is no reason to rewrite.
+            Err(error) => {
+                tracing::warn!(%error, %family, "the table can't be read: it isn't checked");
+                true
+            }
+        });
+        if intact {
+            self.generation = generation;
+        } else {
+            tracing::warn!("the nftables table isn't as we left it: it is written anew");
+            self.forget();
+        }
     }
 
     /// What of the view is not in the kernel, and why.

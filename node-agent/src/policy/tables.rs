@@ -6,6 +6,7 @@ use arcstr::ArcStr;
 use ipnet::IpNet;
 
 use crate::{
+    drivers::Inventory,
     family::Family,
     nft::{Chain, Element, ElementAndVerdict, SetKind, Step, Verdict},
     table::Table,
@@ -109,6 +110,16 @@ impl Tables {
         self.sets.observe_all(BTreeMap::new());
         self.chains.observe_all(BTreeMap::new());
         self.elements.values_mut().for_each(|elements| elements.observe_all(BTreeMap::new()));
+    }
+
+    /// Whether the kernel's table has the chains, rules and elements that it should have.
+    pub(crate) fn fits(&self, inventory: &Inventory) -> bool {
+        let chains = self.chains.desired().iter().map(|(name, chain)| (name, chain.rules.len()));
+        let sets = self.sets.desired().keys().map(|name| {
+            (name, self.elements.get(name).map_or(0, |elements| elements.desired().len()))
+        });
+        chains.eq(inventory.chains.iter().map(|(name, rules)| (name, *rules)))
+            && sets.eq(inventory.sets.iter().map(|(name, elements)| (name, *elements)))
     }
 }
 

@@ -225,13 +225,14 @@ impl PolicyReconciler {
             .map(|id| Unit::Policy(id.clone(), direction))
             .chain(key.profiles.iter().map(|name| Unit::Profile(name.clone(), direction)))
             .collect();
-        let rules = if closed || missing.is_some() {
+        let policy =
+            |id: &PolicyId| unit_name("policy", direction, &[&id.kind, &id.namespace, &id.name]);
+        // Without its list nothing new may pass, not even what profiles allow.
+        let profiles = key.profiles.iter().filter(|_| missing.is_none());
+        let profiles = profiles.map(|name| unit_name("profile", direction, &[name]));
+        let rules = if closed {
             self::closed(&self.config)
         } else {
-            let policy = |id: &PolicyId| {
-                unit_name("policy", direction, &[&id.kind, &id.namespace, &id.name])
-            };
-            let profiles = key.profiles.iter().map(|name| unit_name("profile", direction, &[name]));
             chains::group(&self.config, direction, plist, policy, profiles)
         };
         for family in self.families.clone() {

@@ -4,10 +4,8 @@ use std::time::Instant;
 
 use bulrush_node_agent::{Outcome, Reconciler, Source, drivers::LinuxKernel};
 
-use super::{
-    Namespace, wire,
-    world::{Write, allow_all},
-};
+use super::{Namespace, wire};
+use crate::world::{Write, allow_all};
 
 /// A node with an agent's reconciler in it, and what lies outside of it.
 pub(crate) struct Node {

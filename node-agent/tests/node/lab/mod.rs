@@ -4,7 +4,6 @@
 //! nothing is left behind, however the test ends.
 
 pub(crate) mod node;
-pub(crate) mod world;
 
 use std::{
     fs::File,

@@ -2,10 +2,8 @@
 
 use model::view::{Peer, Rule};
 
-use crate::lab::{
-    available,
-    node::Node,
-    tcp, udp,
+use crate::{
+    lab::{available, node::Node, tcp, udp},
     world::{TCP, UDP, Write, allow, deny, from_set, port, tier},
 };
 

@@ -3,7 +3,10 @@
 use ipnet::IpNet;
 use model::view::{EncapMode, Host, Pool, Route};
 
-use crate::lab::{Namespace, available, node::Node, tcp, udp, wire, world::Write};
+use crate::{
+    lab::{Namespace, available, node::Node, tcp, udp, wire},
+    world::Write,
+};
 
 const POOL: &str = "10.65.0.0/16";
 

@@ -1,0 +1,15 @@
+//! What a view becomes: on in-memory kernels, and with real packets in network namespaces.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a panic is a failed test, with its place"
+)]
+
+mod interpret;
+mod lab;
+mod naive;
+mod network_packets;
+mod policy_model;
+mod policy_packets;
+mod world;
