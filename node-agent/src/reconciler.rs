@@ -204,7 +204,14 @@ impl<K: Kernel> Reconciler<K> {
             .chain(self.network.failures())
             .collect();
         failed.sort_unstable();
-        failed.dedup_by(|a, b| a.topic == b.topic && a.key == b.key);
+        failed.dedup();
+        failed.dedup_by(|more, first| {
+            let same = more.topic == first.topic && more.key == first.key;
+            if same {
+                first.reason = format!("{}; {}", first.reason, more.reason);
+            }
+            same
+        });
         let after = |last: Option<Instant>, interval: Option<Duration>| Some(last? + interval?);
         let next = [
             self.retry_at,

@@ -55,17 +55,19 @@ enum Way {
     Ipip,
 }
 
-fn way(pool: Option<&Pool>, same_subnet: bool) -> Way {
-    let tunnels = |mode| match mode {
-        EncapMode::Never => false,
-        EncapMode::Always => true,
-        EncapMode::CrossSubnet => !same_subnet,
+/// None: it depends on whether both are in one subnet, which is not known.
+fn way(pool: Option<&Pool>, same_subnet: Option<bool>) -> Option<Way> {
+    let by_tunnel = |mode| match mode {
+        EncapMode::Never => Some(false),
+        EncapMode::Always => Some(true),
+        EncapMode::CrossSubnet => same_subnet.map(|same| !same),
     };
-    match pool {
-        Some(pool) if tunnels(pool.vxlan) => Way::Vxlan,
-        Some(pool) if tunnels(pool.ipip) => Way::Ipip,
-        _ => Way::Direct,
-    }
+    let Some(pool) = pool else { return Some(Way::Direct) };
+    Some(match (by_tunnel(pool.vxlan)?, by_tunnel(pool.ipip)?) {
+        (true, _) => Way::Vxlan,
+        (false, true) => Way::Ipip,
+        (false, false) => Way::Direct,
+    })
 }
 
 /// The route to a block or borrowed address that lives on this node.
@@ -86,12 +88,10 @@ pub(crate) fn remote_route(
     let host = host.ok_or_else(|| format!("node {node} is not known"))?;
     let address = node_address(host, family)
         .ok_or_else(|| format!("node {node} has no IPv{} address", family.version()))?;
-    let own_address = own
-        .address
-        .ok_or_else(|| format!("this node has no IPv{} address yet", family.version()))?;
-    let same_subnet = own_address.contains(&address.addr());
+    let same_subnet = own.address.map(|own| own.contains(&address.addr()));
+    let no_address = || format!("this node has no IPv{} address yet", family.version());
     let gateway = |index, gateway| RouteValue::ours(NextHop::Gateway { index, gateway });
-    match way(pool, same_subnet) {
+    match way(pool, same_subnet).ok_or_else(no_address)? {
         Way::Vxlan => {
             let index = own.vxlan.ok_or("the VXLAN device is not there yet")?;
             let vtep = vtep_address(host, family)
@@ -102,17 +102,20 @@ pub(crate) fn remote_route(
             let index = own.ipip.ok_or("the IPIP device is not there")?;
             Ok(gateway(index, address.addr()))
         }
-        Way::Direct if same_subnet => {
+        Way::Direct => {
+            let own_address = own.address.ok_or_else(no_address)?;
+            if same_subnet != Some(true) {
+                return Err(format!(
+                    "node {node} ({}) is outside of this node's subnet {}, and the pool has no \
+                     tunnel: set vxlanMode or ipipMode to CrossSubnet, or use BGP",
+                    address.addr(),
+                    own_address.trunc()
+                ));
+            }
             let index = own.parent.ok_or_else(|| {
                 format!("no device of this node has its address {}", own_address.addr())
             })?;
             Ok(gateway(index, address.addr()))
         }
-        Way::Direct => Err(format!(
-            "node {node} ({}) is outside of this node's subnet {}, and the pool has no tunnel: \
-             set vxlanMode or ipipMode to CrossSubnet, or use BGP",
-            address.addr(),
-            own_address.trunc()
-        )),
     }
 }

@@ -49,7 +49,6 @@ impl NetworkReconciler {
             }
         }
         self.addresses.set_all(addresses);
-        self.observe_addresses();
     }
 
     /// Takes in which addresses the tunnel devices have.

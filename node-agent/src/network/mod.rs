@@ -119,7 +119,6 @@ impl NetworkReconciler {
         }
         self.all_dirty |= changes.pools;
         for name in &changes.hosts {
-            self.all_dirty |= *name == self.node;
             self.dirty.extend(self.by_node.get(name).into_iter().flatten());
         }
         if !changes.hosts.is_empty() {
@@ -227,11 +226,6 @@ impl NetworkReconciler {
                 if let Some((_, addresses)) = self.endpoints.get(key) {
                     self.dirty.extend(addresses);
                 }
-            }
-            if let Some(index) = old.get(&name).map(|link| link.index)
-                && self.links.get(&name).is_none_or(|link| link.index != index)
-            {
-                self.lost_device(index);
             }
         }
         self.observe_addresses();

@@ -247,9 +247,8 @@ impl PolicyReconciler {
     /// With `keep` a table that an earlier run left is not touched: only a view that is known to be
     /// current may replace it.
     pub(crate) fn commit(&mut self, view: &NodeView, nft: &mut dyn Nft, keep: bool, now: Instant) {
-        self.kept = keep && !self.in_kernel && self.left_over(nft);
         let pausing = self.stuck.as_ref().is_some_and(|stuck| now < stuck.until);
-        if self.kept || (pausing && self.dirty.is_empty()) {
+        if pausing && self.dirty.is_empty() {
             return;
         }
         let due = self.quarantine.iter().filter(|(_, quarantine)| quarantine.until <= now);
@@ -257,6 +256,10 @@ impl PolicyReconciler {
         let pauses: BTreeMap<Unit, Duration> =
             due.into_iter().filter_map(|unit| Some((unit.clone(), self.release(&unit)?))).collect();
         self.settle(view);
+        self.kept = keep && !self.in_kernel && self.left_over(nft);
+        if self.kept {
+            return;
+        }
         loop {
             let transaction = self.plan();
             if transaction.steps.is_empty() {
@@ -337,6 +340,7 @@ impl PolicyReconciler {
         suspects: &[Unit],
         open: &[Unit],
     ) -> Result<(), String> {
+        let open: BTreeSet<&Unit> = open.iter().collect();
         self.close(view, suspects.iter().filter(|unit| !open.contains(unit)).cloned().collect());
         nft.check(&self.plan()).map_err(|error| error.to_string())
     }

@@ -68,8 +68,12 @@ impl PolicyReconciler {
     /// Renders what is dirty and what that newly needs, and removes what nobody needs any more.
     pub(super) fn settle(&mut self, view: &NodeView) {
         let mut released = BTreeSet::new();
-        // Users sort after what they need, so that what they newly need is still to come.
+        // Users sort after what they need: when a unit's turn comes, it is known who needs it.
         while let Some(unit) = self.dirty.pop_last() {
+            let is_root = matches!(unit, Unit::Base | Unit::Dispatch(_));
+            if !is_root && !self.users.contains_key(&unit) {
+                continue;
+            }
             let needs = self.render(view, &unit);
             self.touched.insert(unit.clone());
             let gone = matches!(&unit, Unit::Dispatch(name) if !self.claims.contains_key(name));

@@ -9,7 +9,10 @@
 mod interpret;
 mod lab;
 mod naive;
+mod network_faults;
+mod network_model;
 mod network_packets;
+mod policy_faults;
 mod policy_model;
 mod policy_packets;
 mod world;
