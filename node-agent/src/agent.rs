@@ -19,9 +19,9 @@ use tokio::{net::TcpListener, sync::watch};
 use tracing::{info, warn};
 
 use crate::{
-    Reconciler,
+    KernelEvent, Reconciler,
     client::{Connection, StreamError},
-    drivers::LinuxKernel,
+    drivers::{LinuxKernel, monitor::Monitor},
     http,
     kernel::{self, Held, Work},
     rollback::Rollback,
@@ -122,12 +122,37 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
         held: held_reader,
         link,
     };
+    let notifications = tokio::spawn(notify(agent.work.clone()));
     tokio::select! {
         () = agent.stay_connected() => {}
         () = stop => {}
     }
+    notifications.abort();
     listeners.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
+}
+
+/// Hands on what others do to the kernel. Where it can't be listened to, the full checks remain.
+async fn notify(work: mpsc::Sender<Work>) {
+    loop {
+        match Monitor::open() {
+            Ok(mut monitor) => {
+                // What happened before is not known.
+                let missed = [KernelEvent::LinksLost, KernelEvent::NftablesLost];
+                if missed.into_iter().any(|event| work.send(Work::Event(event)).is_err()) {
+                    return;
+                }
+                while let Ok(event) = monitor.next().await {
+                    if work.send(Work::Event(event)).is_err() {
+                        return;
+                    }
+                }
+                warn!("the kernel's notifications broke off; they are opened anew");
+            }
+            Err(error) => warn!(%error, "the kernel's notifications can't be had"),
+        }
+        tokio::time::sleep(RETRY.1).await;
+    }
 }
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
