@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{
     kubernetes::{
-        ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterProtocol, LabelSelector, Subject,
+        ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterProtocol, ClusterRule,
+        LabelSelector, Subject,
     },
     metadata,
     report::Report,
@@ -38,14 +39,6 @@ fn consequences(action: Action) -> Consequences {
     }
 }
 
-/// Of the rules of one direction, what both have in common.
-struct Rule<'a> {
-    name: &'a str,
-    action: &'a str,
-    peers: &'a [ClusterPeer],
-    protocols: &'a [ClusterProtocol],
-}
-
 /// The policy in the tier of its own; none: the tier or the subject is unknown, and so its place.
 pub(super) fn translate(policy: &ClusterNetworkPolicy, report: &mut Report) -> Option<Value> {
     let spec = &policy.spec;
@@ -55,20 +48,6 @@ pub(super) fn translate(policy: &ClusterNetworkPolicy, report: &mut Report) -> O
         let tier = tier(&spec.tier, report)?;
         let (pods, namespaces) = report.at("subject", |report| subject(&spec.subject, report))?;
         let is_whole = pods.is_whole && namespaces.is_whole;
-        let ingress = spec.ingress.iter().map(|it| Rule {
-            name: &it.name,
-            action: &it.action,
-            peers: &it.peers,
-            protocols: &it.protocols,
-        });
-        let egress = spec.egress.iter().map(|it| Rule {
-            name: &it.name,
-            action: &it.action,
-            peers: &it.peers,
-            protocols: &it.protocols,
-        });
-        let ingress = rules(Direction::Ingress, ingress, is_whole, report);
-        let egress = rules(Direction::Egress, egress, is_whole, report);
         let mut translated = json!({
             "tier": tier,
             "order": spec.priority,
@@ -78,8 +57,9 @@ pub(super) fn translate(policy: &ClusterNetworkPolicy, report: &mut Report) -> O
             translated["namespaceSelector"] = json!(namespaces.text);
         }
         let mut types = Vec::new();
-        for (name, field, rules) in [("Ingress", "ingress", ingress), ("Egress", "egress", egress)]
-        {
+        for (name, direction) in [("Ingress", Direction::Ingress), ("Egress", Direction::Egress)] {
+            let (field, _) = rule::fields(direction);
+            let rules = rules(direction, policy, is_whole, report);
             if !rules.is_empty() {
                 types.push(name);
                 translated[field] = Value::Array(rules);
@@ -126,31 +106,34 @@ fn subject(subject: &Subject, report: &mut Report) -> Option<(Selection, Selecti
     })
 }
 
-fn rules<'a>(
+fn rules(
     direction: Direction,
-    rules: impl Iterator<Item = Rule<'a>>,
+    policy: &ClusterNetworkPolicy,
     is_whole: bool,
     report: &mut Report,
 ) -> Vec<Value> {
-    let field = match direction {
-        Direction::Ingress => "ingress",
-        Direction::Egress => "egress",
+    let (field, _) = rule::fields(direction);
+    let rules = match direction {
+        Direction::Ingress => &policy.spec.ingress,
+        Direction::Egress => &policy.spec.egress,
     };
-    report.at(field, |report| {
-        let rules = rules.enumerate().map(|(index, rule)| {
-            report.at(index, |report| one_rule(direction, &rule, is_whole, report))
+    let rules = rules.iter().enumerate();
+    let translated = report.at(field, |report| {
+        let translated = rules.map(|(index, rule)| {
+            report.at(index, |report| one_rule(direction, rule, is_whole, report))
         });
-        rules.collect::<Vec<_>>().concat()
-    })
+        translated.collect::<Vec<_>>()
+    });
+    translated.concat()
 }
 
 fn one_rule(
     direction: Direction,
-    rule: &Rule<'_>,
+    rule: &ClusterRule,
     is_whole: bool,
     report: &mut Report,
 ) -> Vec<Value> {
-    let action = match rule.action {
+    let action = match rule.action.as_str() {
         "Accept" => Action::Allow,
         "Deny" => Action::Deny,
         "Pass" => Action::Pass,
@@ -162,12 +145,12 @@ fn one_rule(
     };
     let so = consequences(action);
     let (peers, protocols) = report.with_consequence(so.condition, |report| {
-        let peers = peers(direction, rule.peers, &so, report);
-        let protocols = report.at("protocols", |report| protocols(rule.protocols, &so, report));
+        let peers = peers(direction, rule, &so, report);
+        let protocols = report.at("protocols", |report| protocols(&rule.protocols, &so, report));
         (peers, protocols)
     });
     if let Some((peers, protocols)) = peers.zip(protocols) {
-        return rule::rules(direction, action, rule.name, (&peers, &protocols), is_whole);
+        return rule::rules(direction, action, &rule.name, (&peers, &protocols), is_whole);
     }
     // The same as for a rule that lost every condition.
     action.when(false).into_iter().map(rule::bare).collect()
@@ -176,13 +159,14 @@ fn one_rule(
 /// None: one of them can't be kept, nor can the rule.
 fn peers(
     direction: Direction,
-    peers: &[ClusterPeer],
+    rule: &ClusterRule,
     so: &Consequences,
     report: &mut Report,
 ) -> Option<Vec<Peer>> {
-    let field = match direction {
-        Direction::Ingress => "from",
-        Direction::Egress => "to",
+    let (_, field) = rule::fields(direction);
+    let peers = match direction {
+        Direction::Ingress => &rule.from,
+        Direction::Egress => &rule.to,
     };
     report.at(field, |report| {
         if peers.is_empty() {
@@ -333,7 +317,7 @@ fn port(port: &ClusterPort, so: &Consequences, report: &mut Report) -> Option<Po
             }
         },
         None => {
-            let value = if first == last { first.to_string() } else { format!("{first}:{last}") };
+            let value = if first == last { json!(first) } else { json!(format!("{first}:{last}")) };
             report.fault(value, "must be from 1 to 65535");
             Some(Ports::Unknown)
         }

@@ -70,21 +70,16 @@ object! {
     NetworkPolicySpec {
         pod_selector: LabelSelector = "podSelector",
         policy_types: Vec<String> = "policyTypes",
-        ingress: Vec<NetworkPolicyIngress> = "ingress",
-        egress: Vec<NetworkPolicyEgress> = "egress",
+        ingress: Vec<NetworkPolicyRule> = "ingress",
+        egress: Vec<NetworkPolicyRule> = "egress",
     }
 }
 
 object! {
-    NetworkPolicyIngress {
-        peers: Vec<NetworkPolicyPeer> = "from",
-        ports: Vec<NetworkPolicyPort> = "ports",
-    }
-}
-
-object! {
-    NetworkPolicyEgress {
-        peers: Vec<NetworkPolicyPeer> = "to",
+    /// Of both directions: `from` counts for ingress, `to` for egress.
+    NetworkPolicyRule {
+        from: Vec<NetworkPolicyPeer> = "from",
+        to: Vec<NetworkPolicyPeer> = "to",
         ports: Vec<NetworkPolicyPort> = "ports",
     }
 }
@@ -124,8 +119,8 @@ object! {
         tier: String = "tier",
         priority: i32 = "priority",
         subject: Subject = "subject",
-        ingress: Vec<ClusterIngress> = "ingress",
-        egress: Vec<ClusterEgress> = "egress",
+        ingress: Vec<ClusterRule> = "ingress",
+        egress: Vec<ClusterRule> = "egress",
     }
 }
 
@@ -144,19 +139,12 @@ object! {
 }
 
 object! {
-    ClusterIngress {
+    /// Of both directions: `from` counts for ingress, `to` for egress.
+    ClusterRule {
         name: String = "name",
         action: String = "action",
-        peers: Vec<ClusterPeer> = "from",
-        protocols: Vec<ClusterProtocol> = "protocols",
-    }
-}
-
-object! {
-    ClusterEgress {
-        name: String = "name",
-        action: String = "action",
-        peers: Vec<ClusterPeer> = "to",
+        from: Vec<ClusterPeer> = "from",
+        to: Vec<ClusterPeer> = "to",
         protocols: Vec<ClusterProtocol> = "protocols",
     }
 }

@@ -106,3 +106,6 @@ fn subject(object: &Value) -> String {
         (namespace, name) => format!("{kind} {namespace}/{name}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

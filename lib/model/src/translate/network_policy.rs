@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    kubernetes::{IpBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort},
+    kubernetes::{IpBlock, LabelSelector, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort},
     metadata,
     report::Report,
     rule::{self, Action, Peer, Port, Ports, Protocols},
@@ -38,11 +38,9 @@ pub(super) fn translate(policy: &NetworkPolicy, report: &mut Report) -> Option<V
             "selector": subject.text,
             "types": types,
         });
-        let ingress = spec.ingress.iter().map(|rule| (&*rule.peers, &*rule.ports));
-        let egress = spec.egress.iter().map(|rule| (&*rule.peers, &*rule.ports));
-        let ingress = rules(Direction::Ingress, &subject, ingress, report);
-        let egress = rules(Direction::Egress, &subject, egress, report);
-        for (field, rules) in [("ingress", ingress), ("egress", egress)] {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let (field, _) = rule::fields(direction);
+            let rules = rules(direction, policy, &subject, report);
             if !rules.is_empty() {
                 translated[field] = Value::Array(rules);
             }
@@ -76,35 +74,35 @@ fn types(policy: &NetworkPolicy, report: &mut Report) -> Vec<&'static str> {
     found
 }
 
-fn rules<'a>(
+fn rules(
     direction: Direction,
+    policy: &NetworkPolicy,
     subject: &Selection,
-    rules: impl Iterator<Item = (&'a [NetworkPolicyPeer], &'a [NetworkPolicyPort])>,
     report: &mut Report,
 ) -> Vec<Value> {
-    let (field, side) = match direction {
-        Direction::Ingress => ("ingress", "from"),
-        Direction::Egress => ("egress", "to"),
+    let (field, side) = rule::fields(direction);
+    let rules = match direction {
+        Direction::Ingress => &policy.spec.ingress,
+        Direction::Egress => &policy.spec.egress,
     };
-    let mut translated = Vec::new();
-    report.at(field, |report| {
-        for (index, (peers, ports)) in rules.enumerate() {
+    let rules = rules.iter().enumerate();
+    let translated = report.at(field, |report| {
+        let translated = rules.map(|(index, rule)| {
+            let peers = match direction {
+                Direction::Ingress => &rule.from,
+                Direction::Egress => &rule.to,
+            };
             report.at(index, |report| {
                 let peers = report.at(side, |report| all_peers(peers, report));
-                let ports = report.at("ports", |report| protocols(ports, report));
-                if let Some(protocols) = ports {
-                    translated.extend(rule::rules(
-                        direction,
-                        Action::Allow,
-                        "",
-                        (&peers, &protocols),
-                        subject.is_whole,
-                    ));
-                }
-            });
-        }
+                let protocols = report.at("ports", |report| protocols(&rule.ports, report));
+                let protocols = protocols?;
+                let matches = (&*peers, &protocols);
+                Some(rule::rules(direction, Action::Allow, "", matches, subject.is_whole))
+            })
+        });
+        translated.flatten().collect::<Vec<_>>()
     });
-    translated
+    translated.concat()
 }
 
 /// No peers are everyone.
@@ -123,9 +121,10 @@ fn peer(peer: &NetworkPolicyPeer, report: &mut Report) -> Peer {
     if let Some(block) = &peer.ip_block {
         return report.at("ipBlock", |report| ip_block(block, report));
     }
-    let pods = peer.pod_selector.clone().unwrap_or_default();
+    let every_pod = LabelSelector::default();
+    let pods = peer.pod_selector.as_ref().unwrap_or(&every_pod);
     Peer {
-        selector: report.at("podSelector", |report| selector::pods(&pods, report)),
+        selector: report.at("podSelector", |report| selector::pods(pods, report)),
         namespace_selector: peer.namespace_selector.as_ref().map_or_else(
             Selection::none,
             |selector| {

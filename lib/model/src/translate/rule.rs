@@ -38,6 +38,14 @@ impl Action {
     }
 }
 
+/// Where Kubernetes keeps the rules of a direction, and where in one of them the peers.
+pub(super) fn fields(direction: Direction) -> (&'static str, &'static str) {
+    match direction {
+        Direction::Ingress => ("ingress", "from"),
+        Direction::Egress => ("egress", "to"),
+    }
+}
+
 /// The far side of a connection.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {

@@ -15,10 +15,10 @@ pub(crate) struct Answer {
 
 /// Asks for every case and compares with Calico's answers.
 pub(crate) fn judge(translate: impl FnOnce(&[Value]) -> Vec<Answer>) {
-    let Some(folder) = golden::folder() else { return };
-    let text = fs::read_to_string(folder.join("conversion.jsonl")).expect("conversion.jsonl");
-    let cases: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str(line).expect("a case")).collect();
+    let cases = cases();
+    if cases.is_empty() {
+        return;
+    }
     let objects: Vec<_> = cases.iter().map(object).collect();
     let answers = translate(&objects);
     assert_eq!(answers.len(), cases.len());
@@ -38,6 +38,19 @@ pub(crate) fn judge(translate: impl FnOnce(&[Value]) -> Vec<Answer>) {
         verdicts.judge(id, &wrong, &calicos, &ours);
     }
     verdicts.finish();
+}
+
+/// The objects of all cases.
+#[allow(dead_code, reason = "not every test binary that includes this needs it")]
+pub(crate) fn objects() -> Vec<Value> {
+    cases().iter().map(object).collect()
+}
+
+/// None without the folder of the cases, which says so.
+fn cases() -> Vec<Value> {
+    let Some(folder) = golden::folder() else { return Vec::new() };
+    let text = fs::read_to_string(folder.join("conversion.jsonl")).expect("conversion.jsonl");
+    text.lines().map(|line| serde_json::from_str(line).expect("a case")).collect()
 }
 
 /// Calico's converters are told the kind; we read it from the object.

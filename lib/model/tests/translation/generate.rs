@@ -12,8 +12,14 @@ const KEYS: [&str; 4] = ["app", "env", "team", "absent"];
 const VALUES: [&str; 6] = ["web", "db", "prod", "red", "it's", "x' || has(app) || app == 'y"];
 
 pub(crate) fn policies(broken: bool) -> impl Strategy<Value = Policies> {
-    (vec(network_policy(broken), 0..4), vec(cluster_network_policy(broken), 0..4))
-        .prop_map(|(namespaced, cluster)| Policies { namespaced, cluster })
+    let namespaced = || vec(network_policy(broken), 0..3);
+    let cluster = || vec(cluster_network_policy(broken), 1..3);
+    prop_oneof![
+        namespaced().prop_map(|namespaced| (namespaced, Vec::new())),
+        cluster().prop_map(|cluster| (Vec::new(), cluster)),
+        (namespaced(), cluster()),
+    ]
+    .prop_map(|(namespaced, cluster)| Policies { namespaced, cluster })
 }
 
 /// The sound ones, or now and then a broken one.
@@ -22,7 +28,7 @@ fn or_broken<T: std::fmt::Debug + Clone + 'static>(
     sound: impl Strategy<Value = T> + 'static,
     else_: impl Strategy<Value = T> + 'static,
 ) -> BoxedStrategy<T> {
-    if broken { prop_oneof![5 => sound, 1 => else_].boxed() } else { sound.boxed() }
+    if broken { prop_oneof![8 => sound, 1 => else_].boxed() } else { sound.boxed() }
 }
 
 fn label_selector(broken: bool) -> impl Strategy<Value = LabelSelector> {
@@ -39,19 +45,24 @@ fn label_selector(broken: bool) -> impl Strategy<Value = LabelSelector> {
     let else_ = (key_or_none, operator)
         .prop_filter("it is sound", |it| *it != ("app", "Exists"))
         .prop_map(|(key, operator)| Requirement::Broken { key, operator });
-    vec(or_broken(broken, sound, else_), 0..3).prop_map(|mut requirements| {
-        // A manifest can hold one value for each of `matchLabels`.
-        let mut seen = Vec::new();
-        requirements.retain(|requirement| match requirement {
-            Requirement::Is(key, _) if seen.contains(key) => false,
-            Requirement::Is(key, _) => {
-                seen.push(*key);
-                true
-            }
-            _ => true,
-        });
-        LabelSelector(requirements)
-    })
+    let requirements = or_broken(broken, sound, else_);
+    // Most of them select much, so that several policies meet.
+    let number = prop_oneof![4 => Just(0), 4 => Just(1), 1 => Just(2)];
+    number.prop_flat_map(move |number| vec(requirements.clone(), number)).prop_map(
+        |mut requirements| {
+            // A manifest can hold one value for each of `matchLabels`.
+            let mut seen = Vec::new();
+            requirements.retain(|requirement| match requirement {
+                Requirement::Is(key, _) if seen.contains(key) => false,
+                Requirement::Is(key, _) => {
+                    seen.push(*key);
+                    true
+                }
+                _ => true,
+            });
+            LabelSelector(requirements)
+        },
+    )
 }
 
 fn cidr(broken: bool) -> impl Strategy<Value = Cidr> {
@@ -128,7 +139,7 @@ fn cluster_network_policy(broken: bool) -> impl Strategy<Value = ClusterNetworkP
         let port = port(broken, &[65_616, 65_536, 70_000, -65_456, 0]);
         let rule = (action, vec(peer(is_egress), 1..3), vec(port, 0..3))
             .prop_map(|(action, peers, protocols)| ClusterRule { action, peers, protocols });
-        vec(rule, 0..3)
+        vec(rule, 0..4)
     };
     (select(vec!["Admin", "Baseline"]), subject(), rules(false), rules(true)).prop_map(
         |(tier, subject, ingress, egress)| ClusterNetworkPolicy { tier, subject, ingress, egress },

@@ -18,7 +18,7 @@ use kubernetes::{Policies, Reading};
 use world::Probe;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn sound_policies_allow_exactly_what_kubernetes_allows(policies in generate::policies(false)) {
@@ -31,6 +31,19 @@ proptest! {
     }
 
     #[test]
+    fn whatever_is_broken_is_named(policies in generate::policies(true)) {
+        let (cluster, faults) = translated(&policies);
+        let differs = Probe::all()
+            .any(|probe| cluster.allows(&probe) != policies.allow(&probe, Reading::Holds));
+        prop_assert!(!differs || !faults.is_empty());
+    }
+}
+
+proptest! {
+    // What would widen is rare: it needs a broken part, and behind it another that decides.
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
     fn broken_policies_allow_no_more_than_under_any_reading(policies in generate::policies(true)) {
         let (cluster, _) = translated(&policies);
         for probe in Probe::all().filter(|probe| cluster.allows(probe)) {
@@ -38,14 +51,6 @@ proptest! {
                 prop_assert!(policies.allow(&probe, reading), "{:?} as {:?}", probe, reading);
             }
         }
-    }
-
-    #[test]
-    fn whatever_is_broken_is_named(policies in generate::policies(true)) {
-        let (cluster, faults) = translated(&policies);
-        let differs = Probe::all()
-            .any(|probe| cluster.allows(&probe) != policies.allow(&probe, Reading::Holds));
-        prop_assert!(!differs || !faults.is_empty());
     }
 }
 
