@@ -3,9 +3,11 @@
 use std::net::Ipv4Addr;
 
 use datastore::{Datastore, Selection};
-use model::{Key, Kind, Stored, StreamIndex};
+use model::{
+    Key, Kind, Stored, StreamIndex,
+    translate::{endpoint_name, interface_name},
+};
 use serde_json::{Value, json};
-use sha1::{Digest as _, Sha1};
 
 /// Pods of each node: namespace, role.
 const PODS: [(&str, &str); 3] = [("shop", "web"), ("shop", "db"), ("office", "desk")];
@@ -159,10 +161,7 @@ fn node(index: usize, objects: &mut Vec<(Key, Value)>) {
 }
 
 fn endpoint(node: &str, namespace: &str, role: &str, pod: &str, address: Ipv4Addr) -> (Key, Value) {
-    let dashes = |text: &str| text.replace('-', "--");
-    let name = format!("{}-k8s-{}-eth0", dashes(node), dashes(pod));
-    let hash = Sha1::digest(format!("{namespace}.{pod}"));
-    let hash = format!("{hash:x}");
+    let name = endpoint_name(node, pod);
     let ports = if role == "db" {
         json!([{"name": "sql", "protocol": "TCP", "port": 5432}])
     } else {
@@ -180,8 +179,8 @@ fn endpoint(node: &str, namespace: &str, role: &str, pod: &str, address: Ipv4Add
         &name,
         json!({
             "orchestrator": "k8s", "node": node, "pod": pod, "endpoint": "eth0",
-            "containerID": &hash[..20],
-            "interfaceName": format!("cali{}", &hash[..11]),
+            "containerID": format!("{namespace}-{pod}"),
+            "interfaceName": interface_name(namespace, pod),
             "ipNetworks": [format!("{address}/32")],
             "profiles": [format!("kns.{namespace}")],
             "serviceAccountName": "default",

@@ -17,12 +17,5 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    runtime::log(&cli.log);
-    match runtime::block_on(bulrush_typha::cli::run(cli.flags, runtime::stop_signal())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    runtime::program(&cli.log, |stop| bulrush_typha::cli::run(cli.flags, stop))
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use model::{Key, Kind};
+use model::{Key, Kind, translate::endpoint_name};
 use serde_json::{Map, Value, json};
 
 use super::plan::{BLOCK_SIZE, Block, Encap, Node, POOL_V4, POOL_V6, Plan, Pod, sha1};
@@ -119,8 +119,7 @@ fn calico_node(node: &Node, seed: &str) -> (Key, Value) {
 }
 
 fn endpoint(node: &Node, pod: &Pod, seed: &str) -> (Key, Value) {
-    let dashed = |name: &str| name.replace('-', "--");
-    let name = format!("{}-k8s-{}-eth0", dashed(&node.name), dashed(&pod.name));
+    let name = endpoint_name(&node.name, &pod.name);
     let networks: Vec<String> = pod.addresses.iter().map(|address| host(*address)).collect();
     let (key, mut value) = resource(
         Key::namespaced(Kind::WorkloadEndpoint, pod.namespace.as_str(), name),

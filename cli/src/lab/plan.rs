@@ -6,6 +6,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use model::translate::interface_name;
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 
@@ -243,18 +244,13 @@ fn pod(lab: &str, node: u8, index: u8, shape: Shape, blocks: &[Block], seed: &st
         namespace: namespace.to_owned(),
         role: if (node + index).is_multiple_of(2) { "server" } else { "client" }.to_owned(),
         netns: format!("{lab}-{name}"),
-        interface: interface(namespace, &name),
+        interface: interface_name(namespace, &name),
         // Locally administered; no two interfaces of a lab share one.
         mac: format!("02:00:00:00:{node:02x}:{index:02x}"),
         addresses: blocks.iter().map(address).collect(),
         container: sha1(&format!("{seed} container {namespace}/{name}")),
         name,
     }
-}
-
-/// The name of a pod's interface on its node, by Calico's formula: `cali` and 11 digits of SHA-1.
-fn interface(namespace: &str, pod: &str) -> String {
-    format!("cali{:.11}", sha1(&format!("{namespace}.{pod}")))
 }
 
 /// SHA-1 in hexadecimal digits.
@@ -361,7 +357,7 @@ mod tests {
             ]
         );
         // What Calico itself calls the interface of the pod `web` in `default`.
-        assert_eq!(interface("default", "web"), "cali68caf03a5f4");
+        assert_eq!(interface_name("default", "web"), "cali68caf03a5f4");
         assert_eq!(plan.namespace_of("node-2"), Some("lab-node-2"));
         assert_eq!(plan.namespace_of("pod-2-1"), Some("lab-pod-2-1"));
         assert_eq!(plan.namespace_of("red/pod-2-1"), Some("lab-pod-2-1"));

@@ -3,7 +3,10 @@
 pub mod http;
 pub mod metrics;
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +23,25 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
         .context("the asynchronous runtime could not start")?
         .block_on(work)
 }
+
+/// Runs a part of the system as a program of its own, up to its end or the signal to stop. An error
+/// goes to stderr.
+pub fn program<Run: Future<Output = anyhow::Result<()>>>(
+    log_level: &str,
+    run: impl FnOnce(BoxedStop) -> Run,
+) -> ExitCode {
+    log(log_level);
+    match block_on(async { run(Box::pin(stop_signal())).await }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The signal to stop, on its way.
+pub type BoxedStop = std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 /// Logs of a long-running part go to stderr; `RUST_LOG` chooses, `default` is the level without it.
 pub fn log(default: &str) {

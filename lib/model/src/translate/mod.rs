@@ -16,7 +16,7 @@ mod report;
 mod rule;
 mod selector;
 
-pub use pod::interface_name;
+pub use pod::{endpoint_name, interface_name};
 use serde_json::Value;
 
 use self::{decode::Decode, kubernetes::Metadata, report::Report};

@@ -96,10 +96,10 @@ fn name(pod: &Pod, report: &mut Report) -> Option<String> {
     let pod = report.at("metadata", |report| {
         report.at("name", |report| part(&pod.metadata.name, "a name", report))
     });
-    Some(format!("{}-k8s-{}-eth0", node?, pod?))
+    Some(endpoint_name(node?, pod?))
 }
 
-fn part(text: &str, what: &str, report: &mut Report) -> Option<String> {
+fn part<'a>(text: &'a str, what: &str, report: &mut Report) -> Option<&'a str> {
     if text.is_empty() {
         report.fault(Value::Null, format!("it must have {what}"));
         return None;
@@ -108,7 +108,13 @@ fn part(text: &str, what: &str, report: &mut Report) -> Option<String> {
         report.fault(text, "must not begin or end with a dash");
         return None;
     }
-    Some(text.replace('-', "--"))
+    Some(text)
+}
+
+/// The name of a pod's workload endpoint. Dashes are doubled, so that the single ones separate.
+pub fn endpoint_name(node: &str, pod: &str) -> String {
+    let doubled = |text: &str| text.replace('-', "--");
+    format!("{}-k8s-{}-eth0", doubled(node), doubled(pod))
 }
 
 /// The host's end of the pod's interface, as the CNI plugin names it.
