@@ -87,3 +87,148 @@ fn a_store_of_another_kind_is_refused_by_name() {
     let text = failure(bulrush().args(["run", "typha"]).env("DATASTORE_TYPE", "consul"));
     assert_bad_input("DATASTORE_TYPE: a kind of store that does not exist", last_line(&text));
 }
+
+/// `bulrush apply` of this text on a store, which must fail.
+fn apply(store: &str, manifest: &str) -> String {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), manifest).unwrap();
+    let text = failure(bulrush().args(["apply", "--store", store, "-f"]).arg(file.path()));
+    let text = text.replace(&file.path().display().to_string(), "FILE");
+    last_line(&text).trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_that_is_wrong_is_named_by_document_and_field_and_nothing_is_written() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    let pool = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: p}\n";
+    let cases = [
+        ("apply: an unknown kind", "apiVersion: projectcalico.org/v3\nkind: Gadget\n".to_owned()),
+        ("apply: an unknown field", format!("{pool}spek: {{cidr: 10.0.0.0/16}}\n")),
+        ("apply: not YAML", "kind: [IPPool\n".to_owned()),
+        ("apply: a CIDR with host bits", format!("{pool}spec: {{cidr: 10.0.0.1/16}}\n")),
+        (
+            "apply: a selector that does not parse",
+            "apiVersion: projectcalico.org/v3\n\
+            kind: NetworkPolicy\nmetadata: {name: p, namespace: n}\nspec: {selector: a = 'b'}\n"
+                .to_owned(),
+        ),
+    ];
+    for (case, manifest) in cases {
+        assert_bad_input(case, &apply(&url, &manifest));
+    }
+    let text = failure(bulrush().args(["apply", "--store", &url, "-f", "/no/such/file"]));
+    assert_bad_input("apply: no such file", &text);
+    let mut client = common::client(&url).await;
+    let prefix = Some(etcd_client::GetOptions::new().with_prefix().with_count_only());
+    let pools = "/calico/resources/v3/projectcalico.org/ippools/";
+    assert_eq!(client.get(pools, prefix).await.unwrap().count(), 0);
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_are_no_objects_are_named_and_the_rest_goes_on() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    let mut client = common::client(&url).await;
+    let path =
+        |name: &str| format!("/calico/resources/v3/projectcalico.org/globalnetworkpolicies/{name}");
+    client.put(path("a"), "{\"kind\": not json", None).await.unwrap();
+    client.put(path("b"), r#"{"spec": {"selector": "a == "}}"#, None).await.unwrap();
+    let rule =
+        r#"{"spec": {"ingress": [{"action": "Allow", "source": {"nets": ["10.0.0.0/33"]}}]}}"#;
+    client.put(path("c"), rule, None).await.unwrap();
+    client.put(path("d"), r#"{"spec": {"selector": "all()"}}"#, None).await.unwrap();
+    let typha = common::start_typha(&url, 10).await;
+    common::until("typha reads the store", || typha.status().in_sync).await;
+
+    let status = typha.status();
+    let problems: Vec<(&str, &str)> =
+        status.problems.iter().map(|p| (p.object.as_str(), p.text.as_str())).collect();
+    let text = |name: &str| {
+        let object = format!("GlobalNetworkPolicy {name}");
+        problems.iter().find(|(of, _)| *of == object).map(|(_, text)| *text)
+    };
+    assert_bad_input("the store: a value that is not JSON", text("a").unwrap());
+    assert_bad_input("the store: a selector that does not parse", text("b").unwrap());
+    assert_bad_input("the store: a rule that can't be expressed", text("c").unwrap());
+    assert_eq!(text("d"), None);
+    typha.stop().await;
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_folder_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().display().to_string();
+    let config = embedded::Config {
+        data_dir: Some(folder.path().to_owned()),
+        ..embedded::Config::default()
+    };
+    let store = embedded::Server::start(config).await.unwrap();
+    let run = |folder: &str| {
+        let args = ["run", "store", "--listen", "127.0.0.1:0", "--data-dir", folder];
+        let text = failure(bulrush().args(args));
+        last_line(&text).replace(&path, "FOLDER")
+    };
+    assert_bad_input("store: a data folder that another store uses", &run(&path));
+    store.shutdown().await.unwrap();
+    assert_bad_input("store: a data folder that can't be made", &run("/proc/no/such"));
+}
+
+/// The shell's limit of file sizes stands in for a full disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_writes_and_loses_nothing_that_was_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_bulrush");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let start = |limit: &str| {
+        // The signal that goes with the limit must not end the program.
+        let script = format!(
+            "trap '' XFSZ; {limit}; exec {program} run store --listen {listen} --data-dir {}",
+            folder.path().display()
+        );
+        Process::start(Command::new("sh").args(["-c", &script]))
+    };
+    let connect = async || {
+        let url = format!("http://{listen}");
+        let answers = async {
+            loop {
+                if let Ok(mut client) = etcd_client::Client::connect([&url], None).await
+                    && client.status().await.is_ok()
+                {
+                    return client;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(common::PATIENCE, answers).await.expect("the store answers")
+    };
+
+    // 512-byte blocks: 4 MiB.
+    let full = start("ulimit -f 8192");
+    let mut client = connect().await;
+    let mut acknowledged = 0;
+    let refusal = loop {
+        match client.put(format!("k{acknowledged}"), vec![b'x'; 100_000], None).await {
+            Ok(_) => acknowledged += 1,
+            Err(etcd_client::Error::GRpcStatus(status)) => break status,
+            Err(other) => panic!("{other}"),
+        }
+        assert!(acknowledged < 100, "no disk was full");
+    };
+    assert_bad_input("store: a full disk", refusal.message());
+    assert!(acknowledged > 5);
+    let prefix = || Some(etcd_client::GetOptions::new().with_prefix().with_count_only());
+    let count = client.get("k", prefix()).await.unwrap().count();
+    assert_eq!(count, acknowledged, "it still reads");
+    drop(full);
+
+    let after = start("true");
+    let mut client = connect().await;
+    assert_eq!(client.get("k", prefix()).await.unwrap().count(), acknowledged);
+    client.put("more", "x", None).await.expect("there is space again");
+    drop(after);
+}
