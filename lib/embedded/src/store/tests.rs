@@ -12,6 +12,14 @@ use super::*;
 
 const STREAM: StreamId = 1;
 
+fn ops(ops: Vec<PbTxnOpRequest>) -> Vec<PbTxnRequestOp> {
+    ops.into_iter().map(|op| PbTxnRequestOp { request: Some(op) }).collect()
+}
+
+fn txn(success: Vec<PbTxnOpRequest>, failure: Vec<PbTxnOpRequest>) -> PbTxnRequest {
+    PbTxnRequest { compare: Vec::new(), success: ops(success), failure: ops(failure) }
+}
+
 fn put(key: &str, value: &str) -> PbPutRequest {
     PbPutRequest { key: key.into(), value: value.into(), ..PbPutRequest::default() }
 }
@@ -238,21 +246,52 @@ fn leases_begin_anew_after_a_restart() {
 }
 
 #[test]
-fn a_delete_without_end_beside_a_put_that_it_covers_is_refused() {
-    let ops = |ops: Vec<PbTxnOpRequest>| PbTxnRequest {
-        success: ops.into_iter().map(|op| PbTxnRequestOp { request: Some(op) }).collect(),
-        ..PbTxnRequest::default()
-    };
-    let txn = ops(vec![
-        PbTxnOpRequest::RequestDeleteRange(delete("/a", &[0])),
-        PbTxnOpRequest::RequestPut(put("/b", "1")),
-    ]);
-    assert_eq!(Store::new().txn(&txn), Err(Refusal::DuplicateKey));
-    let txn = ops(vec![
-        PbTxnOpRequest::RequestDeleteRange(delete("/c", &[0])),
-        PbTxnOpRequest::RequestPut(put("/b", "1")),
-    ]);
-    assert!(Store::new().txn(&txn).is_ok());
+fn a_key_is_written_once_whichever_branches_are_taken() {
+    use PbTxnOpRequest::{RequestDeleteRange as Delete, RequestPut as Put, RequestTxn as Txn};
+    let put = |key: &str| Put(put(key, "1"));
+    let outcome = |operations| Store::new().txn(&txn(operations, Vec::new())).map(|_| ());
+    let twice = Err(Refusal::DuplicateKey);
+
+    assert_eq!(outcome(vec![put("/a"), put("/a")]), twice);
+    assert_eq!(outcome(vec![put("/a"), Txn(txn(vec![], vec![put("/a")]))]), twice);
+    assert_eq!(
+        outcome(vec![Txn(txn(vec![put("/a")], vec![])), Txn(txn(vec![], vec![put("/a")]))]),
+        twice
+    );
+    assert_eq!(outcome(vec![put("/b"), Delete(delete("/a", b"/c"))]), twice);
+    for branches in [
+        txn(vec![Delete(delete("/a", b"/c"))], vec![]),
+        txn(vec![], vec![Delete(delete("/a", b"/c"))]),
+    ] {
+        assert_eq!(outcome(vec![Txn(branches.clone()), put("/b")]), twice);
+        assert_eq!(outcome(vec![Txn(branches.clone()), Txn(txn(vec![put("/b")], vec![]))]), twice);
+        // etcd lets this pass, and so do we.
+        assert_eq!(outcome(vec![Txn(txn(vec![put("/b")], vec![])), Txn(branches)]), Ok(()));
+    }
+
+    assert_eq!(
+        outcome(vec![Txn(txn(vec![put("/a")], vec![put("/a")]))]),
+        Ok(()),
+        "the branches exclude each other"
+    );
+    assert_eq!(
+        outcome(vec![put("/c"), Delete(delete("/a", b"/c"))]),
+        Ok(()),
+        "a range ends before its end"
+    );
+    assert_eq!(
+        outcome(vec![put("/a"), Delete(delete("/b", b"/a"))]),
+        Ok(()),
+        "a range that ends before it begins"
+    );
+    assert_eq!(
+        outcome(vec![Delete(delete("/a", b"")), Delete(delete("/a", b"/c"))]),
+        Ok(()),
+        "deletes may overlap"
+    );
+    // etcd takes a delete without end for one of nothing, and lets these pass.
+    assert_eq!(outcome(vec![Delete(delete("/a", &[0])), put("/b")]), twice);
+    assert_eq!(outcome(vec![Delete(delete("/c", &[0])), put("/b")]), Ok(()));
 }
 
 #[test]
@@ -272,8 +311,7 @@ fn a_revision_is_never_split_however_large_and_a_long_past_comes_in_parts() {
     let large = "x".repeat(700_000);
     for _ in 0..3 {
         let puts = ["/a", "/b", "/c"].map(|key| PbTxnOpRequest::RequestPut(put(key, &large)));
-        let success = puts.into_iter().map(|op| PbTxnRequestOp { request: Some(op) }).collect();
-        store.txn(&PbTxnRequest { success, ..PbTxnRequest::default() }).unwrap();
+        store.txn(&txn(puts.to_vec(), Vec::new())).unwrap();
     }
     for _ in 0..2500 {
         store.put(&put("/small", "x")).unwrap();

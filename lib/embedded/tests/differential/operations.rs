@@ -241,8 +241,10 @@ fn put(random: &mut StdRng) -> PbPutRequest {
     }
 }
 
+/// Rarely of a range, so that there are keys to ask for.
 fn delete(random: &mut StdRng) -> PbDeleteRequest {
-    PbDeleteRequest { key: key(random), range_end: end(random), prev_kv: random.random() }
+    let range_end = if rarely(random) { end(random) } else { Vec::new() };
+    PbDeleteRequest { key: key(random), range_end, prev_kv: random.random() }
 }
 
 fn puts(txn: &PbTxnRequest) -> bool {
