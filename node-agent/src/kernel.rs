@@ -70,28 +70,34 @@ pub(crate) fn run<K: Kernel>(
     held: &watch::Sender<Held>,
 ) {
     let mut next: Option<Instant> = None;
+    // The session and publication that the view is of. Others hear of it when the kernel holds it.
+    let mut view_of = None;
     loop {
         let wait = next.map_or(IDLE, |next| next.saturating_duration_since(Instant::now()));
         let mut dirty = false;
         match work.recv_timeout(wait.min(IDLE)) {
             Ok(first) => {
                 for item in std::iter::once(first).chain(work.try_iter()) {
-                    dirty |= take(&mut reconciler, item, held);
+                    dirty |= take(&mut reconciler, item, &mut view_of);
                 }
             }
             Err(RecvTimeoutError::Timeout) => dirty = next.is_some_and(|at| at <= Instant::now()),
             Err(RecvTimeoutError::Disconnected) => return,
         }
         // Before a server has said what this node needs there is nothing to bring anywhere.
-        if dirty && held.borrow().session > 0 {
-            next = commit(&mut reconciler, held);
+        if let (true, Some(view_of)) = (dirty, view_of) {
+            next = commit(&mut reconciler, view_of, held);
         }
         held.send_modify(|held| held.alive = Instant::now());
     }
 }
 
 /// Takes one item in; whether the kernel must be looked at.
-fn take<K: Kernel>(reconciler: &mut Reconciler<K>, item: Work, held: &watch::Sender<Held>) -> bool {
+fn take<K: Kernel>(
+    reconciler: &mut Reconciler<K>,
+    item: Work,
+    view_of: &mut Option<(u64, u64)>,
+) -> bool {
     let (session, committed) = match item {
         Work::Event(event) => return reconciler.kernel_event(&event),
         Work::Commit(session, committed) => (session, committed),
@@ -106,15 +112,13 @@ fn take<K: Kernel>(reconciler: &mut Reconciler<K>, item: Work, held: &watch::Sen
             Some(Err(error)) => view.set_unreadable(&topic, &change.key, error.to_string()),
         }
     }
-    held.send_modify(|held| {
-        held.session = session;
-        held.publication = committed.publication;
-    });
+    *view_of = Some((session, committed.publication));
     true
 }
 
 fn commit<K: Kernel>(
     reconciler: &mut Reconciler<K>,
+    (session, publication): (u64, u64),
     held: &watch::Sender<Held>,
 ) -> Option<Instant> {
     let begin = Instant::now();
@@ -147,6 +151,8 @@ fn commit<K: Kernel>(
         info!(topic = %failure.topic, key = %failure.key, "in the kernel now");
     }
     held.send_modify(|held| {
+        held.session = session;
+        held.publication = publication;
         held.failures += outcome.failed.len() as u64;
         held.failed = outcome.failed;
         held.endpoints = endpoints;
@@ -155,4 +161,78 @@ fn commit<K: Kernel>(
         held.applying += took;
     });
     outcome.next
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, mpsc};
+
+    use model::view::{Entry, Pool};
+    use sync::EntryChange;
+
+    use super::*;
+    use crate::drivers::{Nft, Rtnl, Sysctl, memory::MemoryKernel};
+
+    /// A kernel that notes what others believe it holds while it is being changed.
+    struct Watched {
+        inner: MemoryKernel,
+        held: watch::Receiver<Held>,
+        believed: Arc<Mutex<Vec<u64>>>,
+    }
+
+    impl Kernel for Watched {
+        fn nft(&mut self) -> &mut dyn Nft {
+            self.believed.lock().unwrap().push(self.held.borrow().publication);
+            self.inner.nft()
+        }
+
+        fn network(&mut self) -> (&mut dyn Rtnl, &mut dyn Sysctl) {
+            self.inner.network()
+        }
+    }
+
+    fn publication(number: u64, key: &str) -> Work {
+        let change = EntryChange {
+            topic: "pools".into(),
+            key: key.into(),
+            value: Some(proto::encode(&Entry::Pool(Pool::default())).into()),
+        };
+        let changes = vec![change];
+        let committed = Committed { publication: number, changes, ..Committed::default() };
+        Work::Commit(1, Box::new(committed))
+    }
+
+    #[test]
+    fn a_publication_counts_as_held_only_when_the_kernel_holds_it() {
+        let (held, reader) = watch::channel(Held::nothing());
+        let believed = Arc::new(Mutex::new(Vec::new()));
+        let kernel = Watched {
+            inner: MemoryKernel::default(),
+            held: reader.clone(),
+            believed: believed.clone(),
+        };
+        let (work, queue) = mpsc::channel();
+        work.send(publication(1, "10.0.0.0/16")).unwrap();
+        let thread = std::thread::spawn(move || {
+            run(Reconciler::new("n", true, kernel), &queue, &held);
+        });
+        let mut after = reader.clone();
+        let wait = |after: &mut watch::Receiver<Held>, number| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(after.wait_for(|held| held.publication == number)).unwrap();
+        };
+        wait(&mut after, 1);
+        assert!(believed.lock().unwrap().iter().all(|number| *number == 0));
+
+        believed.lock().unwrap().clear();
+        // Others change the kernel while a publication comes in: that is no word for it.
+        work.send(Work::Event(KernelEvent::LinksLost)).unwrap();
+        work.send(publication(2, "10.1.0.0/16")).unwrap();
+        wait(&mut after, 2);
+        let believed = std::mem::take(&mut *believed.lock().unwrap());
+        assert!(!believed.is_empty());
+        assert!(believed.iter().all(|number| *number == 1), "{believed:?}");
+        drop(work);
+        thread.join().unwrap();
+    }
 }
