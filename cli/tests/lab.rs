@@ -40,11 +40,12 @@ fn traces(lab: &Lab) -> BTreeSet<String> {
     let routes = Command::new("ip").args(["route", "show", "table", "all"]).output().expect("ip");
     found.extend(String::from_utf8_lossy(&routes.stdout).lines().map(str::to_owned));
     for process in names("/proc") {
-        let environment = fs::read(Path::new(&process).join("environ")).unwrap_or_default();
-        let environment = String::from_utf8_lossy(&environment);
-        found.extend(environment.split('\0').map(|entry| format!("{process}: {entry}")));
+        let command = fs::read(Path::new(&process).join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        let output = fs::read_link(Path::new(&process).join("fd/1")).unwrap_or_default();
+        found.push(format!("{process}: {command} > {}", output.display()));
     }
-    found.retain(|name| name.contains(&lab.name) && !name.contains("CARGO"));
+    found.retain(|name| name.contains(&lab.name));
     found.into_iter().collect()
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     plan::{Node, Plan},
-    processes::{self, MARK},
+    processes,
 };
 
 /// The name of the store's part.
@@ -118,7 +118,6 @@ impl Part {
             .args(&self.args)
             .env_clear()
             .envs(KEPT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
-            .env(MARK, folder.join(&self.name))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("a second handle of the log")?)
@@ -141,7 +140,7 @@ impl Part {
 
     /// Where its output goes.
     pub(crate) fn log(&self, folder: &Path) -> PathBuf {
-        folder.join(format!("{}.log", self.name))
+        processes::log(folder, &self.name)
     }
 
     /// The end of its output, for an error message.

@@ -56,12 +56,6 @@ impl Lab {
         format!("{}:{}", self.plan.host.addr(), self.typha.agents)
     }
 
-    /// The ports of loopback that it listens on, or will.
-    pub(crate) fn loopback_ports(&self) -> impl Iterator<Item = u16> {
-        let store = self.store.rsplit(':').next().and_then(|port| port.parse().ok());
-        store.into_iter().chain([self.typha.status])
-    }
-
     /// Where the status page is.
     pub(crate) fn page(&self) -> String {
         format!("http://127.0.0.1:{}", self.typha.status)

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     net::{IpAddr, Ipv4Addr, TcpListener},
     time::Duration,
 };
@@ -81,15 +82,16 @@ fn start(
     let namespaces = Vec::from_iter(namespaces).join(", ");
     eprintln!("making {nodes} nodes with {pods} pods each; namespaces: {namespaces}");
     network::build(&lab.plan).context("making the network")?;
+    // Its route keeps the addresses from here on.
+    drop(choosing);
     interrupt.check()?;
     if options.without_agents {
         network::route_without_agents(&lab.plan).context("routing without agents")?;
         return Ok(lab);
     }
 
-    add_parts(&mut lab, folder, &options.store, &others)?;
+    add_parts(&mut lab, folder, &options.store)?;
     folder.save(&lab)?;
-    drop(choosing);
     start_store(&mut lab, folder, runtime, interrupt)?;
     for part in lab.parts.iter().filter(|part| part.name != STORE) {
         interrupt.check()?;
@@ -100,34 +102,26 @@ fn start(
 }
 
 /// Plans the processes. Their ports are looked for now that the addresses exist. Nothing keeps them until the parts have
-/// them: where a stranger is quicker, a part ends, and its log says why.
-fn add_parts(
-    lab: &mut Lab,
-    folder: &Folder,
-    store: &StoreChoice,
-    others: &[Lab],
-) -> anyhow::Result<()> {
+/// them: on loopback, where others start too, they are not the usual ones. Where a stranger is quicker all the same, a
+/// part ends, and its log says why.
+fn add_parts(lab: &mut Lab, folder: &Folder, store: &StoreChoice) -> anyhow::Result<()> {
     let host = lab.plan.host.addr();
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let taken: Vec<u16> = others.iter().flat_map(Lab::loopback_ports).collect();
-    let free_port = |address, preferred| {
-        free_port(address, if taken.contains(&preferred) { 0 } else { preferred })
-    };
     if let StoreChoice::Running(url) = store {
         lab.store.clone_from(url);
     } else {
-        let port = free_port(loopback, 2379)?;
+        let port = free_port(loopback)?;
         lab.store = format!("http://127.0.0.1:{port}");
         lab.parts.push(match store {
-            StoreChoice::Etcd => Part::etcd(folder.path(), port, free_port(loopback, 0)?)?,
+            StoreChoice::Etcd => Part::etcd(folder.path(), port, free_port(loopback)?)?,
             _ => Part::embedded_store(folder.path(), port)?,
         });
     }
     lab.typha = TyphaPorts {
-        agents: free_port(host, 5473)?,
-        health: free_port(host, 9098)?,
-        metrics: free_port(host, 9093)?,
-        status: free_port(loopback, 9095)?,
+        agents: port(host, 5473)?,
+        health: port(host, 9098)?,
+        metrics: port(host, 9093)?,
+        status: free_port(loopback)?,
     };
     lab.parts.push(Part::typha(&lab.plan, &lab.store, lab.typha)?);
     let typha = lab.typha_address();
@@ -168,12 +162,24 @@ fn start_store(
     })
 }
 
-/// The preferred port, or a free one if someone has it.
-fn free_port(address: IpAddr, preferred: u16) -> anyhow::Result<u16> {
-    let listener = TcpListener::bind((address, preferred))
-        .or_else(|_| TcpListener::bind((address, 0)))
-        .with_context(|| format!("looking for a free port on {address}"))?;
-    Ok(listener.local_addr()?.port())
+/// The preferred port, or another one if someone has it.
+fn port(address: IpAddr, preferred: u16) -> anyhow::Result<u16> {
+    if TcpListener::bind((address, preferred)).is_ok() { Ok(preferred) } else { free_port(address) }
+}
+
+/// A port that nobody has, below those that the kernel gives to outgoing connections (32768 and up): one of them would
+/// soon be taken again.
+fn free_port(address: IpAddr) -> anyhow::Result<u16> {
+    let mut tried = None;
+    for _ in 0..100 {
+        let port = rand::random_range(10_000..32_768);
+        match TcpListener::bind((address, port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => tried = Some(error),
+        }
+    }
+    Err(tried.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+        .with_context(|| format!("looking for a free port on {address}"))
 }
 
 /// Ends a lab: its processes, its objects in a store that stays, its namespaces, link and folder. Whether there was
