@@ -56,9 +56,9 @@ impl Decoder<'_> {
             (Type::Duration, Value::String(text)) => notation::duration(text)
                 .map(|nanos| notation::duration_text(nanos).into())
                 .ok_or_else(|| "a duration such as 90s or 1h30m".to_owned()),
-            (Type::Time, Value::String(text)) => notation::time(text)
-                .map(Value::from)
-                .ok_or_else(|| "a time such as 2026-01-31T12:00:00Z".to_owned()),
+            (Type::Time, Value::String(text)) => {
+                notation::time(text).ok_or_else(|| "a time such as 2026-01-31T12:00:00Z".to_owned())
+            }
             (Type::Port, raw) => port(raw),
             (Type::NameOrByte, raw) => name_or_byte(raw),
             (Type::AsNumber, raw) => as_number(raw),

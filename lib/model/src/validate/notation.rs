@@ -130,8 +130,11 @@ fn decimal(value: u64, unit: u64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A point in time (RFC 3339) as Kubernetes writes it: in UTC, in whole seconds.
-pub(super) fn time(text: &str) -> Option<String> {
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
+/// A point in time (RFC 3339) as Kubernetes writes it: in UTC, in whole seconds. Go's zero time is
+/// written as null.
+pub(super) fn time(text: &str) -> Option<Value> {
     let (date, clock) = text.split_once('T')?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     let offset_at = clock.find(['Z', '+', '-'])?;
@@ -165,7 +168,11 @@ pub(super) fn time(text: &str) -> Option<String> {
     let (day, of_day) = ((at - offset).div_euclid(86400), (at - offset).rem_euclid(86400));
     let (year, month, day) = civil_from_days(day);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+    if !(0..=9999).contains(&year) {
+        return None;
+    }
+    let text = format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z");
+    Some(if text == ZERO_TIME { Value::Null } else { text.into() })
 }
 
 fn digits_only(text: &str) -> Option<&str> {
@@ -236,10 +243,20 @@ mod tests {
             ("2024-02-29T23:59:59.9+01:30", "2024-02-29T22:29:59Z"),
             ("1999-12-31T23:00:00-02:00", "2000-01-01T01:00:00Z"),
             ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00Z"),
+            ("0000-12-31T23:00:00Z", "0000-12-31T23:00:00Z"),
         ] {
-            assert_eq!(time(text).as_deref(), Some(written), "{text}");
+            assert_eq!(time(text), Some(written.into()), "{text}");
         }
-        for text in ["", "2024-01-02", "2023-02-29T00:00:00Z", "2024-01-02T24:00:00Z", "x"] {
+        assert_eq!(time("0001-01-01T01:00:00+01:00"), Some(Value::Null));
+        for text in [
+            "",
+            "0000-01-01T00:00:00+01:00",
+            "9999-12-31T23:00:00-01:00",
+            "2024-01-02",
+            "2023-02-29T00:00:00Z",
+            "2024-01-02T24:00:00Z",
+            "x",
+        ] {
             assert_eq!(time(text), None, "{text}");
         }
     }

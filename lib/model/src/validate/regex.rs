@@ -48,10 +48,10 @@ fn without_go_notation(text: &str) -> String {
 
 /// `2}`, `2,}`, `2,3}`.
 fn begins_repetition(rest: &str) -> bool {
-    let Some((counts, _)) = rest.split_once('}') else { return false };
-    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_count = |char: char| char.is_ascii_digit() || char == ',';
+    let counts = &rest[..rest.find(|char| !is_count(char)).unwrap_or(rest.len())];
     let (from, to) = counts.split_once(',').unwrap_or((counts, ""));
-    !from.is_empty() && is_digits(from) && is_digits(to)
+    !from.is_empty() && !to.contains(',') && rest[counts.len()..].starts_with('}')
 }
 
 /// What Rust's syntax allows and Go's doesn't.
