@@ -141,7 +141,8 @@ fn named(ty: &Type) -> String {
 
 fn hint(ty: &Type, raw: &Value) -> String {
     match (ty, raw) {
-        (Type::Text | Type::Duration | Type::Time, Value::Number(_) | Value::Bool(_)) => {
+        (Type::Duration, Value::Number(number)) => format!("seconds are \"{number}s\""),
+        (Type::Text, Value::Number(_) | Value::Bool(_)) => {
             format!("put it in quotes: \"{raw}\"")
         }
         (Type::Int(..) | Type::Float, Value::String(text)) if text.parse::<f64>().is_ok() => {
