@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     KernelEvent, Reconciler,
-    client::{Connection, StreamError},
+    client::{Connection, StreamError, Tls},
     drivers::{LinuxKernel, monitor::Monitor},
     http,
     kernel::{self, Held, Work},
@@ -39,6 +39,8 @@ pub struct Config {
     pub node: String,
     /// Addresses of servers, each `HOST:PORT`; tried in turn.
     pub servers: Vec<String>,
+    /// How it proves to servers which node it is; none: in the clear.
+    pub tls: Option<Tls>,
     /// Where /liveness and /readiness are.
     pub health: SocketAddr,
     /// Where /metrics is.
@@ -208,7 +210,8 @@ impl Agent {
         }
         let hello = self.session.hello(base, accept_rollback);
         self.reachable.remove(server);
-        let mut connection = Connection::open(server, hello).await?;
+        let tls = self.config.tls.as_ref();
+        let mut connection = Connection::open_with(server, tls, hello).await?;
         self.reachable.insert(server.to_owned());
         self.sessions += 1;
         let mut held = self.held.clone();

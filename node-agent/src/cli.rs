@@ -1,11 +1,17 @@
 //! The flags of `node-agent`, which are also those of `bulrush run node-agent`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::agent::{self, Config};
+use crate::{
+    agent::{self, Config},
+    client::Tls,
+};
 
 /// Where Calico's agent keeps the node's name.
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
@@ -25,6 +31,19 @@ pub struct Flags {
         value_name = "HOST:PORT"
     )]
     pub typha: Vec<String>,
+    /// The certificate that says which node this is, PEM; read anew at each connect.
+    #[arg(long, env = "FELIX_TYPHACERTFILE", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, env = "FELIX_TYPHAKEYFILE", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The CAs that sign typha's certificate, PEM.
+    #[arg(long, env = "FELIX_TYPHACAFILE", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Believe a server whose certificate is valid for its address, instead of one with
+    /// `bulrush://server/typha`.
+    #[arg(long, requires = "ca")]
+    pub verify_host: bool,
     /// Address of /liveness, /readiness and /metrics.
     #[arg(long, env = "FELIX_HEALTHHOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub health_host: IpAddr,
@@ -41,9 +60,11 @@ pub struct Flags {
 /// # Errors
 /// When the agent can't start; once it runs, it goes on.
 pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.verify_host)?;
     let config = Config {
         node: node_name(flags.node)?,
         servers: flags.typha,
+        tls,
         health: SocketAddr::new(flags.health_host, flags.health_port),
         metrics: SocketAddr::new(flags.health_host, flags.metrics_port),
     };

@@ -1,11 +1,14 @@
 //! The flags of `typha`, which are also those of `bulrush run typha`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::Args;
 use datastore::StoreConfig;
 
-use crate::server::Config;
+use crate::{Limits, StartError, server::Config};
 
 /// Serves each agent its node's view of the store.
 #[derive(Args, Clone, Debug)]
@@ -16,6 +19,16 @@ pub struct Flags {
     /// Port that agents connect to; 0 takes a free one.
     #[arg(long, env = "TYPHA_SERVERPORT", default_value_t = 5473)]
     pub port: u16,
+    /// This server's certificate, PEM, with `bulrush://server/typha`. It, the key and the CAs are read
+    /// anew when they change.
+    #[arg(long, env = "TYPHA_SERVERCERTFILE", value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, env = "TYPHA_SERVERKEYFILE", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// The CAs that sign agents' certificates, PEM.
+    #[arg(long, env = "TYPHA_CAFILE", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Serve without TLS on an address that other machines reach. Everybody who reaches it may then
     /// read any node's view: for closed test networks only.
     #[arg(long)]
@@ -40,7 +53,7 @@ pub struct Flags {
 
 impl Flags {
     /// The configuration that the flags and the environment give.
-    pub fn config(self) -> Result<Config, datastore::Error> {
+    pub fn config(self) -> Result<Config, StartError> {
         let store = match &self.store {
             Some(url) => StoreConfig::from_url(url)?,
             None => StoreConfig::from_env()?,
@@ -48,7 +61,9 @@ impl Flags {
         Ok(Config {
             store,
             listen: SocketAddr::new(self.listen, self.port),
+            tls: identity::Files::given(self.cert, self.key, self.ca)?,
             plaintext: self.plaintext,
+            limits: Limits::default(),
             max_connections: self.max_connections,
             health: SocketAddr::new(self.listen, self.health_port),
             metrics: SocketAddr::new(self.listen, self.metrics_port),

@@ -9,10 +9,13 @@ use axum::{Json, Router, response::Html, routing::get};
 use datastore::Datastore;
 use runtime::{http, metrics::Text};
 use sync::ServerFacts;
+use tokio::sync::watch;
 
 use crate::{
+    door::Door,
     sessions::{SessionInfo, Sessions},
-    status::{AgentStatus, PublicationStatus, Sizes, Status, StreamStatus},
+    status::{AgentStatus, PublicationStatus, Sizes, Status, StreamStatus, TurnedAwayStatus},
+    tls::Current,
     writer::Outputs,
 };
 
@@ -22,6 +25,8 @@ pub(crate) struct Pages {
     pub(crate) outputs: Outputs,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) store: Arc<dyn Datastore>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) tls: Option<watch::Receiver<Current>>,
 }
 
 /// `/liveness`, `/readiness`.
@@ -66,6 +71,8 @@ impl Pages {
         text.counter("typha_connections_accepted", "Sessions opened.", self.sessions.accepted());
         let help = "Sessions that the server ended.";
         text.counter("typha_connections_dropped", help, self.sessions.dropped());
+        let help = "Connections turned away before a session.";
+        text.counter("bulrush_typha_handshakes_failed", help, self.door.turned_away_count());
         text.gauge("typha_cache_size", "Entries in all topics.", snapshot.entry_count());
         let help = "Number of the newest publication.";
         text.gauge("typha_breadcrumb_seq_number", help, snapshot.publication);
@@ -105,11 +112,22 @@ impl Pages {
         });
         let stale = store.stale_milliseconds();
         let failing = acting().filter(|session| !session.failed.is_empty()).count();
+        let tls_problem = self.tls.as_ref().and_then(|tls| tls.borrow().problem.clone());
+        let turned_away = self.door.turned_away().into_iter().map(|away| TurnedAwayStatus {
+            address: away.address.to_string(),
+            reason: away.reason,
+            at_ms: away
+                .at
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |at| at.as_millis() as u64),
+        });
         let verdict = if !in_sync {
             format!("not in sync: {}", store.why_not_in_sync())
         } else if stale > 0 {
             let error = store.error().unwrap_or_default();
             format!("the store has been out of reach for {} s: {error}", stale / 1000)
+        } else if let Some(problem) = &tls_problem {
+            problem.clone()
         } else if failing > 0 {
             format!("{failing} agents could not bring everything into the kernel")
         } else if !store.problems.is_empty() {
@@ -132,6 +150,8 @@ impl Pages {
             sizes: Sizes { topics: snapshot.topic_count(), entries: snapshot.entry_count() },
             problems: store.problems.clone(),
             publications: publications.collect(),
+            tls_problem,
+            turned_away: turned_away.collect(),
             agents: sessions.iter().map(agent_status).collect(),
         }
     }

@@ -9,14 +9,20 @@
 //!
 //! The logic is in `engine` and `sync`; what is here moves bytes and keeps time.
 
+mod access;
 pub mod cli;
+mod door;
+mod hello_body;
 mod http;
+mod listener;
 mod server;
 mod service;
 mod sessions;
 mod status;
 mod tick;
+mod tls;
 mod writer;
 
+pub use door::Limits;
 pub use server::{Config, StartError, Typha};
 pub use status::{AgentStatus, Status};

@@ -6,21 +6,24 @@ use datastore::{Datastore, StoreConfig};
 use proto::v1::typha_server::TyphaServer;
 use sync::{DIGEST_KEY_LEN, DigestKey, ServerFacts};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
 use tracing::warn;
 
 use crate::{
+    door::{Door, Limits},
     http::{self, Pages},
+    listener::Listener,
     service::Service,
     sessions::Sessions,
     status::Status,
-    writer,
+    tls, writer,
 };
 
 /// A heartbeat comes after so much quiet.
 const HEARTBEAT_SECONDS: u32 = 10;
-/// How long sessions may take to hear that the server stops.
-const DRAIN: Duration = Duration::from_secs(2);
+/// At a stop agents leave at this rate, so that other servers can take them in.
+const DRAIN_PER_SECOND: f64 = 500.0;
+/// How long the last of them may take to hear it.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -29,8 +32,12 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where agents connect.
     pub listen: SocketAddr,
+    /// Certificate, key and the CAs of agents; none: without TLS.
+    pub tls: Option<identity::Files>,
     /// Serve without TLS on an address that isn't loopback.
     pub plaintext: bool,
+    /// What a connection may use.
+    pub limits: Limits,
     /// How many agents are served at once.
     pub max_connections: usize,
     /// Where /liveness and /readiness are.
@@ -61,10 +68,13 @@ pub enum StartError {
     },
     /// Node views in the clear.
     #[error(
-        "{0} is reached by other machines, and this version has no TLS: listen on loopback, \
-         or say --plaintext on a closed test network"
+        "{0} is reached by other machines: give --cert, --key and --ca for TLS (`bulrush certs` makes \
+         them), listen on loopback, or say --plaintext on a closed test network"
     )]
     Plaintext(SocketAddr),
+    /// The files of TLS can't be used.
+    #[error(transparent)]
+    Tls(#[from] identity::TlsError),
     /// The store's digest key is unusable.
     #[error(
         "the key /bulrush/digest-key has {0} bytes, not {DIGEST_KEY_LEN}: delete it, and servers \
@@ -78,7 +88,8 @@ pub struct Typha {
     address: SocketAddr,
     pages: Arc<Pages>,
     status_address: SocketAddr,
-    drain: watch::Sender<bool>,
+    drain: watch::Sender<Option<Duration>>,
+    drain_limit: Duration,
     grpc: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
 }
@@ -86,9 +97,18 @@ pub struct Typha {
 impl Typha {
     /// Starts a server. It returns once it listens; agents are served when the store was read.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        if !config.listen.ip().is_loopback() && !config.plaintext {
+        if config.tls.is_none() && !config.listen.ip().is_loopback() && !config.plaintext {
             return Err(StartError::Plaintext(config.listen));
         }
+        let mut others = Vec::new();
+        let tls = match config.tls {
+            None => None,
+            Some(files) => {
+                let (current, reload) = tls::start(files, config.limits.reload)?;
+                others.push(reload);
+                Some(current)
+            }
+        };
         let agents = listen(config.listen, "agents", "port").await?;
         let health = listen(config.health, "health", "health-port").await?;
         let metrics = listen(config.metrics, "metrics", "metrics-port").await?;
@@ -107,42 +127,35 @@ impl Typha {
 
         let (writer, outputs) = writer::start(store.clone(), digest_key);
         let sessions = Arc::new(Sessions::default());
-        let (drain, draining) = watch::channel(false);
+        let (drain, draining) = watch::channel(None);
+        let limits = Arc::new(config.limits);
+        let door = Door::new(&limits);
         let service = Service {
             facts: facts.clone(),
             published: outputs.published.clone(),
             store: outputs.store.clone(),
             sessions: sessions.clone(),
             max_sessions: config.max_connections,
-            draining,
+            limits: limits.clone(),
+            door: door.clone(),
+            draining: draining.clone(),
         };
-        let pages = Arc::new(Pages { facts, outputs, sessions, store });
+        let pages = Pages { facts, outputs, sessions, store, door: door.clone(), tls: tls.clone() };
+        let pages = Arc::new(pages);
 
         let address = local(&agents, config.listen);
         let status_address = local(&status, config.status);
-        let mut stopping = drain.subscribe();
-        let grpc = tokio::spawn(async move {
-            let stop = async move {
-                let _ = stopping.wait_for(|draining| *draining).await;
-            };
-            let served = tonic::transport::Server::builder()
-                .http2_keepalive_interval(Some(Duration::from_secs(20)))
-                .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-                .tcp_nodelay(true)
-                .add_service(TyphaServer::new(service))
-                .serve_with_incoming_shutdown(TcpListenerStream::new(agents), stop)
-                .await;
-            if let Err(error) = served {
-                warn!(%error, "the listener for agents ended");
-            }
-        });
-        let others = vec![
+        let drain_limit = limits.drain;
+        let service = TyphaServer::new(service).max_decoding_message_size(limits.message_bytes);
+        let listener = Listener { tls, limits, door, service, draining };
+        let grpc = tokio::spawn(listener.run(agents));
+        others.extend([
             writer,
             runtime::http::serve(health, http::health(pages.clone())),
             runtime::http::serve(metrics, http::metrics(pages.clone())),
             runtime::http::serve(status, http::status(pages.clone())),
-        ];
-        Ok(Self { address, pages, status_address, drain, grpc, others })
+        ]);
+        Ok(Self { address, pages, status_address, drain, drain_limit, grpc, others })
     }
 
     /// Where agents connect.
@@ -160,11 +173,14 @@ impl Typha {
         self.pages.status()
     }
 
-    /// Tells every agent to go, and ends.
-    pub async fn stop(self) {
-        let _ = self.drain.send(true);
-        if tokio::time::timeout(DRAIN, self.grpc).await.is_err() {
+    /// Tells every agent to go, one after the other at a bounded rate, and ends.
+    pub async fn stop(mut self) {
+        let seconds = self.pages.sessions.active() as f64 / DRAIN_PER_SECOND;
+        let window = Duration::from_secs_f64(seconds).min(self.drain_limit);
+        self.drain.send_replace(Some(window));
+        if tokio::time::timeout(window + FAREWELL, &mut self.grpc).await.is_err() {
             warn!("some agents did not leave in time");
+            self.grpc.abort();
         }
         self.others.iter().for_each(JoinHandle::abort);
     }

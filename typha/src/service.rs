@@ -1,6 +1,6 @@
 //! The gRPC service: one task per session, between the agent's stream and its `ServerSession`.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use proto::v1::{
     AgentHello, AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason,
@@ -9,19 +9,20 @@ use proto::v1::{
 use sync::{Advance, ServerFacts, ServerSession, Snapshot};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout},
+    time::{Instant, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::{
+    access,
+    door::{Door, Limits, Stage},
+    listener::Caller,
     sessions::{SessionId, Sessions},
     writer::StoreState,
 };
 
-/// How long a new connection may take to say who it is.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long an agent that has seen more than this server waits for it to catch up.
 const BEHIND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Frames on their way to one agent; the sender waits when the agent is slower.
@@ -35,7 +36,10 @@ pub(crate) struct Service {
     pub(crate) store: watch::Receiver<StoreState>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) max_sessions: usize,
-    pub(crate) draining: watch::Receiver<bool>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) door: Arc<Door>,
+    /// Set: the server stops, and sessions end spread over this time.
+    pub(crate) draining: watch::Receiver<Option<Duration>>,
 }
 
 type Outbound = mpsc::Sender<Result<ServerMessage, Status>>;
@@ -48,10 +52,11 @@ impl Typha for Service {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
-        let address = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+        let caller = request.extensions().get::<Caller>().cloned();
+        let caller = caller.ok_or_else(|| Status::internal("a stream without a connection"))?;
         let inbound = request.into_inner();
         let (outbound, frames) = mpsc::channel(IN_FLIGHT);
-        tokio::spawn(self.clone().session(inbound, outbound, address));
+        tokio::spawn(self.clone().session(inbound, outbound, caller));
         Ok(Response::new(ReceiverStream::new(frames)))
     }
 }
@@ -62,6 +67,8 @@ enum End {
     Left,
     /// The server ends it, and tells the agent why.
     Away(Reason, String),
+    /// What came is no message, or too large a one.
+    Broken(Status),
 }
 
 impl Service {
@@ -69,42 +76,43 @@ impl Service {
         self,
         mut inbound: Streaming<AgentMessage>,
         outbound: Outbound,
-        address: SocketAddr,
+        caller: Caller,
     ) {
-        let hello = match timeout(HELLO_TIMEOUT, inbound.message()).await {
-            Ok(Ok(Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }))) => {
-                hello
+        let address = caller.address;
+        let hello = match self.hello(&mut inbound, &caller).await {
+            Ok(Some(hello)) => hello,
+            Ok(None) => {
+                self.door.turn_away(address, "it closed the stream without a hello".into());
+                return caller.arrival.refused();
             }
-            Ok(Ok(Some(_))) => {
-                let text = "the first message must be a hello";
-                return refuse(&outbound, address, Status::invalid_argument(text)).await;
+            // The connection notes those that are late.
+            Err(status) if status.code() == Code::DeadlineExceeded => {
+                return send(&outbound, Err(status)).await;
             }
-            Ok(Ok(None)) => return,
-            Ok(Err(error)) => {
-                warn!(%address, %error, "handshake failed");
-                return;
-            }
-            Err(_) => {
-                let text = format!("no hello within {} s", HELLO_TIMEOUT.as_secs());
-                return refuse(&outbound, address, Status::deadline_exceeded(text)).await;
-            }
+            Err(status) => return self.refuse(&outbound, &caller, status).await,
         };
         let session = match ServerSession::new(&hello, self.facts.clone()) {
             Ok(session) => session,
             Err(refusal) => {
                 let status = Status::invalid_argument(refusal.to_string());
-                return refuse(&outbound, address, status).await;
+                return self.refuse(&outbound, &caller, status).await;
             }
         };
+        if let Err(text) = access::check(&caller.credential, &hello) {
+            return self.refuse(&outbound, &caller, Status::permission_denied(text)).await;
+        }
         if self.sessions.active() >= self.max_sessions {
             let text = format!("this server serves {} agents, its limit", self.max_sessions);
+            caller.arrival.refused();
             return go_away(&outbound, Reason::Full, &text).await;
         }
         if self.published.borrow().is_none() {
             let text = self.store.borrow().why_not_in_sync();
+            caller.arrival.refused();
             return go_away(&outbound, Reason::NotSynced, &text).await;
         }
 
+        let _welcome = caller.arrival.welcome();
         let (id, replaced) = self.sessions.open(&hello, address);
         info!(node = hello.node, %address, "session opened");
         let end = self.serve(&hello, session, &mut inbound, &outbound, id, &replaced).await;
@@ -118,7 +126,43 @@ impl Service {
                 info!(node = hello.node, %address, reason = reason.as_str_name(), "session ended");
                 go_away(&outbound, reason, &text).await;
             }
+            End::Broken(status) => {
+                self.sessions.close(id, true);
+                warn!(node = hello.node, %address, reason = status.message(), "stream broke");
+                send(&outbound, Err(status)).await;
+            }
         }
+    }
+
+    /// The first message, which must be a hello; none: the agent left.
+    async fn hello(
+        &self,
+        inbound: &mut Streaming<AgentMessage>,
+        caller: &Caller,
+    ) -> Result<Option<AgentHello>, Status> {
+        let deadline = match *caller.arrival.stage().borrow() {
+            Stage::Waiting => caller.deadline,
+            // A second stream of a connection that has come in.
+            Stage::In(_) | Stage::Over => Instant::now() + self.limits.hello,
+        };
+        let late = |_| {
+            let seconds = self.limits.hello.as_secs_f64();
+            Status::deadline_exceeded(format!("no hello within {seconds} s"))
+        };
+        match timeout_at(deadline, inbound.message()).await.map_err(late)?? {
+            None => Ok(None),
+            Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }) => {
+                Ok(Some(hello))
+            }
+            Some(_) => Err(Status::invalid_argument("the first message must be a hello")),
+        }
+    }
+
+    /// Ends a connection whose hello can't be served, and says why.
+    async fn refuse(&self, outbound: &Outbound, caller: &Caller, status: Status) {
+        self.door.turn_away(caller.address, status.message().to_owned());
+        send(outbound, Err(status)).await;
+        caller.arrival.refused();
     }
 
     async fn serve(
@@ -132,6 +176,7 @@ impl Service {
     ) -> End {
         let mut published = self.published.clone();
         let mut draining = self.draining.clone();
+        let mut drained = pin!(drained(&mut draining));
         let quiet = Duration::from_secs(self.facts.heartbeat_seconds.into());
         let mut last_sent = Instant::now();
         if outbound.send(Ok(self.facts.hello())).await.is_err() {
@@ -175,10 +220,12 @@ impl Service {
                 message = inbound.message() => match message {
                     Ok(Some(message)) => self.received(&mut session, id, message),
                     Ok(None) => return End::Left,
-                    Err(status) => {
+                    // The connection, not what came over it.
+                    Err(status) if std::error::Error::source(&status).is_some() => {
                         info!(node = hello.node, reason = status.message(), "stream broke");
                         return End::Left;
                     }
+                    Err(status) => return End::Broken(status),
                 },
                 () = sleep_until(behind_since.map(|since| since + BEHIND_TIMEOUT)) => {
                     let text = "this server has not caught up with what the agent has seen";
@@ -198,7 +245,7 @@ impl Service {
                     let text = format!("another agent of node {} has connected", hello.node);
                     return End::Away(Reason::Replaced, text);
                 }
-                () = drained(&mut draining) => {
+                () = &mut drained => {
                     return End::Away(Reason::Draining, "the server stops".into());
                 }
             }
@@ -231,15 +278,19 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-/// Ends when the server drains, or is gone.
-async fn drained(draining: &mut watch::Receiver<bool>) {
-    let _ = draining.wait_for(|draining| *draining).await;
+/// Ends at this session's time within the server's drain: spread, so that agents don't move all at once.
+async fn drained(draining: &mut watch::Receiver<Option<Duration>>) {
+    let window = match draining.wait_for(Option::is_some).await {
+        Ok(window) => window.unwrap_or_default(),
+        // The server is gone.
+        Err(_) => Duration::ZERO,
+    };
+    tokio::time::sleep(window.mul_f64(rand::random())).await;
 }
 
-async fn refuse(outbound: &Outbound, address: SocketAddr, status: Status) {
-    warn!(%address, reason = status.message(), "session refused");
-    // An agent that has gone doesn't need to hear it.
-    let _ = outbound.send(Err(status)).await;
+/// Sends; an agent that has gone doesn't need to hear it.
+async fn send(outbound: &Outbound, message: Result<ServerMessage, Status>) {
+    let _ = outbound.send(message).await;
 }
 
 async fn go_away(outbound: &Outbound, why: Reason, text: &str) {

@@ -33,8 +33,23 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// The newest publications, newest first.
     pub publications: Vec<PublicationStatus>,
+    /// Why certificate, key or CAs as they are now can't be used; those read before stay in use.
+    pub tls_problem: Option<String>,
+    /// Connections that were turned away before a session began, newest first.
+    pub turned_away: Vec<TurnedAwayStatus>,
     /// Every session.
     pub agents: Vec<AgentStatus>,
+}
+
+/// A connection that was turned away.
+#[derive(Clone, Debug, Serialize)]
+pub struct TurnedAwayStatus {
+    /// Where it came from.
+    pub address: String,
+    /// Why.
+    pub reason: String,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// A stream of the store.

@@ -73,7 +73,9 @@ impl Args {
         let typha = Typha::start(typha::Config {
             store: config,
             listen: free_or(5473).await?,
+            tls: None,
             plaintext: false,
+            limits: typha::Limits::default(),
             max_connections: 10_000,
             health: free_or(9098).await?,
             metrics: free_or(9093).await?,

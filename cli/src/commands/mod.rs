@@ -28,6 +28,7 @@ macro_rules! commands {
 
 commands! {
     Apply => apply,
+    Certs => certs,
     Convert => convert,
     Delete => delete,
     Dev => dev,

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::bail;
 use clap::ValueEnum;
 use model::view::Topic;
-use node_agent::client::Connection;
+use node_agent::client::{Connection, Tls};
 use proto::v1::{AgentHello, View};
 use serde_json::{Value, json};
 use sync::{ClientSession, Committed, Event, TopicDigest};
@@ -21,6 +22,19 @@ pub(crate) struct Args {
     /// Address of a typha.
     #[arg(long, default_value = "127.0.0.1:5473", value_name = "HOST:PORT")]
     server: String,
+    /// A certificate with `bulrush://role/full`, PEM; `bulrush certs issue --role full` makes one.
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The CAs that sign typha's certificate, PEM.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Believe a server whose certificate is valid for its address, instead of one with
+    /// `bulrush://server/typha`.
+    #[arg(long, requires = "ca")]
+    verify_host: bool,
     /// The view of this node.
     #[arg(long, conflicts_with = "view", value_name = "NAME")]
     node: Option<String>,
@@ -67,7 +81,9 @@ impl Args {
             version: env!("CARGO_PKG_VERSION").into(),
             ..AgentHello::default()
         };
-        let mut connection = Connection::open(&self.server, hello).await?;
+        let (cert, key, ca) = (self.cert.clone(), self.key.clone(), self.ca.clone());
+        let tls = Tls::given(cert, key, ca, self.verify_host)?;
+        let mut connection = Connection::open_with(&self.server, tls.as_ref(), hello).await?;
         let mut session = ClientSession::new();
         let mut streams = Vec::new();
         let mut stop = Box::pin(runtime::stop_signal());

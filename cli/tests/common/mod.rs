@@ -100,7 +100,9 @@ pub(crate) async fn start_typha(store: &str, max_connections: usize) -> typha::T
     let config = typha::Config {
         store: datastore::StoreConfig::from_url(store).expect("a URL of a store"),
         listen: any,
+        tls: None,
         plaintext: false,
+        limits: typha::Limits::default(),
         max_connections,
         health: any,
         metrics: any,

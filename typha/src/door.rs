@@ -1,0 +1,229 @@
+//! The door: how many strangers may be in it at once, and who was turned away.
+//!
+//! A connection is in the door from its accept until its hello was accepted.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tracing::warn;
+
+/// How many of those turned away are remembered.
+const REMEMBERED: usize = 20;
+
+/// What a connection may use, most of it before anybody knows who is at the other end.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// From accept to hello.
+    pub hello: Duration,
+    /// Connections in the door at once; more wait in the kernel's queue.
+    pub handshakes: usize,
+    /// Connections in the door from one address; more are hung up on. Loopback is exempt.
+    pub handshakes_per_address: usize,
+    /// The size of a hello, bytes.
+    pub hello_bytes: usize,
+    /// The size of any message of an agent, bytes.
+    pub message_bytes: usize,
+    /// An agent is asked for a sign of life so often.
+    pub ping: Duration,
+    /// A sign of life may take so long.
+    pub ping_timeout: Duration,
+    /// A stop takes at most so long: agents leave spread over it.
+    pub drain: Duration,
+    /// The files of TLS are looked at so often.
+    pub reload: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(5),
+            handshakes: 1024,
+            handshakes_per_address: 64,
+            hello_bytes: 1024 * 1024,
+            message_bytes: 4 * 1024 * 1024,
+            ping: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+            reload: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Somebody who was turned away before a session began.
+#[derive(Clone, Debug)]
+pub(crate) struct TurnedAway {
+    pub(crate) address: SocketAddr,
+    pub(crate) reason: String,
+    pub(crate) at: SystemTime,
+}
+
+#[derive(Default)]
+struct State {
+    by_address: HashMap<IpAddr, usize>,
+    turned_away: VecDeque<TurnedAway>,
+    total: u64,
+}
+
+/// The door of one server.
+pub(crate) struct Door {
+    all: Arc<Semaphore>,
+    per_address: usize,
+    state: Mutex<State>,
+}
+
+impl Door {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        Arc::new(Self {
+            all: Arc::new(Semaphore::new(limits.handshakes)),
+            per_address: limits.handshakes_per_address,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The lock is held for one look at maps, never across an await.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there is room for one more.
+    pub(crate) async fn room(&self) -> OwnedSemaphorePermit {
+        match self.all.clone().acquire_owned().await {
+            Ok(permit) => permit,
+            // Nobody closes the semaphore.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// A connection comes in; none: its address has enough in the door.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        room: OwnedSemaphorePermit,
+        address: SocketAddr,
+    ) -> Option<Arrival> {
+        let ip = address.ip();
+        {
+            let mut state = self.state();
+            let count = state.by_address.entry(ip).or_default();
+            if *count >= self.per_address && !ip.is_loopback() {
+                drop(state);
+                let most = self.per_address;
+                self.turn_away(
+                    address,
+                    format!("{most} others of its address have not said hello"),
+                );
+                return None;
+            }
+            *count += 1;
+        }
+        let place = Place { _room: room, door: self.clone(), ip };
+        let (stage, _) = watch::channel(Stage::Waiting);
+        Some(Arrival(Arc::new(Inner { place: Mutex::new(Some(place)), stage })))
+    }
+
+    /// Notes who was turned away, and why.
+    pub(crate) fn turn_away(&self, address: SocketAddr, reason: String) {
+        warn!(%address, reason, "turned away");
+        let mut state = self.state();
+        state.total += 1;
+        if state.turned_away.len() == REMEMBERED {
+            state.turned_away.pop_front();
+        }
+        state.turned_away.push_back(TurnedAway { address, reason, at: SystemTime::now() });
+    }
+
+    /// Those who were turned away last, newest first.
+    pub(crate) fn turned_away(&self) -> Vec<TurnedAway> {
+        self.state().turned_away.iter().rev().cloned().collect()
+    }
+
+    /// How many ever were.
+    pub(crate) fn turned_away_count(&self) -> u64 {
+        self.state().total
+    }
+}
+
+/// One place in the door, free again when it is dropped.
+struct Place {
+    _room: OwnedSemaphorePermit,
+    door: Arc<Door>,
+    ip: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.door.state();
+        if let Some(count) = state.by_address.get_mut(&self.ip) {
+            *count -= 1;
+            if *count == 0 {
+                state.by_address.remove(&self.ip);
+            }
+        }
+    }
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// In the door.
+    Waiting,
+    /// Has so many sessions.
+    In(usize),
+    /// It was refused, or its last session is over: it may go.
+    Over,
+}
+
+/// A connection, from its accept on.
+#[derive(Clone)]
+pub(crate) struct Arrival(Arc<Inner>);
+
+struct Inner {
+    place: Mutex<Option<Place>>,
+    stage: watch::Sender<Stage>,
+}
+
+impl Arrival {
+    /// A session begins; it lasts as long as the answer.
+    pub(crate) fn welcome(&self) -> Welcome {
+        drop(self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.0.stage.send_modify(|stage| {
+            *stage = match *stage {
+                Stage::In(sessions) => Stage::In(sessions + 1),
+                Stage::Waiting | Stage::Over => Stage::In(1),
+            }
+        });
+        Welcome(self.clone())
+    }
+
+    /// There will be no session: the hello was refused.
+    pub(crate) fn refused(&self) {
+        self.0.stage.send_modify(|stage| {
+            if *stage == Stage::Waiting {
+                *stage = Stage::Over;
+            }
+        });
+    }
+
+    /// How far it has come, and goes.
+    pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
+        self.0.stage.subscribe()
+    }
+}
+
+/// A session of a connection.
+pub(crate) struct Welcome(Arrival);
+
+impl Drop for Welcome {
+    fn drop(&mut self) {
+        self.0.0.stage.send_modify(|stage| {
+            *stage = match *stage {
+                Stage::In(sessions) if sessions > 1 => Stage::In(sessions - 1),
+                _ => Stage::Over,
+            }
+        });
+    }
+}

@@ -1,0 +1,289 @@
+//! The accept loop for agents: TLS, HTTP/2, and what a connection may use.
+//!
+//! ```text
+//! accept --room in the door--> first byte --> TLS --> HTTP/2 --> gRPC --hello--> session
+//!        |<------------------------ Limits::hello ---------------------->|
+//! ```
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use identity::Certificate;
+use proto::v1::typha_server::TyphaServer;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service as _;
+use tracing::{debug, warn};
+
+use crate::{
+    access::Credential,
+    door::{Arrival, Door, Limits, Stage},
+    hello_body::HelloBody,
+    service::Service,
+    tls::Current,
+};
+
+/// The first byte of TLS: a record of the handshake.
+const TLS_FIRST: u8 = 0x16;
+/// The first byte of HTTP/2 in the clear: `PRI * HTTP/2.0`.
+const HTTP2_FIRST: u8 = b'P';
+/// What the kernel may hold for one agent; it doubles it.
+const SEND_BUFFER: usize = 32 * 1024;
+/// Streams of one connection.
+const STREAMS: u32 = 2;
+/// How long a connection without a session has to take what was written, and to go.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// A pause after the system can't accept, for example for lack of files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a request knows of its connection.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    pub(crate) address: SocketAddr,
+    pub(crate) credential: Credential,
+    pub(crate) arrival: Arrival,
+    /// The hello must be there by then.
+    pub(crate) deadline: Instant,
+}
+
+/// What all connections share.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) tls: Option<watch::Receiver<Current>>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) service: TyphaServer<Service>,
+    pub(crate) draining: watch::Receiver<Option<Duration>>,
+}
+
+impl Listener {
+    /// Accepts until the server drains, and ends when every connection has.
+    pub(crate) async fn run(self, tcp: TcpListener) {
+        let mut connections = JoinSet::new();
+        let mut draining = self.draining.clone();
+        let mut drained = pin!(draining.wait_for(Option::is_some));
+        loop {
+            let accepted = tokio::select! {
+                _ = &mut drained => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = async { (self.door.room().await, tcp.accept().await) } => accepted,
+            };
+            match accepted {
+                (room, Ok((stream, address))) => {
+                    if let Some(arrival) = self.door.enter(room, address) {
+                        connections.spawn(self.clone().connection(stream, address, arrival));
+                    }
+                }
+                (_, Err(error)) => {
+                    warn!(%error, "a connection can't be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        drop(tcp);
+        while connections.join_next().await.is_some() {}
+    }
+
+    async fn connection(self, stream: TcpStream, address: SocketAddr, arrival: Arrival) {
+        let deadline = Instant::now() + self.limits.hello;
+        if let Err(error) = options(&stream) {
+            debug!(%address, %error, "socket options can't be set");
+        }
+        let mut draining = self.draining.clone();
+        let secured = tokio::select! {
+            // A stranger has nothing to lose.
+            _ = draining.wait_for(Option::is_some) => return,
+            secured = timeout_at(deadline, self.secure(stream)) => secured,
+        };
+        let refused = match secured {
+            Ok(Ok((stream, credential))) => {
+                let caller = Caller { address, credential, arrival, deadline };
+                match stream {
+                    Stream::Plain(stream) => self.serve(stream, caller).await,
+                    Stream::Tls(stream) => self.serve(*stream, caller).await,
+                }
+                return;
+            }
+            Ok(Err(reason)) => reason,
+            Err(_) => self.late(),
+        };
+        self.door.turn_away(address, refused);
+    }
+
+    fn late(&self) -> String {
+        format!("no hello within {} s", self.limits.hello.as_secs_f64())
+    }
+
+    /// Finds out who is at the other end; else what is wrong.
+    async fn secure(&self, stream: TcpStream) -> Result<(Stream, Credential), String> {
+        let mut first = [0];
+        let count = stream.peek(&mut first).await.map_err(|error| error.to_string())?;
+        let Some(tls) = &self.tls else {
+            return match first[0] {
+                _ if count == 0 => Err("it hung up without a word".into()),
+                HTTP2_FIRST => Ok((Stream::Plain(stream), Credential::None)),
+                first => {
+                    part(stream, b"").await;
+                    Err(if first == TLS_FIRST {
+                        "it speaks TLS, and this server has no certificate: give typha --cert, \
+                         --key and --ca, or take them from the agent"
+                            .into()
+                    } else {
+                        "what it says is no HTTP/2".into()
+                    })
+                }
+            };
+        };
+        if count == 1 && first[0] == HTTP2_FIRST {
+            part(stream, &go_away("this server asks for TLS: give --cert, --key and --ca")).await;
+            return Err("it speaks without TLS, and this server asks for TLS: give the agent \
+                        --cert, --key and --ca"
+                .into());
+        }
+        let config = tls.borrow().config.clone();
+        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| {
+            identity::why(&error).unwrap_or_else(|| match error.kind() {
+                io::ErrorKind::UnexpectedEof => "it hung up during the TLS handshake".into(),
+                _ => error.to_string(),
+            })
+        })?;
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        // The verifier saw to it that there is one.
+        let leaf = chain.first().ok_or("it has no certificate")?;
+        let certificate = Certificate::read(leaf).map_err(|error| error.to_string())?;
+        Ok((Stream::Tls(Box::new(stream)), Credential::Certificate(certificate)))
+    }
+
+    /// Serves a connection to its end.
+    async fn serve<S>(self, stream: S, caller: Caller)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Caller { address, deadline, .. } = caller;
+        let mut stage = caller.arrival.stage();
+        let limit = self.limits.hello_bytes;
+        let grpc = self.service.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut grpc = grpc.clone();
+            let mut request = request.map(|body| HelloBody::new(body, limit));
+            request.extensions_mut().insert(caller.clone());
+            async move { grpc.call(request).await }
+        });
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_header_list_size(16 * 1024)
+            .keep_alive_interval(self.limits.ping)
+            .keep_alive_timeout(self.limits.ping_timeout);
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        let mut draining = self.draining.clone();
+        let mut drained = pin!(draining.wait_for(Option::is_some));
+        let mut going = false;
+        let mut over = false;
+        let mut wait = pin!(sleep_until(deadline));
+        loop {
+            let now = *stage.borrow_and_update();
+            if now == Stage::Over && !over {
+                // What its last session said still goes out.
+                (going, over) = (true, true);
+                connection.as_mut().graceful_shutdown();
+                wait.as_mut().reset(Instant::now() + FAREWELL);
+            }
+            tokio::select! {
+                result = connection.as_mut() => {
+                    if now == Stage::Waiting && !going {
+                        let reason = match result {
+                            Ok(()) => "it left without a hello".into(),
+                            Err(error) => reason(&error),
+                        };
+                        self.door.turn_away(address, reason);
+                    }
+                    return;
+                }
+                _ = stage.changed() => {}
+                () = &mut wait, if over || (now == Stage::Waiting && !going) => {
+                    if over {
+                        return;
+                    }
+                    // A stream without a hello is told by its session, and ends then.
+                    self.door.turn_away(address, self.late());
+                    (going, over) = (true, true);
+                    connection.as_mut().graceful_shutdown();
+                    wait.as_mut().reset(Instant::now() + FAREWELL);
+                }
+                _ = &mut drained, if !going => {
+                    if now == Stage::Waiting {
+                        return;
+                    }
+                    // No new streams; those that are open end by themselves.
+                    going = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+/// A connection as it is, or inside TLS.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+}
+
+/// Says a last word. What was sent is read first, a little of it: else the system cuts the connection
+/// before the word is heard.
+async fn part(mut stream: TcpStream, word: &[u8]) {
+    let told = async {
+        stream.write_all(word).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 1024];
+        for _ in 0..64 {
+            if stream.read(&mut rest).await? == 0 {
+                break;
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Who has gone needn't hear it.
+    let _ = tokio::time::timeout(FAREWELL, told).await;
+}
+
+fn options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_mins(1)))
+}
+
+/// What broke a connection, down to its cause.
+fn reason(error: &hyper::Error) -> String {
+    use std::error::Error as _;
+    if let Some(reason) = identity::why(error) {
+        return reason;
+    }
+    let mut text = error.to_string();
+    if let Some(source) = error.source() {
+        text = format!("{text}: {source}");
+    }
+    text
+}
+
+/// What an HTTP/2 client understands before it has said anything: empty SETTINGS, and GOAWAY with the
+/// reason (RFC 9113, 6.5 and 6.8; 0xc: `INADEQUATE_SECURITY`).
+fn go_away(text: &str) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let length = 8 + text.len() as u32;
+    bytes.extend_from_slice(&length.to_be_bytes()[1..]);
+    bytes.extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xc]);
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}

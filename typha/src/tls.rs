@@ -1,0 +1,71 @@
+//! The server's side of TLS, made anew when a file changes; streams that are open live on.
+
+use std::{sync::Arc, time::Duration};
+
+use identity::{Files, Identity, Material, TlsError};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_rustls::rustls::ServerConfig;
+use tracing::{info, warn};
+
+/// What handshakes use, and what is wrong with newer files.
+#[derive(Clone)]
+pub(crate) struct Current {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Why the files as they are now can't be used; what was read before stays in use.
+    pub(crate) problem: Option<String>,
+}
+
+/// Reads the files, and keeps looking at them every `interval`.
+pub(crate) fn start(
+    files: Files,
+    interval: Duration,
+) -> Result<(watch::Receiver<Current>, JoinHandle<()>), TlsError> {
+    let material = files.read()?;
+    let config = Arc::new(material.server()?);
+    let own = material.identity()?;
+    if own.is(&Identity::Server) {
+        info!(certificate = %own, "TLS");
+    } else {
+        let wanted = Identity::Server;
+        warn!(certificate = %own, "TLS without {wanted}: agents need --verify-host");
+    }
+    let (sender, receiver) = watch::channel(Current { config, problem: None });
+    Ok((receiver, tokio::spawn(reload(files, material, interval, sender))))
+}
+
+async fn reload(
+    files: Files,
+    mut seen: Material,
+    interval: Duration,
+    current: watch::Sender<Current>,
+) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let files = files.clone();
+        let Ok(read) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
+        let made = match read {
+            // What could be used can be used still, or is out of date on both.
+            Ok(read) if read == seen => continue,
+            Ok(read) => read.server().map(|config| (read, config)),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok((read, config)) => {
+                seen = read;
+                info!("certificate, key and CAs were read anew");
+                current.send_replace(Current { config: Arc::new(config), problem: None });
+            }
+            Err(error) => {
+                let problem = Some(format!("{error}; what was read before stays in use"));
+                current.send_if_modified(|current| {
+                    let news = current.problem != problem;
+                    if news {
+                        warn!(%error, "TLS files can't be used; those read before stay in use");
+                        current.problem = problem;
+                    }
+                    news
+                });
+            }
+        }
+    }
+}
