@@ -269,17 +269,30 @@ fn an_etcdctl_put_of_a_policy_changes_what_a_pod_can_reach() {
     }
 }
 
+/// A pod of node 2 and one of node 3.
+const REMOTE_V6: [&str; 2] = ["fd62:756c:7275:f400::41", "fd62:756c:7275:f400::81"];
+
 #[test]
-fn policy_holds_across_subnets_and_without_encapsulation_over_both_families() {
+fn policy_holds_with_every_encapsulation_and_both_families() {
     if !possible() {
         return;
     }
-    for encap in ["crosssubnet", "none"] {
+    // Node 2 always shares node 1's subnet; with two subnets, node 3 doesn't.
+    for (encap, tunnels) in
+        [("vxlan", [true, true]), ("crosssubnet", [false, true]), ("none", [false, false])]
+    {
         let system = System::start(&["--encap", encap, "--ipv6"]);
         let by_net =
             allow_in("by-net-v6", "TCP", 1006, json!({"nets": ["fd62:756c:7275:f400::40/122"]}));
         system.apply(&[features(), vec![by_net]].concat());
         system.expect(encap, &[], &FEATURES[..8]);
+        for (family, remote) in [("-4", ["10.244.0.65", "10.244.0.129"]), ("-6", REMOTE_V6)] {
+            let through = remote.map(|pod| {
+                let args = ["exec", "node-1", "--", "ip", family, "route", "get", pod];
+                system.lab.run(&args).contains("dev vxlan")
+            });
+            assert_eq!(through, tunnels, "{encap}, {family}");
+        }
         let v6: [(&str, Connects); 6] = [
             ("1000", NOBODY),
             ("1001", FEATURES[1].1),

@@ -63,8 +63,8 @@ struct Up {
     store: StoreChoice,
 
     /// How pods of different nodes reach each other; crosssubnet makes two subnets
-    #[arg(long, value_enum, default_value_t = EncapArg::Vxlan)]
-    encap: EncapArg,
+    #[arg(long, value_enum, default_value_t = Encap::Vxlan)]
+    encap: Encap,
 
     /// Give nodes and pods IPv6 addresses beside IPv4
     #[arg(long)]
@@ -82,14 +82,6 @@ fn store_choice(text: &str) -> Result<StoreChoice, String> {
         url if url.contains("://") => Ok(StoreChoice::Running(url.to_owned())),
         _ => Err("say embedded, etcd, or a URL such as http://127.0.0.1:2379".to_owned()),
     }
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum EncapArg {
-    Vxlan,
-    #[value(name = "crosssubnet")]
-    CrossSubnet,
-    None,
 }
 
 /// Run a command in the namespace of a node (node-1) or a pod (pod-1-1)
@@ -192,12 +184,7 @@ impl Args {
 
 impl Up {
     fn run(self, name: &str) -> anyhow::Result<ExitCode> {
-        let encap = match self.encap {
-            EncapArg::Vxlan => Encap::Vxlan,
-            EncapArg::CrossSubnet => Encap::CrossSubnet,
-            EncapArg::None => Encap::None,
-        };
-        let shape = Shape { nodes: self.nodes, pods: self.pods, encap, ipv6: self.ipv6 };
+        let shape = Shape { nodes: self.nodes, pods: self.pods, encap: self.encap, ipv6: self.ipv6 };
         let options = Options { shape, store: self.store, without_agents: self.no_agents };
         let lab = up::up(name, &options)?;
         let mut out = io::stdout();

@@ -25,8 +25,9 @@ pub(crate) const POOL_V6: &str = "fd62:756c:7275:f400::/64";
 pub(crate) const BLOCK_SIZE: u8 = 64;
 
 /// How pods of different nodes reach each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
 pub(crate) enum Encap {
     /// VXLAN between all nodes, which share a subnet.
     Vxlan,
