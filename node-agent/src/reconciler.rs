@@ -67,8 +67,13 @@ pub enum KernelEvent {
         /// Whether it is there and set up.
         up: bool,
     },
-    /// A device's addresses changed.
-    Address,
+    /// A device got an address, or lost one (`there` is false).
+    Address {
+        /// The device.
+        index: u32,
+        /// Whether it has the address now.
+        there: bool,
+    },
     /// A route of the main table came, or went (none).
     Route(RouteKey, Option<RouteValue>),
     /// A permanent neighbour entry came, or went (none).
@@ -231,7 +236,7 @@ impl<K: Kernel> Reconciler<K> {
     pub fn kernel_event(&mut self, event: &KernelEvent) -> bool {
         match event {
             KernelEvent::Link { index, up } => self.network.on_link(*index, *up),
-            KernelEvent::Address => self.network.on_address(),
+            KernelEvent::Address { index, there } => self.network.on_address(*index, *there),
             KernelEvent::Route(key, route) => {
                 return route.is_none_or(|route| route.protocol == PROTOCOL)
                     && self.network.on_route(*key, *route);

@@ -340,8 +340,8 @@ pub trait Rtnl {
     fn addresses(&mut self) -> Result<Vec<(u32, IpNet)>, RtnlError>;
     /// The routes of the main table that are of [`PROTOCOL`].
     fn routes(&mut self, family: Family) -> Result<Vec<(RouteKey, RouteValue)>, RtnlError>;
-    /// The route at one place of the main table, whoever wrote it. Slow: for conflicts only.
-    fn route(&mut self, key: RouteKey) -> Result<Option<RouteValue>, RtnlError>;
+    /// The routes of the main table, whoever wrote them. Slow: for conflicts only.
+    fn all_routes(&mut self, family: Family) -> Result<Vec<(RouteKey, RouteValue)>, RtnlError>;
     /// The permanent neighbour entries of a device.
     fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, RtnlError>;
     /// The VXLAN peers of a device.

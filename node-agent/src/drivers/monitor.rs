@@ -130,8 +130,11 @@ fn on_route(message: &[u8]) -> Option<KernelEvent> {
             let of_device = link.header.interface_family == AddressFamily::Unspec;
             of_device.then_some(KernelEvent::Link { index: link.header.index, up: false })
         }
-        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => {
-            Some(KernelEvent::Address)
+        RouteNetlinkMessage::NewAddress(address) => {
+            Some(KernelEvent::Address { index: address.header.index, there: true })
+        }
+        RouteNetlinkMessage::DelAddress(address) => {
+            Some(KernelEvent::Address { index: address.header.index, there: false })
         }
         RouteNetlinkMessage::NewRoute(route) => {
             netlink::read_route(&route).map(|(key, value)| KernelEvent::Route(key, Some(value)))

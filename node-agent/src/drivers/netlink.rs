@@ -180,9 +180,8 @@ impl Rtnl for Netlink {
         self.dump_routes(family, PROTOCOL)
     }
 
-    fn route(&mut self, key: RouteKey) -> Result<Option<RouteValue>, RtnlError> {
-        let all = self.dump_routes(Family::of_net(key.destination), 0)?;
-        Ok(all.into_iter().find(|(found, _)| *found == key).map(|(_, value)| value))
+    fn all_routes(&mut self, family: Family) -> Result<Vec<(RouteKey, RouteValue)>, RtnlError> {
+        self.dump_routes(family, 0)
     }
 
     fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, RtnlError> {

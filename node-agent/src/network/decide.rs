@@ -31,6 +31,13 @@ pub(crate) struct Own {
     pub(crate) ipip: Option<u32>,
 }
 
+impl Own {
+    /// Whether this device carries traffic to other nodes.
+    pub(crate) fn uses(&self, index: u32) -> bool {
+        [self.parent, self.vxlan, self.ipip].contains(&Some(index))
+    }
+}
+
 /// A host's main address in a family.
 pub(crate) fn node_address(host: &Host, family: Family) -> Option<IpNet> {
     match family {

@@ -8,6 +8,8 @@
 
 mod decide;
 mod devices;
+mod tune;
+mod write;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,9 +23,7 @@ use model::view::Topic;
 use self::decide::Own;
 use crate::{
     Failure,
-    drivers::{
-        Link, Mac, NextHop, PROTOCOL, RouteKey, RouteValue, Rtnl, RtnlError, RtnlOp, Sysctl,
-    },
+    drivers::{Link, Mac, NextHop, RouteKey, RouteValue, Rtnl, RtnlError, Sysctl},
     family::Family,
     settings::Config,
     table::Table,
@@ -233,60 +233,14 @@ impl NetworkReconciler {
         Ok(())
     }
 
-    /// Everything on a device went with it, or with its going down, without further word.
+    /// Much of what is on a device goes with it, or with its going down, without further word.
     fn lost_device(&mut self, index: u32) {
+        if self.own.values().any(|own| own.uses(index)) {
+            // What is on these is too much to write again unseen.
+            self.tables_stale = true;
+            return;
+        }
         self.routes.lost(|_, route| route.device() == Some(index));
-        self.neighbours.lost(|(device, _), _| *device == index);
-        self.fdb.lost(|(device, _), _| *device == index);
-        self.addresses.lost(|(device, _), _| *device == index);
-    }
-
-    /// Sets what packets need to pass an interface, and the node.
-    fn tune(&mut self, view: &NodeView, sysctl: &mut dyn Sysctl) {
-        let own = view.hosts.get(&self.node);
-        let dual = own.is_some_and(|host| host.ipv6.is_some())
-            || self.by_address.keys().any(|net| Family::of_net(*net) == Family::V6);
-        for family in self.families.clone() {
-            let path = match family {
-                Family::V4 => "net/ipv4/ip_forward",
-                Family::V6 if dual => "net/ipv6/conf/all/forwarding",
-                Family::V6 => continue,
-            };
-            if self.forwarding.contains(&family) {
-                continue;
-            }
-            match ensure(sysctl, path, "1") {
-                Ok(()) => {
-                    self.forwarding.insert(family);
-                }
-                Err(reason) => {
-                    self.refuse((Topic::Node(self.node.clone()), ArcStr::new()), reason);
-                }
-            }
-        }
-        for (interface, keys) in self.by_interface.clone() {
-            let Some(index) = self.links.get(&interface).map(|link| link.index) else {
-                self.tuned.remove(&interface);
-                continue;
-            };
-            if self.tuned.get(&interface) == Some(&index) {
-                continue;
-            }
-            let addresses = keys.iter().filter_map(|key| self.endpoints.get(key));
-            let v6 = addresses
-                .flat_map(|(_, addresses)| addresses)
-                .any(|net| Family::of_net(*net) == Family::V6);
-            match tune_interface(sysctl, &interface, v6) {
-                Ok(()) => {
-                    self.tuned.insert(interface, index);
-                }
-                Err(reason) => {
-                    for key in keys {
-                        self.refuse((Topic::Node(self.node.clone()), key), reason.clone());
-                    }
-                }
-            }
-        }
     }
 
     /// Decides what is dirty.
@@ -348,160 +302,6 @@ impl NetworkReconciler {
         decide::remote_route(family, &own, route, pool, view.hosts.get(&route.node)).map(Some)
     }
 
-    /// Makes the pending changes.
-    fn write(&mut self, view: &NodeView, rtnl: &mut dyn Rtnl, mode: Mode) {
-        let mut ops = Vec::new();
-        for pending in self.addresses.pending() {
-            if let Some(net) = pending.desired {
-                ops.push(RtnlOp::AddAddress(pending.key.0, *net));
-            }
-        }
-        for pending in self.neighbours.pending() {
-            if let Some(mac) = pending.desired {
-                ops.push(RtnlOp::SetNeighbour(pending.key.0, pending.key.1, *mac));
-            }
-        }
-        for pending in self.fdb.pending() {
-            if let Some(address) = pending.desired {
-                ops.push(RtnlOp::SetFdb(pending.key.0, pending.key.1, *address));
-            }
-        }
-        for pending in self.routes.pending() {
-            match (pending.actual, pending.desired) {
-                (None, Some(RouteValue { next: NextHop::Link { .. }, .. })) if !mode.connect => {}
-                (None, Some(route)) => ops.push(RtnlOp::AddRoute(*pending.key, *route)),
-                (Some(_), Some(route)) => ops.push(RtnlOp::ReplaceRoute(*pending.key, *route)),
-                _ => {}
-            }
-        }
-        if mode.sweep {
-            for pending in self.routes.pending() {
-                if let (Some(route), None) = (pending.actual, pending.desired) {
-                    ops.push(RtnlOp::DeleteRoute(*pending.key, *route));
-                }
-            }
-            for pending in self.neighbours.pending().filter(|pending| pending.desired.is_none()) {
-                ops.push(RtnlOp::DeleteNeighbour(pending.key.0, pending.key.1));
-            }
-            for pending in self.fdb.pending() {
-                if let (Some(address), None) = (pending.actual, pending.desired) {
-                    ops.push(RtnlOp::DeleteFdb(pending.key.0, pending.key.1, *address));
-                }
-            }
-            for pending in self.addresses.pending() {
-                if let (Some(net), None) = (pending.actual, pending.desired) {
-                    ops.push(RtnlOp::DeleteAddress(pending.key.0, *net));
-                }
-            }
-        }
-        let results = rtnl.apply(&ops);
-        for (op, result) in ops.into_iter().zip(results) {
-            self.settle(view, rtnl, &op, result);
-        }
-    }
-
-    /// Takes in how one change went.
-    fn settle(
-        &mut self,
-        view: &NodeView,
-        rtnl: &mut dyn Rtnl,
-        op: &RtnlOp,
-        mut result: Result<(), RtnlError>,
-    ) {
-        if let (RtnlOp::AddRoute(key, route), Err(RtnlError::Exists)) = (op, &result) {
-            result = self.take_over(rtnl, *key, *route);
-        }
-        let removal = matches!(
-            op,
-            RtnlOp::DeleteRoute(..)
-                | RtnlOp::DeleteNeighbour(..)
-                | RtnlOp::DeleteFdb(..)
-                | RtnlOp::DeleteAddress(..)
-        );
-        match result {
-            Ok(()) => {}
-            Err(RtnlError::Missing) if removal => {}
-            Err(error) => {
-                // A device that is gone says so by its own event; until then this is tried again.
-                self.links_stale = true;
-                let place = self.place(view, op);
-                self.refuse(place, format!("{op}: {error}"));
-                return;
-            }
-        }
-        match op {
-            RtnlOp::AddRoute(key, _)
-            | RtnlOp::ReplaceRoute(key, _)
-            | RtnlOp::DeleteRoute(key, _) => {
-                self.routes.written(key);
-            }
-            RtnlOp::SetNeighbour(index, address, _) | RtnlOp::DeleteNeighbour(index, address) => {
-                self.neighbours.written(&(*index, *address));
-            }
-            RtnlOp::SetFdb(index, mac, _) | RtnlOp::DeleteFdb(index, mac, _) => {
-                self.fdb.written(&(*index, *mac));
-            }
-            RtnlOp::AddAddress(index, net) | RtnlOp::DeleteAddress(index, net) => {
-                self.addresses.written(&(*index, net.addr()));
-            }
-            RtnlOp::AddLink(_) | RtnlOp::ChangeLink(..) | RtnlOp::DeleteLink(_) => {}
-        }
-    }
-
-    /// A route is where ours belongs: it is replaced if it is ours, or leads into a workload.
-    fn take_over(
-        &self,
-        rtnl: &mut dyn Rtnl,
-        key: RouteKey,
-        route: RouteValue,
-    ) -> Result<(), RtnlError> {
-        let Some(found) = rtnl.route(key)? else { return Err(RtnlError::Exists) };
-        let to_workload = || {
-            self.by_interface
-                .keys()
-                .filter_map(|interface| self.links.get(interface))
-                .any(|link| Some(link.index) == found.device())
-        };
-        if found.protocol != PROTOCOL && !to_workload() {
-            return Err(RtnlError::Other(format!(
-                "a route of protocol {} has its place and is not ours: delete it, or exclude it \
-                 where it is made",
-                found.protocol
-            )));
-        }
-        rtnl.apply(&[RtnlOp::ReplaceRoute(key, route)]).pop().unwrap_or(Err(RtnlError::Exists))
-    }
-
-    /// The place in the view that a change came from.
-    fn place(&self, view: &NodeView, op: &RtnlOp) -> (Topic, ArcStr) {
-        let node = |name: &ArcStr| (Topic::host(name), name.clone());
-        match op {
-            RtnlOp::AddRoute(key, _)
-            | RtnlOp::ReplaceRoute(key, _)
-            | RtnlOp::DeleteRoute(key, _) => {
-                let cidr = key.destination;
-                match self.by_address.get(&cidr).and_then(BTreeSet::first) {
-                    Some(endpoint) => (Topic::Node(self.node.clone()), endpoint.clone()),
-                    None => (Topic::route(cidr), cidr.to_string().into()),
-                }
-            }
-            RtnlOp::SetNeighbour(_, address, _) | RtnlOp::DeleteNeighbour(_, address) => {
-                let has = |(_, host): &(&ArcStr, &model::view::Host)| {
-                    decide::vtep_address(host, Family::of(*address)) == Some(*address)
-                };
-                node(view.hosts.iter().find(has).map_or(&self.node, |(name, _)| name))
-            }
-            RtnlOp::SetFdb(_, _, address) | RtnlOp::DeleteFdb(_, _, address) => {
-                let has = |(_, host): &(&ArcStr, &model::view::Host)| {
-                    decide::node_address(host, Family::of(*address))
-                        .is_some_and(|net| net.addr() == *address)
-                };
-                node(view.hosts.iter().find(has).map_or(&self.node, |(name, _)| name))
-            }
-            _ => node(&self.node),
-        }
-    }
-
     fn refuse(&mut self, place: (Topic, ArcStr), reason: String) {
         self.refused.entry(place).or_insert(reason);
     }
@@ -546,9 +346,13 @@ impl NetworkReconciler {
         }
     }
 
-    /// A device's addresses changed.
-    pub(crate) fn on_address(&mut self) {
+    /// A device got or lost an address.
+    pub(crate) fn on_address(&mut self, index: u32, there: bool) {
         self.links_stale = true;
+        if !there {
+            // With its last address a device loses its routes and neighbours.
+            self.lost_device(index);
+        }
     }
 
     /// A route came or went; whether that is to be repaired.
@@ -578,33 +382,4 @@ fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, va
             index.remove(key);
         }
     }
-}
-
-/// Sets a value unless it is set.
-fn ensure(sysctl: &mut dyn Sysctl, path: &str, value: &str) -> Result<(), String> {
-    if sysctl.get(path).is_ok_and(|current| current == value) {
-        return Ok(());
-    }
-    sysctl
-        .set(path, value)
-        .map_err(|error| format!("sysctl {path} can't be set to {value}: {error}"))
-}
-
-/// What a workload's interface needs: the pod's gateway is answered for, and its packets go on.
-fn tune_interface(sysctl: &mut dyn Sysctl, interface: &str, v6: bool) -> Result<(), String> {
-    // The path below has `/` between its parts, so that dots in a name are no trouble.
-    let mut set = |path: String, value| ensure(sysctl, &path, value);
-    set(format!("net/ipv4/conf/{interface}/forwarding"), "1")?;
-    set(format!("net/ipv4/conf/{interface}/route_localnet"), "1")?;
-    set(format!("net/ipv4/conf/{interface}/proxy_arp"), "1")?;
-    // Answer at once: a pod's first packet waits for it.
-    set(format!("net/ipv4/neigh/{interface}/proxy_delay"), "0")?;
-    if v6 {
-        set(format!("net/ipv6/conf/{interface}/disable_ipv6"), "0")?;
-        set(format!("net/ipv6/conf/{interface}/accept_ra"), "0")?;
-        set(format!("net/ipv6/conf/{interface}/forwarding"), "1")?;
-        set(format!("net/ipv6/conf/{interface}/proxy_ndp"), "1")?;
-        set(format!("net/ipv6/neigh/{interface}/proxy_delay"), "0")?;
-    }
-    Ok(())
 }

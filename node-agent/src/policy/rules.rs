@@ -150,28 +150,59 @@ fn conditions(cx: &Context<'_>, rule: &ViewRule) -> Option<Conditions> {
     if let Some(Protocol(number)) = rule.not_protocol {
         out.all.push(Match::Protocol { numbers: vec![number], not: true });
     }
-    icmp(cx, rule, &mut out)?;
-    peer(cx, Side::Source, &rule.source, rule.protocol, &mut out)?;
-    peer(cx, Side::Destination, &rule.destination, rule.protocol, &mut out)?;
+    let transport = transport(cx, rule);
+    icmp(cx, rule, transport, &mut out)?;
+    peer(cx, Side::Source, &rule.source, transport, &mut out)?;
+    peer(cx, Side::Destination, &rule.destination, transport, &mut out)?;
     (rule.action == RuleAction::Deny || !out.incomplete).then_some(out)
 }
 
-fn icmp(cx: &Context<'_>, rule: &ViewRule, out: &mut Conditions) -> Option<()> {
-    let other = rule.protocol.is_some_and(|protocol| protocol.0 != cx.family.icmp());
+/// What is known of the packets that a rule can match: whether they have ports, whether they are
+/// ICMP. nft refuses a rule that asks for an ICMP type and a port.
+#[derive(Clone, Copy)]
+struct Transport {
+    ports: Option<bool>,
+    icmp: Option<bool>,
+}
+
+fn transport(cx: &Context<'_>, rule: &ViewRule) -> Transport {
+    let asks_ports = |peer: &Peer| {
+        let known = |id: &ArcStr| matches!((cx.sets)(id), Some(SetNames::AddressPorts(_)));
+        !peer.ports.is_empty() || !peer.port_sets.is_empty() || peer.service_sets.iter().any(known)
+    };
+    match rule.protocol {
+        Some(Protocol(number)) => Transport {
+            ports: Some(WITH_PORTS.contains(&number)),
+            icmp: Some(number == cx.family.icmp()),
+        },
+        None if rule.icmp.is_some() => Transport { ports: Some(false), icmp: Some(true) },
+        None if asks_ports(&rule.source) || asks_ports(&rule.destination) => {
+            Transport { ports: Some(true), icmp: Some(false) }
+        }
+        None => Transport { ports: None, icmp: None },
+    }
+}
+
+fn icmp(
+    cx: &Context<'_>,
+    rule: &ViewRule,
+    transport: Transport,
+    out: &mut Conditions,
+) -> Option<()> {
     if let Some(icmp) = rule.icmp {
-        if other {
+        if transport.icmp == Some(false) {
             return None;
         }
         out.all.push(Match::IcmpType { kind: icmp.kind, not: false });
         out.all.extend(icmp.code.map(|code| Match::IcmpCode { code, not: false }));
     }
     if let Some(icmp) = rule.not_icmp
-        && !other
+        && transport.icmp != Some(false)
     {
         // Not (ICMP and this type and this code): any of the three may be what differs.
         let mut alternatives = vec![Match::IcmpType { kind: icmp.kind, not: true }];
         alternatives.extend(icmp.code.map(|code| Match::IcmpCode { code, not: true }));
-        if rule.protocol.is_none() {
+        if transport.icmp.is_none() {
             alternatives.push(Match::Protocol { numbers: vec![cx.family.icmp()], not: true });
         }
         out.require(alternatives);
@@ -183,7 +214,7 @@ fn peer(
     cx: &Context<'_>,
     side: Side,
     peer: &Peer,
-    protocol: Option<Protocol>,
+    transport: Transport,
     out: &mut Conditions,
 ) -> Option<()> {
     nets(cx, side, peer, out)?;
@@ -205,8 +236,11 @@ fn peer(
         out.all.extend(nets.map(|nets| in_set(side, nets, true)));
     }
     let services = address_ports(cx, side, &peer.service_sets, false, out);
+    if !services.is_empty() && transport.ports == Some(false) {
+        return None;
+    }
     out.all.extend(services);
-    ports(cx, side, peer, protocol, out)
+    ports(cx, side, peer, transport, out)
 }
 
 fn nets(cx: &Context<'_>, side: Side, peer: &Peer, out: &mut Conditions) -> Option<()> {
@@ -235,18 +269,17 @@ fn ports(
     cx: &Context<'_>,
     side: Side,
     peer: &Peer,
-    protocol: Option<Protocol>,
+    transport: Transport,
     out: &mut Conditions,
 ) -> Option<()> {
-    let has_ports = protocol.map(|Protocol(number)| WITH_PORTS.contains(&number));
     if !peer.ports.is_empty() || !peer.port_sets.is_empty() {
-        match has_ports {
-            Some(false) => return None,
-            Some(true) => {}
-            None => {
-                out.all.push(Match::Protocol { numbers: WITH_PORTS.to_vec(), not: false });
-            }
+        if transport.ports == Some(false) {
+            return None;
         }
+        let with_ports = Match::Protocol { numbers: WITH_PORTS.to_vec(), not: false };
+        // A single protocol says so already.
+        let said = out.all.iter().any(|c| matches!(c, Match::Protocol { not: false, .. }));
+        out.all.extend((!said).then_some(with_ports));
         let mut alternatives = address_ports(cx, side, &peer.port_sets, false, out);
         alternatives.extend(ranges(side, &peer.ports, false, out));
         if !alternatives.is_empty() {
@@ -255,7 +288,7 @@ fn ports(
     }
     let mut none_of = address_ports(cx, side, &peer.not_port_sets, true, out);
     none_of.extend(ranges(side, &peer.not_ports, true, out));
-    match has_ports {
+    match transport.ports {
         // A packet without ports is in none of them.
         Some(false) => {}
         Some(true) => out.all.extend(none_of),

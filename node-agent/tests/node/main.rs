@@ -8,11 +8,13 @@
 
 mod interpret;
 mod lab;
+mod lifecycle;
 mod naive;
 mod network_faults;
 mod network_model;
 mod network_packets;
 mod policy_faults;
+mod policy_kernel;
 mod policy_model;
 mod policy_packets;
 mod world;

@@ -263,7 +263,7 @@ fn an_endpoint_waits_for_its_interface() {
     // Another device of the same name, seen only when we look for another reason.
     agent.kernel().rtnl.unplug(index);
     let index = agent.kernel().rtnl.plug("cali1", true);
-    agent.kernel_event(&KernelEvent::Address);
+    agent.kernel_event(&KernelEvent::Address { index, there: true });
     commit(&mut agent);
     let expected = RouteValue::ours(NextHop::Link { index });
     assert_eq!(route(&mut agent, "10.65.1.7/32"), Some(expected));

@@ -112,7 +112,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 
 /// One change of a world.
 #[derive(Clone, Debug)]
-enum Change {
+pub(crate) enum Change {
     Endpoint(&'static str, Option<Endpoint>),
     Plist(&'static str, Option<Vec<PolicyTier>>),
     Policy(PolicyId, Option<Policy>),
@@ -188,7 +188,7 @@ fn members() -> BoxedStrategy<Change> {
 }
 
 /// A world in which most keys have a value.
-fn start() -> impl Strategy<Value = Vec<Change>> {
+pub(crate) fn start() -> impl Strategy<Value = Vec<Change>> {
     let mut all = vec![
         endpoints(&["e1"]),
         endpoints(&["e2"]),
@@ -204,7 +204,7 @@ fn start() -> impl Strategy<Value = Vec<Change>> {
     all
 }
 
-fn change() -> impl Strategy<Value = Change> {
+pub(crate) fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         2 => endpoints(&["e1", "e2", "e3"]),
         2 => plists(&["l1", "l2"]),
@@ -214,7 +214,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-fn apply(world: &mut World, view: &mut NodeView, change: Change) {
+pub(crate) fn apply(world: &mut World, view: &mut NodeView, change: Change) {
     match change {
         Change::Endpoint(key, value) => {
             let key = endpoint_key(key);

@@ -174,8 +174,9 @@ impl Rtnl for MemoryRtnl {
         Ok(ours.map(|(key, route)| (*key, *route)).collect())
     }
 
-    fn route(&mut self, key: RouteKey) -> Result<Option<RouteValue>, RtnlError> {
-        Ok(self.routes.get(&key).copied())
+    fn all_routes(&mut self, family: Family) -> Result<Vec<(RouteKey, RouteValue)>, RtnlError> {
+        let of_family = self.routes.iter().filter(|(k, _)| Family::of_net(k.destination) == family);
+        Ok(of_family.map(|(key, route)| (*key, *route)).collect())
     }
 
     fn neighbours(&mut self, index: u32) -> Result<Vec<(IpAddr, Mac)>, RtnlError> {

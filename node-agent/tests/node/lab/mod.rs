@@ -4,15 +4,16 @@
 //! nothing is left behind, however the test ends.
 
 pub(crate) mod node;
+pub(crate) mod raw;
 
 use std::{
     fs::File,
-    io::{self, ErrorKind},
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::{self, ErrorKind, Read, Write},
+    net::{IpAddr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket},
     os::fd::AsRawFd,
     process::Command,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -49,6 +50,8 @@ impl Namespace {
         });
         let new = Self(made.join().unwrap());
         new.ip("link set lo up");
+        // Addresses are ours alone here; looking for duplicates would take a second each.
+        new.run("echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad");
         new
     }
 
@@ -117,8 +120,8 @@ pub(crate) fn wire(a: (&Namespace, &str, &str), b: (&Namespace, &str, &str)) {
 /// Whether a TCP connection from here to there comes about. `address` is the target's, `from` the
 /// source port, 0 for any.
 pub(crate) fn tcp(from: &Namespace, to: &Namespace, address: &str, port: u16) -> bool {
-    let target = SocketAddr::new(address.parse().unwrap(), port);
-    let _listener = to.enter(|| TcpListener::bind(any(target.ip(), port)).unwrap());
+    let target = resolve(from, address, port);
+    let _listener = to.enter(|| bind(|| TcpListener::bind(any(target.ip(), port))));
     match from.enter(|| TcpStream::connect_timeout(&target, PATIENCE)) {
         Ok(_) => true,
         Err(error) if refused(&error) => false,
@@ -128,20 +131,9 @@ pub(crate) fn tcp(from: &Namespace, to: &Namespace, address: &str, port: u16) ->
 
 /// Whether a datagram from here gets there and its answer back.
 pub(crate) fn udp(from: &Namespace, to: &Namespace, address: &str, port: u16) -> bool {
-    udp_from(from, 0, to, address, port)
-}
-
-/// As [`udp`], from a port of its own.
-pub(crate) fn udp_from(
-    from: &Namespace,
-    source: u16,
-    to: &Namespace,
-    address: &str,
-    port: u16,
-) -> bool {
     let target = SocketAddr::new(address.parse().unwrap(), port);
-    let server = to.enter(|| UdpSocket::bind(any(target.ip(), port)).unwrap());
-    let client = from.enter(|| UdpSocket::bind(any(target.ip(), source)).unwrap());
+    let server = to.enter(|| bind(|| UdpSocket::bind(any(target.ip(), port))));
+    let client = from.enter(|| bind(|| UdpSocket::bind(any(target.ip(), 0))));
     client.connect(target).unwrap();
     if let Err(error) = client.send(b"ping") {
         assert!(refused(&error), "UDP to {target}: {error}");
@@ -156,6 +148,75 @@ pub(crate) fn udp_from(
     true
 }
 
+/// The address and port that a TCP server sees its client come from.
+pub(crate) fn seen_from(from: &Namespace, to: &Namespace, address: &str, port: u16) -> SocketAddr {
+    let target = resolve(from, address, port);
+    let listener = to.enter(|| bind(|| TcpListener::bind(any(target.ip(), port))));
+    let _client = from.enter(|| TcpStream::connect_timeout(&target, DEADLINE).unwrap());
+    listener.accept().unwrap().1
+}
+
+/// The address and port that a UDP server sees a client come from that sends from port `source`.
+pub(crate) fn udp_seen_from(
+    from: &Namespace,
+    source: u16,
+    to: &Namespace,
+    address: &str,
+    port: u16,
+) -> SocketAddr {
+    let target = resolve(from, address, port);
+    let server = to.enter(|| bind(|| UdpSocket::bind(any(target.ip(), port))));
+    let client = from.enter(|| bind(|| UdpSocket::bind(any(target.ip(), source))));
+    client.send_to(b"ping", target).unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let (_, peer) = server.recv_from(&mut [0; 16]).unwrap();
+    server.send_to(b"pong", peer).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client.recv(&mut [0; 16]).expect("the answer finds its way back");
+    peer
+}
+
+/// An open connection.
+pub(crate) struct Talk {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Talk {
+    pub(crate) fn start(from: &Namespace, to: &Namespace, address: &str, port: u16) -> Self {
+        let target = SocketAddr::new(address.parse().unwrap(), port);
+        let listener = to.enter(|| bind(|| TcpListener::bind(any(target.ip(), port))));
+        let client = from.enter(|| TcpStream::connect_timeout(&target, DEADLINE).unwrap());
+        let (server, _) = listener.accept().unwrap();
+        server.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { client, server }
+    }
+
+    /// A byte there and back.
+    pub(crate) fn exchange(&mut self) {
+        let mut byte = [0];
+        self.client.write_all(b"?").unwrap();
+        self.server.read_exact(&mut byte).unwrap();
+        self.server.write_all(b"!").unwrap();
+        self.client.read_exact(&mut byte).unwrap();
+    }
+}
+
+/// Binds a socket. A closed one lives on for a moment in a child process that another test has just
+/// forked and that has not become its program yet.
+fn bind<T>(open: impl Fn() -> io::Result<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match open() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::yield_now();
+            }
+            result => return result.unwrap(),
+        }
+    }
+}
+
 /// Whether the error is what a packet that was dropped or rejected leads to.
 fn refused(error: &io::Error) -> bool {
     matches!(
@@ -166,6 +227,16 @@ fn refused(error: &io::Error) -> bool {
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
     )
+}
+
+/// Reads an address; after a link-local one comes `%` and the sender's interface.
+fn resolve(from: &Namespace, address: &str, port: u16) -> SocketAddr {
+    let Some((address, interface)) = address.split_once('%') else {
+        return SocketAddr::new(address.parse().unwrap(), port);
+    };
+    let index = from.run(&format!("cat /proc/net/dev_snmp6/{interface} | head -1"));
+    let index = index.split_whitespace().last().unwrap().parse().unwrap();
+    SocketAddrV6::new(address.parse().unwrap(), port, 0, index).into()
 }
 
 fn any(like: IpAddr, port: u16) -> SocketAddr {
