@@ -17,8 +17,8 @@ pub(crate) fn check(credential: &Credential, hello: &AgentHello) -> Result<(), S
     let Credential::Certificate(certificate) = credential else { return Ok(()) };
     if certificate.identities.is_empty() {
         return Err(format!(
-            "the certificate, {certificate}, says nothing of whose it is: issue one with `bulrush \
-             certs issue`"
+            "the certificate, {certificate}, says nothing of whose it is: `bulrush certs issue` makes \
+             one that does"
         ));
     }
     if hello.view == i32::from(View::Full) || hello.observer {
@@ -27,8 +27,8 @@ pub(crate) fn check(credential: &Credential, hello: &AgentHello) -> Result<(), S
         }
         let what = if hello.observer { "an observer" } else { "the full view" };
         return Err(format!(
-            "{what} needs a certificate with {}, and this one has {}: issue one with `bulrush \
-             certs issue --role full`",
+            "{what} needs a certificate with {}, and this one has {}: `bulrush certs issue --role \
+             full` makes one",
             Identity::Full,
             certificate.says()
         ));

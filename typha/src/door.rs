@@ -227,3 +227,66 @@ impl Drop for Welcome {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn door(handshakes: usize, handshakes_per_address: usize) -> Arc<Door> {
+        Door::new(&Limits { handshakes, handshakes_per_address, ..Limits::default() })
+    }
+
+    fn from(ip: &str) -> SocketAddr {
+        SocketAddr::new(ip.parse().unwrap(), 1)
+    }
+
+    async fn enter(door: &Arc<Door>, ip: &str) -> Option<Arrival> {
+        door.enter(door.room().await, from(ip))
+    }
+
+    #[tokio::test]
+    async fn an_address_has_so_many_in_the_door_and_others_are_not_disturbed() {
+        let door = door(100, 2);
+        let first = enter(&door, "10.0.0.1").await.unwrap();
+        let _second = enter(&door, "10.0.0.1").await.unwrap();
+        assert!(enter(&door, "10.0.0.1").await.is_none());
+        assert_eq!(door.turned_away()[0].reason, "2 others of its address have not said hello");
+        let _other = enter(&door, "10.0.0.2").await.unwrap();
+        let _welcome = first.welcome();
+        assert!(enter(&door, "10.0.0.1").await.is_some(), "who has said hello is out of the door");
+    }
+
+    #[tokio::test]
+    async fn loopback_may_bring_many() {
+        let door = door(100, 2);
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            all.push(enter(&door, "127.0.0.1").await.unwrap());
+        }
+        assert_eq!(door.turned_away_count(), 0);
+    }
+
+    #[tokio::test]
+    async fn when_the_door_is_full_the_next_waits_until_one_has_left() {
+        let door = door(1, 1);
+        let first = enter(&door, "10.0.0.1").await.unwrap();
+        let mut next = std::pin::pin!(door.room());
+        assert!(futures::poll!(&mut next).is_pending());
+        drop(first);
+        assert!(futures::poll!(&mut next).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_over_when_its_last_session_is() {
+        let door = door(1, 1);
+        let arrival = enter(&door, "10.0.0.1").await.unwrap();
+        let stage = arrival.stage();
+        assert_eq!(*stage.borrow(), Stage::Waiting);
+        let (first, second) = (arrival.welcome(), arrival.welcome());
+        arrival.refused();
+        drop(first);
+        assert_eq!(*stage.borrow(), Stage::In(1), "a second stream that is refused ends nothing");
+        drop(second);
+        assert_eq!(*stage.borrow(), Stage::Over);
+    }
+}

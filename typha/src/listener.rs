@@ -112,10 +112,13 @@ impl Listener {
                 }
                 return;
             }
-            Ok(Err(reason)) => reason,
-            Err(_) => self.late(),
+            Ok(Err(stranger)) => stranger,
+            Err(_) => self.late().into(),
         };
-        self.door.turn_away(address, refused);
+        self.door.turn_away(address, refused.reason);
+        if let Some((stream, word)) = refused.last_word {
+            part(stream, &word).await;
+        }
     }
 
     fn late(&self) -> String {
@@ -123,30 +126,29 @@ impl Listener {
     }
 
     /// Finds out who is at the other end; else what is wrong.
-    async fn secure(&self, stream: TcpStream) -> Result<(Stream, Credential), String> {
+    async fn secure(&self, stream: TcpStream) -> Result<(Stream, Credential), Stranger> {
         let mut first = [0];
         let count = stream.peek(&mut first).await.map_err(|error| error.to_string())?;
         let Some(tls) = &self.tls else {
             return match first[0] {
                 _ if count == 0 => Err("it hung up without a word".into()),
                 HTTP2_FIRST => Ok((Stream::Plain(stream), Credential::None)),
-                first => {
-                    part(stream, b"").await;
-                    Err(if first == TLS_FIRST {
-                        "it speaks TLS, and this server has no certificate: give typha --cert, \
-                         --key and --ca, or take them from the agent"
-                            .into()
-                    } else {
-                        "what it says is no HTTP/2".into()
-                    })
+                TLS_FIRST => {
+                    let reason = "it speaks TLS, and this server has no certificate: give typha \
+                                  --cert, --key and --ca, or take them from the agent";
+                    Err(Stranger { reason: reason.into(), last_word: Some((stream, Vec::new())) })
+                }
+                _ => {
+                    let reason = "what it says is no HTTP/2";
+                    Err(Stranger { reason: reason.into(), last_word: Some((stream, Vec::new())) })
                 }
             };
         };
         if count == 1 && first[0] == HTTP2_FIRST {
-            part(stream, &go_away("this server asks for TLS: give --cert, --key and --ca")).await;
-            return Err("it speaks without TLS, and this server asks for TLS: give the agent \
-                        --cert, --key and --ca"
-                .into());
+            let word = go_away("this server asks for TLS: give --cert, --key and --ca");
+            let reason = "it speaks without TLS, and this server asks for TLS: give the agent \
+                          --cert, --key and --ca";
+            return Err(Stranger { reason: reason.into(), last_word: Some((stream, word)) });
         }
         let config = tls.borrow().config.clone();
         let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| {
@@ -230,6 +232,18 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// Somebody who doesn't come in, why, and what is left to say.
+struct Stranger {
+    reason: String,
+    last_word: Option<(TcpStream, Vec<u8>)>,
+}
+
+impl<T: Into<String>> From<T> for Stranger {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), last_word: None }
     }
 }
 

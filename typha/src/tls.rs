@@ -44,8 +44,11 @@ async fn reload(
         let files = files.clone();
         let Ok(read) = tokio::task::spawn_blocking(move || files.read()).await else { continue };
         let made = match read {
-            // What could be used can be used still, or is out of date on both.
-            Ok(read) if read == seen => continue,
+            Ok(read) if read == seen => {
+                // What is in use is what is on disk, again or still.
+                current.send_if_modified(|current| current.problem.take().is_some());
+                continue;
+            }
             Ok(read) => read.server().map(|config| (read, config)),
             Err(error) => Err(error),
         };

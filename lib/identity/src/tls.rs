@@ -337,8 +337,8 @@ impl ServerCertVerifier for Servers {
             ServerCheck::Typha if named.is(&Identity::Server) => {}
             ServerCheck::Typha => {
                 return Err(refused(format!(
-                    "its certificate, {named}, is refused: it is no server's, which has {}; issue \
-                     one with `bulrush certs issue --server HOST`",
+                    "its certificate, {named}, is refused: it is no server's, which has {}; `bulrush \
+                     certs issue --server HOST` makes one",
                     Identity::Server
                 )));
             }
@@ -400,7 +400,7 @@ fn in_words(error: &rustls::Error) -> String {
             inner.to_string()
         }
         rustls::Error::NoCertificatesPresented => {
-            "it has no certificate: give it one of `bulrush certs issue`".into()
+            "it has no certificate: `bulrush certs issue` makes one".into()
         }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "what it says is no TLS".into()
