@@ -174,12 +174,12 @@ impl Connection {
         // The channel is new and has room.
         let _ = outbound.try_send(hello);
         let call = TyphaClient::new(channel).sync(ReceiverStream::new(messages)).await;
-        let inbound = call.map_err(|status| match tls {
-            Some(_) => broken(address, &status),
-            None => {
-                let reason = status.source().map_or_else(|| status.message().to_owned(), sources);
-                StreamError::HungUp { address: address.to_owned(), reason }
+        let inbound = call.map_err(|status| {
+            if tls.is_some() {
+                return broken(address, &status);
             }
+            let reason = status.source().map_or_else(|| status.message().to_owned(), sources);
+            StreamError::HungUp { address: address.to_owned(), reason }
         })?;
         let inbound = inbound.into_inner();
         // Until the hello says how often heartbeats come.
