@@ -1,7 +1,5 @@
 //! Compiles the `.proto` files with protox, so that no protoc is needed.
 
-use std::path::PathBuf;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["bulrush/v1/sync.proto", "bulrush/v1/entries.proto"];
     for file in files {
@@ -10,10 +8,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut compiler = protox::Compiler::new(["."])?;
     compiler.include_source_info(true).include_imports(true).open_files(files)?;
     let descriptors = compiler.file_descriptor_set();
-
-    // For gRPC reflection.
-    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
-    std::fs::write(out, compiler.encode_file_descriptor_set())?;
 
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
     tonic_prost_build::configure()

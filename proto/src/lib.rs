@@ -16,6 +16,3 @@ pub mod v1 {
 }
 
 pub use convert::{EntryError, decode, encode, plist_id};
-
-/// The compiled `.proto` files, for gRPC reflection.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
