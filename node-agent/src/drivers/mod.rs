@@ -45,7 +45,7 @@ impl LinuxKernel {
     /// When no netlink socket can be opened.
     pub fn open() -> io::Result<Self> {
         Ok(Self {
-            nft: nft::NftCommand::default(),
+            nft: nft::NftCommand::new("nft"),
             rtnl: netlink::Netlink::open()?,
             sysctl: sysctl::ProcSys,
         })

@@ -1,4 +1,5 @@
-//! The nftables driver: one run of `nft -f -` per transaction.
+//! The nftables driver: one run of `nft -f -` per transaction, or one netlink batch where only
+//! elements change.
 
 use std::{
     collections::VecDeque,
@@ -6,7 +7,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Inventory, Nft, NftError, nfnetlink::NfNetlink};
+use super::{
+    Inventory, Nft, NftError,
+    nfnetlink::{ElementBatch, NfNetlink},
+};
 use crate::{
     family::Family,
     nft::{Transaction, text},
@@ -15,25 +19,30 @@ use crate::{
 /// How many of our own runs are remembered, to tell their echoes from others' changes.
 const REMEMBERED: usize = 64;
 
-/// Runs `nft`.
-#[derive(Default)]
+/// Runs `nft`, and speaks netlink itself.
 pub struct NftCommand {
+    program: String,
     /// Process ids of the last runs: nft binds its netlink socket to its process id.
     own: VecDeque<u32>,
-    /// For reading; opened at first use.
+    /// Opened at first use.
     netlink: Option<NfNetlink>,
 }
 
 impl NftCommand {
-    fn read<T>(
+    /// A driver that runs this program for what isn't elements alone.
+    pub fn new(program: &str) -> Self {
+        Self { program: program.to_owned(), own: VecDeque::new(), netlink: None }
+    }
+
+    fn netlink<T>(
         &mut self,
-        read: impl FnOnce(&mut NfNetlink) -> io::Result<T>,
+        act: impl FnOnce(&mut NfNetlink) -> io::Result<T>,
     ) -> Result<T, NftError> {
         let socket = match &mut self.netlink {
             Some(socket) => Ok(socket),
             none => NfNetlink::open().map(|socket| none.insert(socket)),
         };
-        socket.and_then(read).map_err(|error| {
+        socket.and_then(act).map_err(|error| {
             // A socket that failed may hold half of an answer.
             self.netlink = None;
             NftError::Unavailable(error.to_string())
@@ -42,7 +51,7 @@ impl NftCommand {
 
     fn run(&mut self, args: &[&str], input: &str) -> Result<Vec<u8>, NftError> {
         let unavailable = |error: io::Error| NftError::Unavailable(error.to_string());
-        let mut child = Command::new("nft")
+        let mut child = Command::new(&self.program)
             .args(args)
             // Its complaints are looked into below.
             .env("LC_ALL", "C")
@@ -75,6 +84,12 @@ impl NftCommand {
 
 impl Nft for NftCommand {
     fn commit(&mut self, transaction: &Transaction) -> Result<(), NftError> {
+        if let Some(batch) = ElementBatch::of(transaction)
+            && self.netlink(|socket| socket.commit(&batch)).is_ok()
+        {
+            return Ok(());
+        }
+        // What was refused changed nothing, and nft says why in words.
         self.run(&["-f", "-"], &text::write(transaction)).map(drop)
     }
 
@@ -84,14 +99,14 @@ impl Nft for NftCommand {
     }
 
     fn generation(&mut self) -> Result<u32, NftError> {
-        self.read(NfNetlink::generation)
+        self.netlink(NfNetlink::generation)
     }
 
     fn inventory(&mut self, family: Family) -> Result<Option<Inventory>, NftError> {
-        self.read(|socket| socket.inventory(family))
+        self.netlink(|socket| socket.inventory(family))
     }
 
     fn is_own(&self, port: u32) -> bool {
-        self.own.contains(&port)
+        self.own.contains(&port) || self.netlink.as_ref().is_some_and(|own| own.port() == port)
     }
 }

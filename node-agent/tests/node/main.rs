@@ -6,6 +6,7 @@
     reason = "a panic is a failed test, with its place"
 )]
 
+mod elements;
 mod interpret;
 mod lab;
 mod lifecycle;
