@@ -17,7 +17,8 @@
 //!   removals, the other way round. What fails is named and tried again; the rest goes on.
 //! * Before the first [`Source::Server`] commit nothing is removed; that one sweeps what is ours and
 //!   stale: routes of protocol 80, the tunnel devices, the nftables tables `calico`.
-//! * Drivers act in the network namespace of the thread that opened them.
+//! * A commit is synchronous and waits for the kernel: give the reconciler a thread of its own. Its
+//!   drivers act in the network namespace of the thread that opened them, and must be used there.
 
 mod agent;
 mod family;

@@ -13,7 +13,7 @@ use model::view::{
     ProfileRules, Route, Topic, shard,
 };
 
-use crate::family::is_host;
+use crate::family::{Family, is_host};
 
 /// A member of an IP set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +25,14 @@ pub enum Member {
 }
 
 impl Member {
+    /// The family of its addresses.
+    pub(crate) fn family(&self) -> Family {
+        match self {
+            Self::Net(net) => Family::of_net(*net),
+            Self::AddressPort(address, ..) => Family::of(*address),
+        }
+    }
+
     /// Reads `10.0.0.0/8` or `10.0.0.1,tcp:80`, as the set's kind asks.
     fn parse(kind: IpSetKind, text: &str) -> Result<Self, String> {
         match kind {

@@ -69,9 +69,7 @@ pub enum NftError {
     #[error("nftables refuses it: {0}")]
     Refused(String),
     /// It wasn't judged at all.
-    #[error(
-        "nft can't be run ({0}): is the package nftables installed, and do we have CAP_NET_ADMIN?"
-    )]
+    #[error("nft doesn't run ({0}): is nftables installed, and do we have CAP_NET_ADMIN?")]
     Unavailable(String),
 }
 

@@ -12,7 +12,7 @@ use netlink_sys::{
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
 
-use super::{netlink, nfnetlink};
+use super::{netlink::decode, nfnetlink};
 use crate::reconciler::KernelEvent;
 
 /// `RTNLGRP_LINK`, `_NEIGH`, `_IPV4_IFADDR`, `_IPV4_ROUTE`, `_IPV6_IFADDR`, `_IPV6_ROUTE`.
@@ -123,7 +123,7 @@ fn on_route(message: &[u8]) -> Option<KernelEvent> {
         RouteNetlinkMessage::NewLink(link) => {
             // Bridges also tell of their ports, as other families.
             let of_device = link.header.interface_family == AddressFamily::Unspec;
-            let link = netlink::read_link(&link).filter(|_| of_device)?;
+            let link = decode::read_link(&link).filter(|_| of_device)?;
             Some(KernelEvent::Link { index: link.index, up: link.up })
         }
         RouteNetlinkMessage::DelLink(link) => {
@@ -137,9 +137,9 @@ fn on_route(message: &[u8]) -> Option<KernelEvent> {
             Some(KernelEvent::Address { index: address.header.index, there: false })
         }
         RouteNetlinkMessage::NewRoute(route) => {
-            netlink::read_route(&route).map(|(key, value)| KernelEvent::Route(key, Some(value)))
+            decode::read_route(&route).map(|(key, value)| KernelEvent::Route(key, Some(value)))
         }
-        RouteNetlinkMessage::DelRoute(route) => netlink::read_route(&route)
+        RouteNetlinkMessage::DelRoute(route) => decode::read_route(&route)
             .filter(|(_, value)| value.protocol == super::PROTOCOL)
             .map(|(key, _)| KernelEvent::Route(key, None)),
         RouteNetlinkMessage::NewNeighbour(entry) => on_neighbour(&entry, true),
@@ -150,8 +150,8 @@ fn on_route(message: &[u8]) -> Option<KernelEvent> {
 
 fn on_neighbour(entry: &NeighbourMessage, there: bool) -> Option<KernelEvent> {
     let index = entry.header.ifindex;
-    let address = netlink::neighbour_address(entry)?;
-    let mac = netlink::neighbour_mac(entry);
+    let address = decode::neighbour_address(entry)?;
+    let mac = decode::neighbour_mac(entry);
     if entry.header.family == AddressFamily::Bridge {
         return Some(KernelEvent::Fdb(index, mac?, there.then_some(address)));
     }

@@ -73,8 +73,10 @@ impl NftCommand {
             return Ok(output.stdout);
         }
         let words = String::from_utf8_lossy(&output.stderr);
-        if words.contains("Operation not permitted") {
-            return Err(NftError::Unavailable("Operation not permitted".into()));
+        // No fault of what was asked: another try may go well.
+        let trouble = ["Operation not permitted", "Cannot allocate memory", "cache initialization"];
+        if output.status.code().is_none() || trouble.iter().any(|text| words.contains(text)) {
+            return Err(NftError::Unavailable(format!("{}: {}", output.status, words.trim_end())));
         }
         // nft prints each complaint with the command and a line of carets; the first says enough.
         let first: Vec<&str> = words.lines().take(2).collect();

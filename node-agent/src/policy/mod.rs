@@ -34,7 +34,7 @@ use crate::{
     family::Family,
     nft::Transaction,
     settings::Config,
-    view::{Changes, NodeView},
+    view::{Changes, Member, NodeView},
 };
 
 /// The first pause before something refused is tried again; it doubles up to [`RETRY_MAX`].
@@ -70,6 +70,8 @@ pub(crate) struct PolicyReconciler {
     config: Config,
     tunnels: BTreeMap<Family, Tunnels>,
     tables: BTreeMap<Family, Tables>,
+    /// The families that some IP set ever had a member of.
+    used: BTreeSet<Family>,
     /// Which endpoints have this interface.
     claims: BTreeMap<ArcStr, BTreeSet<ArcStr>>,
     /// The interface under which each endpoint stands in `claims`.
@@ -106,6 +108,7 @@ impl PolicyReconciler {
             node,
             tables: families.iter().map(|family| (*family, Tables::default())).collect(),
             families,
+            used: BTreeSet::new(),
             config: Config::default(),
             tunnels: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -163,6 +166,11 @@ impl PolicyReconciler {
             }
         }
         for (id, members) in &changes.members {
+            for family in members.iter().map(Member::family) {
+                if self.used.insert(family) {
+                    self.dirty.extend(self.needs.keys().cloned());
+                }
+            }
             if self.users.contains_key(&Unit::Set(id.clone())) {
                 self.update_members(view, id, members);
             }

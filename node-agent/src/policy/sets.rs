@@ -112,10 +112,7 @@ impl PolicyReconciler {
         for member in changed {
             let there = view.sets.get(id).is_some_and(|members| members.contains(member));
             let value = there.then_some(None);
-            let family = match member {
-                Member::Net(net) => Family::of_net(*net),
-                Member::AddressPort(address, ..) => Family::of(*address),
-            };
+            let family = member.family();
             let Some(tables) = self.tables.get_mut(&family) else { continue };
             match *member {
                 Member::AddressPort(address, protocol, port) => {

@@ -195,7 +195,8 @@ impl PolicyReconciler {
             let chains = match rules {
                 Some(rules) if !closed => {
                     let sets = |id: &str| self.set_names(family, id);
-                    let cx = Context { family, config: &self.config, sets: &sets };
+                    let idle = !self.used.contains(&family);
+                    let cx = Context { family, config: &self.config, sets: &sets, idle };
                     rules::render(&cx, &name, rules)
                 }
                 _ => vec![(name.clone(), self::closed(&self.config))],

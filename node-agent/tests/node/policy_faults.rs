@@ -221,7 +221,7 @@ fn without_policy_no_pod_is_connected() {
     for endpoint in ["e0", "e1"] {
         let key = endpoint_key(endpoint);
         let failure = outcome.failed.iter().find(|f| f.topic == node && f.key == key).unwrap();
-        assert!(failure.reason.contains("is the package nftables installed"), "{failure:?}");
+        assert!(failure.reason.contains("is nftables installed"), "{failure:?}");
     }
     assert!(agent.kernel().rtnl.routes.is_empty());
     agent.kernel().nft.unavailable = None;
