@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             entries                 Reconciler (one owner, no IO of its own)          traits
-//! session --> NodeView --commit--> +-- PolicyReconciler --- chains, sets ------------> Nft
+//! client ---> NodeView --commit--> +-- PolicyReconciler --- chains, sets ------------> Nft
 //!                                  |     Dispatch -> Group -> Policy, Profile -> Set
 //!                                  +-- NetworkReconciler -- devices, routes, VTEPs --> Rtnl
 //!                                                        \- per interface -----------> Sysctl
@@ -19,6 +19,23 @@
 //!   stale: routes of protocol 80, the tunnel devices, the nftables tables `calico`.
 //! * A commit is synchronous and waits for the kernel: give the reconciler a thread of its own. Its
 //!   drivers act in the network namespace of the thread that opened them, and must be used there.
+//!
+//! ```no_run
+//! use std::time::Instant;
+//! use bulrush_node_agent::{Reconciler, Source, drivers::LinuxKernel};
+//! use model::view::{Entry, Topic};
+//!
+//! # fn entries() -> Vec<(Topic, String, Option<Entry>)> { Vec::new() }
+//! let mut agent = Reconciler::new("node-a", true, LinuxKernel::open()?);
+//! for (topic, key, entry) in entries() {
+//!     agent.view().set(&topic, &key, entry);
+//! }
+//! let outcome = agent.commit(Source::Server, Instant::now());
+//! for failure in outcome.failed {
+//!     println!("{} {}: {}", failure.topic, failure.key, failure.reason);
+//! }
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod agent;
 mod family;

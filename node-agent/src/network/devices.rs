@@ -150,7 +150,6 @@ impl NetworkReconciler {
         let found = self.links.get(name).cloned();
         let (spec, address) = match wanted {
             None => {
-                // tunl0 comes with its module, and can't be removed without it.
                 if let Some(link) = found.filter(|link| sweep && link.kind != LinkKind::Ipip) {
                     let result = rtnl.apply(&[RtnlOp::DeleteLink(link.index)]).pop();
                     if let Some(Err(error)) = result
@@ -165,32 +164,15 @@ impl NetworkReconciler {
             Some(Err(reason)) => {
                 self.refuse(place, format!("device {name}: {reason}"));
                 // What is there may still carry traffic by what was known before.
-                return found.map(|link| link.index);
+                let index = found?.index;
+                let kept = self.addresses.desired().iter().filter(|((on, _), _)| *on == index);
+                addresses.extend(kept.map(|(key, net)| (*key, *net)));
+                return Some(index);
             }
             Some(Ok(wanted)) => wanted,
         };
-        let made = match &found {
-            Some(link) if fits(link, &spec) => Ok(()),
-            Some(link) => {
-                let change = rtnl.apply(&[RtnlOp::ChangeLink(link.index, spec.clone())]).pop();
-                self.refresh(rtnl);
-                let changed = self.links.get(name).is_some_and(|link| fits(link, &spec));
-                match change {
-                    Some(Ok(())) if changed => Ok(()),
-                    // What can't be changed in place is made anew.
-                    _ => {
-                        let ops = [RtnlOp::DeleteLink(link.index), RtnlOp::AddLink(spec.clone())];
-                        rtnl.apply(&ops).pop().unwrap_or(Ok(()))
-                    }
-                }
-            }
-            None => rtnl.apply(&[RtnlOp::AddLink(spec.clone())]).pop().unwrap_or(Ok(())),
-        };
-        if found.is_none_or(|link| !fits(&link, &spec)) {
-            self.refresh(rtnl);
-        }
-        match made {
-            Ok(()) | Err(RtnlError::Exists) => {}
+        match self.make(rtnl, &spec) {
+            Ok(()) => {}
             Err(RtnlError::Unsupported) => {
                 let (what, module) = match spec.kind {
                     LinkKind::Ipip => ("IPIP", "ipip"),
@@ -204,6 +186,31 @@ impl NetworkReconciler {
         let link = self.links.get(name)?;
         addresses.insert((link.index, address.addr()), address);
         Some(link.index)
+    }
+
+    /// Makes a device, or changes it in place; what can't be changed is made anew.
+    fn make(&mut self, rtnl: &mut dyn Rtnl, spec: &LinkSpec) -> Result<(), RtnlError> {
+        let mut last = Ok(());
+        for anew in [false, true] {
+            let add = RtnlOp::AddLink(spec.clone());
+            let ops = match self.links.get(&spec.name) {
+                None => vec![add],
+                Some(link) if fits(link, spec) => return Ok(()),
+                // tunl0 comes with its module, and can't be removed without it.
+                Some(link) if anew && spec.kind != LinkKind::Ipip => {
+                    vec![RtnlOp::DeleteLink(link.index), add]
+                }
+                Some(link) => vec![RtnlOp::ChangeLink(link.index, spec.clone())],
+            };
+            last = rtnl.apply(&ops).pop().unwrap_or(Ok(()));
+            self.refresh(rtnl);
+        }
+        match self.links.get(&spec.name) {
+            Some(link) if fits(link, spec) => Ok(()),
+            _ => {
+                last.and(Err(RtnlError::Other("the kernel made another than was asked for".into())))
+            }
+        }
     }
 
     fn refresh(&mut self, rtnl: &mut dyn Rtnl) {

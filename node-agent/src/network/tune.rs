@@ -30,14 +30,12 @@ impl NetworkReconciler {
                 }
             }
         }
-        for (interface, keys) in self.by_interface.clone() {
-            let Some(index) = self.links.get(&interface).map(|link| link.index) else {
-                self.tuned.remove(&interface);
-                continue;
-            };
-            if self.tuned.get(&interface) == Some(&index) {
-                continue;
-            }
+        let untuned = self.by_interface.iter().filter_map(|(interface, keys)| {
+            let index = self.links.get(interface)?.index;
+            let done = self.tuned.get(interface) == Some(&index);
+            (!done).then(|| (interface.clone(), index, keys.clone()))
+        });
+        for (interface, index, keys) in untuned.collect::<Vec<_>>() {
             let addresses = keys.iter().filter_map(|key| self.endpoints.get(key));
             let v6 = addresses
                 .flat_map(|(_, addresses)| addresses)

@@ -42,6 +42,9 @@ const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const RETRY_MAX: Duration = Duration::from_mins(1);
 
+/// How often the kernel is asked who is at fault, before what is left closes together.
+const TRIALS: usize = 128;
+
 /// Which packets of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Direction {
@@ -324,15 +327,15 @@ impl PolicyReconciler {
         let mut found = Vec::new();
         if self.try_out(view, nft, &suspects, &[]).is_ok() {
             let mut groups = vec![suspects.as_slice()];
+            let mut trials = 0;
             while let Some(group) = groups.pop() {
                 let Err(reason) = self.try_out(view, nft, &suspects, group) else { continue };
-                match group {
-                    [] => {}
-                    [one] => found.push((one.clone(), reason)),
-                    more => {
-                        let (left, right) = more.split_at(more.len() / 2);
-                        groups.extend([left, right]);
-                    }
+                trials += 1;
+                if group.len() == 1 || trials > TRIALS {
+                    found.extend(group.iter().map(|unit| (unit.clone(), reason.clone())));
+                } else {
+                    let (left, right) = group.split_at(group.len() / 2);
+                    groups.extend([left, right]);
                 }
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! A rule is a conjunction; some of its conditions are "one of several" (an IP set is two kernel
 //! sets; ports or named ports). One such condition becomes one nftables rule per alternative. Of
-//! several, the first is expanded in place and goes on in a helper chain that expands the next, so
+//! several, the first is expanded in place and goes on in a branch chain that expands the next, so
 //! that the size is their sum and not their product:
 //!
 //! ```text
@@ -43,20 +43,20 @@ pub(crate) struct Context<'a> {
     pub(crate) idle: bool,
 }
 
-/// The chains that a list of rules becomes: the first, and its helpers.
+/// The chains that a list of rules becomes: the first, and its branches.
 pub(crate) type Chains = Vec<(ArcStr, Vec<Rule>)>;
 
 /// Renders rules into a chain of this name.
 pub(crate) fn render(cx: &Context<'_>, name: &ArcStr, rules: &[ViewRule]) -> Chains {
     let mut main = Vec::new();
-    let mut helpers = Chains::new();
+    let mut branches = Chains::new();
     for (index, rule) in rules.iter().enumerate() {
         if let Some(conditions) = conditions(cx, rule) {
-            emit(cx, rule.action, conditions, &format!("{name}-{index}"), &mut main, &mut helpers);
+            emit(cx, rule.action, conditions, &format!("{name}-{index}"), &mut main, &mut branches);
         }
     }
     let mut chains = vec![(name.clone(), main)];
-    chains.append(&mut helpers);
+    chains.append(&mut branches);
     chains
 }
 
@@ -73,9 +73,9 @@ fn emit(
     cx: &Context<'_>,
     action: RuleAction,
     conditions: Conditions,
-    helper: &str,
+    branch: &str,
     main: &mut Vec<Rule>,
-    helpers: &mut Chains,
+    branches: &mut Chains,
 ) {
     let Conditions { all, mut any, .. } = conditions;
     let last = any.pop();
@@ -94,7 +94,7 @@ fn emit(
         main.extend(end(all, &final_actions, last.as_ref()));
         return;
     }
-    let chain = |n: usize| ArcStr::from(format!("{helper}-{n}"));
+    let chain = |n: usize| ArcStr::from(format!("{branch}-{n}"));
     for (n, alternatives) in any.iter().enumerate() {
         let next = chain(n + 1);
         if n == 0 {
@@ -102,12 +102,12 @@ fn emit(
             main.extend(end(all.clone(), &jump, Some(alternatives)));
         } else {
             let goto = [Action::Verdict(Verdict::Goto(next))];
-            helpers.push((chain(n), end(Vec::new(), &goto, Some(alternatives))));
+            branches.push((chain(n), end(Vec::new(), &goto, Some(alternatives))));
         }
     }
-    helpers.push((chain(any.len()), end(Vec::new(), &final_actions, last.as_ref())));
+    branches.push((chain(any.len()), end(Vec::new(), &final_actions, last.as_ref())));
     if matches!(action, RuleAction::Allow | RuleAction::Pass) {
-        // A helper's return leads back here, not out of the policy.
+        // A branch's return leads back here, not out of the policy.
         main.push(Rule {
             matches: vec![Match::Mark { bits: cx.config.marks.both(), not: false }],
             actions: vec![Action::Verdict(Verdict::Return)],

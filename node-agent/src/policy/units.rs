@@ -50,8 +50,9 @@ impl Unit {
             }
             Self::Profile(name, direction) => Some(unit_name("profile", *direction, &[name])),
             Self::Group(GroupKey { plist, profiles }, direction) => {
-                let plist = plist.iter().flat_map(|id| ["plist", id]);
-                let parts: Vec<&str> = plist.chain(profiles.iter().map(ArcStr::as_str)).collect();
+                let plist = plist.as_ref().map_or(["", ""], |id| ["plist", id]);
+                let profiles = profiles.iter().map(ArcStr::as_str);
+                let parts: Vec<&str> = plist.into_iter().chain(profiles).collect();
                 Some(unit_name("endpoint", *direction, &parts))
             }
             Self::Base | Self::Set(_) | Self::Dispatch(_) => None,

@@ -71,6 +71,15 @@ fn elements_come_and_go_without_nft() {
         let counts: Vec<_> = inventory.sets.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(counts, [("dispatch", 2), ("hosts", 1), ("nets", 0), ("ports", 1)]);
 
+        // A check changes nothing, and knows what would be refused.
+        let [hosts, ..] = elements(family, 4);
+        let good = Step::AddElements(hosts.0.into(), hosts.1.clone());
+        let bad = Step::AddElements("missing".into(), hosts.1);
+        space.enter(|| text.check(&transaction(family, vec![good.clone()])).unwrap());
+        let refused = space.enter(|| text.check(&transaction(family, vec![good, bad])));
+        assert!(matches!(refused, Err(NftError::Refused(_))), "{refused:?}");
+        assert_eq!(space.enter(|| text.inventory(family)).unwrap().unwrap(), inventory);
+
         // All or nothing; and what is more than elements needs the program.
         let [hosts, ports, _] = elements(family, 3);
         let bad = vec![

@@ -234,6 +234,31 @@ fn the_vxlan_device_is_changed_in_place_where_the_kernel_lets_us() {
 }
 
 #[test]
+fn a_tunnel_stays_while_this_nodes_own_entry_is_broken() {
+    let mut agent = agent(vxlan());
+    commit(&mut agent);
+    agent.kernel().rtnl.log.clear();
+    agent.view().host(NODE, Host { vxlan_address: None, ..host(1) });
+    let reasons = reasons(&commit(&mut agent));
+    let expected = "device vxlan.calico: this node has no IPv4 VXLAN tunnel address yet";
+    assert_eq!(reasons, [(format!("{} {NODE}", Topic::host(NODE)), expected.to_owned())]);
+    assert_eq!(agent.kernel().rtnl.log, [], "nothing is touched");
+}
+
+#[test]
+fn a_device_that_came_with_its_module_is_set_up() {
+    let mut agent = agent(Pool { ipip: EncapMode::Always, ..Pool::default() });
+    // Asking for an IPIP device loads the module, which makes tunl0 itself: down.
+    let made = agent.kernel().rtnl.plug("tunl0", false);
+    let link = agent.kernel().rtnl.links.get_mut(&made).unwrap();
+    link.kind = LinkKind::Ipip;
+    assert_eq!(commit(&mut agent).failed, []);
+    let link = &agent.kernel().rtnl.links[&made];
+    assert!(link.up && link.mtu == 1480, "{link:?}");
+    assert!(agent.kernel().rtnl.addresses.contains(&(made, "10.65.1.1/32".parse().unwrap())));
+}
+
+#[test]
 fn an_endpoint_waits_for_its_interface() {
     let mut agent = agent(vxlan());
     agent.view().endpoint("e1", "cali1", &["10.65.1.7"], None);

@@ -1,6 +1,6 @@
 //! Routes and tunnels between nodes.
 
-use bulrush_node_agent::NodeView;
+use bulrush_node_agent::{KernelEvent, NodeView};
 use ipnet::IpNet;
 use model::view::{EncapMode, Host, Pool, Route};
 
@@ -48,6 +48,12 @@ pub(crate) fn write(view: &mut NodeView, n: u8, pool: &Pool) {
             let pool = Some(pool.parse().unwrap());
             let node = format!("node-{n}").into();
             view.route(cidr, Some(Route { node, pool, ..Route::default() }));
+        }
+        for (cidr, pool) in
+            [format!("10.65.{n}.0/32"), format!("fd65::{n}:0/128")].iter().zip(POOLS)
+        {
+            let (node, pool) = (format!("node-{n}").into(), Some(pool.parse().unwrap()));
+            view.route(cidr, Some(Route { node, pool, tunnel: true, ..Route::default() }));
         }
     }
     let [v4, v6] = pod_addresses(n);
@@ -117,6 +123,44 @@ fn pods_on_two_nodes_reach_each_other_without_a_tunnel() {
     let routes = a.space.ip("route show");
     assert!(routes.contains("10.65.3.0/26 via 172.18.0.3 dev eth0 proto 80 onlink"), "{routes}");
     assert!(tcp(&pod_a, &pod_b, "fd65::3:2", 80));
+}
+
+#[test]
+fn settings_of_the_tunnel_change_under_running_pods() {
+    if !available("settings_of_the_tunnel_change_under_running_pods") {
+        return;
+    }
+    let [(mut a, pod_a), (mut b, pod_b)] = two_nodes(&vxlan());
+    for setting in [
+        r#"{"vxlanPort":8472}"#,
+        r#"{"vxlanVNI":77,"vxlanMTU":1300}"#,
+        r#"{"vxlanMTUV6":1290}"#,
+        "{}",
+    ] {
+        for node in [&mut a, &mut b] {
+            node.agent.view().felix(setting);
+            node.commit_all();
+            // A device that is made anew takes its routes along, in the background.
+            node.agent.kernel_event(&KernelEvent::LinksLost);
+            node.commit_all();
+        }
+        assert!(tcp(&pod_a, &pod_b, "10.65.3.2", 80), "{setting}");
+        assert!(tcp(&pod_a, &pod_b, "fd65::3:2", 80), "{setting}");
+    }
+    let view = a.agent.view();
+    view.host("node-2", Host { vxlan_mac: "66:00:00:00:00:99".into(), ..host(2) });
+    a.commit_all();
+    b.agent.view().host("node-2", Host { vxlan_mac: "66:00:00:00:00:99".into(), ..host(2) });
+    b.commit_all();
+    assert!(tcp(&pod_a, &pod_b, "10.65.3.2", 80), "another MAC");
+    for node in [&mut a, &mut b] {
+        for pool in POOLS {
+            node.agent.view().pool(pool, Pool::default());
+        }
+        node.commit_all();
+    }
+    assert!(tcp(&pod_a, &pod_b, "10.65.3.2", 80), "no tunnel any more");
+    assert!(!a.space.ip("link").contains("vxlan"));
 }
 
 #[test]

@@ -104,6 +104,22 @@ fn a_refused_policy_drops_and_all_else_goes_in() {
 }
 
 #[test]
+fn the_search_for_culprits_ends() {
+    let mut agent = agent_with(200);
+    let bad: Vec<u16> = (1000..1200).filter(|n| n % 2 == 0).collect();
+    refuse_ports(&mut agent, &bad);
+    let outcome = agent.commit(Source::Server, Instant::now());
+    assert!(agent.kernel().nft.tried < 300, "{} tries", agent.kernel().nft.tried);
+    let failed = failed(&outcome);
+    for n in &bad {
+        let topic = Topic::Policy(policy_id(&format!("p{}", n - 1000))).to_string();
+        assert!(failed.contains(&topic), "{topic}");
+    }
+    assert!(ports(&mut agent).iter().all(|port| !bad.contains(port)));
+    assert!(!agent.kernel().nft.tables.is_empty());
+}
+
+#[test]
 fn a_refused_change_of_a_running_table_harms_no_other() {
     let mut agent = agent_with(10);
     let now = Instant::now();
