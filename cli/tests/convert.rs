@@ -2,46 +2,20 @@
 
 #![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
 
+mod batch;
 #[path = "../../lib/model/tests/golden/conversion.rs"]
 mod conversion;
 #[path = "../../lib/model/tests/golden/mod.rs"]
 mod golden;
 
-use std::{
-    io::Write,
-    process::{Command, Output, Stdio},
-    thread,
-};
+use std::process::Output;
 
 use conversion::Answer;
 use serde_json::{Value, json};
 
 /// Runs `bulrush convert` with these arguments and this input.
 fn convert(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bulrush"))
-        .arg("convert")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("bulrush starts");
-    let mut stdin = child.stdin.take().expect("its stdin");
-    let input = input.to_owned();
-    // It may answer before it has read all: both sides must move.
-    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().expect("bulrush ends");
-    // A program that doesn't want the input closes it.
-    let _ = writer.join().expect("the writer");
-    output
-}
-
-/// The answers to a batch of lines.
-fn batch(lines: &[String]) -> Vec<Value> {
-    let output = convert(&["--stdin"], &lines.join("\n"));
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    batch::run("convert", args, input)
 }
 
 #[test]
@@ -52,12 +26,13 @@ fn a_batch_answers_every_golden_case_as_calico_does() {
             .enumerate()
             .map(|(id, object)| json!({ "id": id, "object": object }).to_string())
             .collect();
-        let answers = batch(&lines).into_iter().enumerate().map(|(id, mut answer)| {
-            assert_eq!(answer["id"], id);
-            let errors = answer["errors"].as_array().expect("a list of errors").len();
-            let Value::Array(objects) = answer["objects"].take() else { panic!("{answer}") };
-            Answer { objects, errors }
-        });
+        let answers =
+            batch::answers("convert", &lines).into_iter().enumerate().map(|(id, mut answer)| {
+                assert_eq!(answer["id"], id);
+                let errors = answer["errors"].as_array().expect("a list of errors").len();
+                let Value::Array(objects) = answer["objects"].take() else { panic!("{answer}") };
+                Answer { objects, errors }
+            });
         answers.collect()
     });
 }
@@ -181,7 +156,7 @@ fn a_wrong_line_is_answered_and_disturbs_no_other() {
         r#"{"id": "x"}"#,
         r#"{"id": 2, "object": {"kind": "Pod", "metadata": {"name": "p"}, "spec": {"nodeName": "n"}}}"#,
     ];
-    let answers = batch(&lines.map(str::to_owned));
+    let answers = batch::answers("convert", &lines.map(str::to_owned));
     let brief: Vec<_> = answers
         .iter()
         .map(|answer| {

@@ -2,14 +2,13 @@
 
 #![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
 
+mod batch;
 #[path = "../../lib/model/tests/golden/mod.rs"]
 mod golden;
 
 use std::{
     fs,
-    io::Write,
-    process::{Command, Output, Stdio},
-    thread,
+    process::{Command, Output},
 };
 
 use golden::Verdicts;
@@ -17,30 +16,7 @@ use serde_json::{Value, json};
 
 /// Runs `bulrush selector` with these arguments and this input.
 fn selector(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bulrush"))
-        .arg("selector")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("bulrush starts");
-    let mut stdin = child.stdin.take().expect("its stdin");
-    let input = input.to_owned();
-    // It may answer before it has read all: both sides must move.
-    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().expect("bulrush ends");
-    // A program that doesn't want the input closes it.
-    let _ = writer.join().expect("the writer");
-    output
-}
-
-/// The answers to a batch of lines.
-fn batch(lines: &[String]) -> Vec<Value> {
-    let output = selector(&["--stdin"], &lines.join("\n"));
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    batch::run("selector", args, input)
 }
 
 #[test]
@@ -57,7 +33,7 @@ fn a_batch_answers_every_golden_case_as_calico_does() {
             json!({ "id": case["id"], "selector": case["selector"], "labels": labels }).to_string()
         })
         .collect();
-    let answers = batch(&questions);
+    let answers = batch::answers("selector", &questions);
     assert_eq!(answers.len(), cases.len());
     let mut verdicts = Verdicts::new("selectors.jsonl");
     for (case, answer) in cases.iter().zip(&answers) {
@@ -97,7 +73,7 @@ fn a_wrong_line_is_answered_and_disturbs_no_other() {
         r#"{"id": "y", "selector": "all()", "labels": [{"a": 5}]}"#,
         r#"{"selector": ""}"#,
     ];
-    let answers = batch(&lines.map(str::to_owned));
+    let answers = batch::answers("selector", &lines.map(str::to_owned));
     let brief: Vec<Value> =
         answers.iter().map(|answer| json!([answer["id"], answer["ok"]])).collect();
     assert_eq!(
@@ -124,7 +100,8 @@ fn a_wrong_line_is_answered_and_disturbs_no_other() {
 #[test]
 fn a_line_that_is_too_long_is_refused_and_the_next_is_answered() {
     let long = format!(r#"{{"id": 1, "selector": "{}"}}"#, " ".repeat(16 << 20));
-    let answers = batch(&[long, r#"{"id": 2, "selector": "all()"}"#.to_owned()]);
+    let answers =
+        batch::answers("selector", &[long, r#"{"id": 2, "selector": "all()"}"#.to_owned()]);
     assert_eq!(answers.len(), 2);
     assert_eq!(answers[0]["error"], "line 1 is longer than 16777216 bytes; split it");
     assert_eq!(answers[1]["canonical"], "all()");

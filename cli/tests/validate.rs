@@ -2,44 +2,17 @@
 
 #![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
 
+mod batch;
 #[path = "../../lib/model/tests/golden/mod.rs"]
 mod golden;
 
-use std::{
-    fs,
-    io::Write,
-    process::{Command, Output, Stdio},
-    thread,
-};
+use std::{fs, process::Output};
 
 use serde_json::{Value, json};
 
 /// Runs `bulrush validate` with these arguments and this input.
 fn validate(args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_bulrush"))
-        .arg("validate")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("bulrush starts");
-    let mut stdin = child.stdin.take().expect("its stdin");
-    let input = input.to_owned();
-    // It may answer before it has read all: both sides must move.
-    let writer = thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().expect("bulrush ends");
-    // A program that doesn't want the input closes it.
-    let _ = writer.join().expect("the writer");
-    output
-}
-
-/// The answers to a batch of lines.
-fn batch(lines: &[String]) -> Vec<Value> {
-    let output = validate(&["--stdin"], &lines.join("\n"));
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    batch::run("validate", args, input)
 }
 
 fn stdout(output: &Output) -> &str {
@@ -65,7 +38,7 @@ fn a_batch_answers_every_golden_case_as_the_library_does_in_order() {
             question.to_string()
         })
         .collect();
-    let answers = batch(&questions);
+    let answers = batch::answers("validate", &questions);
     assert_eq!(answers.len(), cases.len());
     for (case, answer) in cases.iter().zip(&answers) {
         let verdict = model::validate::validate(&case["object"], case.get("old"));
@@ -89,7 +62,7 @@ fn lines_that_are_no_question_are_answered_and_the_rest_goes_on() {
         String::new(),
         format!(r#"{{"id":"good","object":{POOL},"old":null}}"#),
     ];
-    let answers = batch(&lines);
+    let answers = batch::answers("validate", &lines);
     let verdicts: Vec<_> =
         answers.iter().map(|answer| (answer["id"].clone(), answer["valid"].clone())).collect();
     let expected = [
