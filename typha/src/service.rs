@@ -256,7 +256,6 @@ impl Service {
         match message.message {
             Some(agent_message::Message::Ack(ack)) => self.sessions.update(id, |info| {
                 info.acked = ack.publication;
-                info.acked_at = Some(std::time::SystemTime::now());
                 info.failed = ack.failed;
             }),
             Some(agent_message::Message::Resync(resync)) => session.resync(&resync.topic),

@@ -31,7 +31,6 @@ pub(crate) struct SessionInfo {
     pub(crate) committed: u64,
     /// The publication that it acknowledged last.
     pub(crate) acked: u64,
-    pub(crate) acked_at: Option<SystemTime>,
     pub(crate) failed: Vec<Failure>,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) dataplane: String,
@@ -86,7 +85,6 @@ impl Sessions {
             sent: 0,
             committed: 0,
             acked: 0,
-            acked_at: None,
             failed: Vec::new(),
             endpoints: Vec::new(),
             dataplane: String::new(),
