@@ -7,9 +7,9 @@ mod tls_support;
 
 use std::{fs, time::Duration};
 
+use client::{Connection, Tls};
 use common::{bulrush, client, until};
 use identity::Identity;
-use node_agent::client::{Connection, Tls};
 use proto::v1::{
     AgentHello, AgentMessage, Resync, View, agent_message, go_away::Reason,
     typha_client::TyphaClient,

@@ -4,8 +4,8 @@
 
 mod common;
 
+use client::{Connection, StreamError};
 use common::{PATIENCE, client, every_kind, start_typha, until, write};
-use node_agent::client::{Connection, StreamError};
 use proto::v1::{AgentHello, GoAway, go_away::Reason};
 use serde_json::json;
 use sync::{ClientSession, Committed, Event};

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use client::{Connection, StreamError, Tls};
 use proto::v1::{AgentHello, AgentMessage, Failure as WireFailure, Status, agent_message};
 use sync::{ClientSession, Event};
 use tokio::{net::TcpListener, sync::watch};
@@ -20,7 +21,6 @@ use tracing::{info, warn};
 
 use crate::{
     KernelEvent, Reconciler,
-    client::{Connection, StreamError, Tls},
     drivers::{LinuxKernel, monitor::Monitor},
     http,
     kernel::{self, Held, Work},

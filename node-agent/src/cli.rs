@@ -8,10 +8,8 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::{
-    agent::{self, Config},
-    client::Tls,
-};
+use crate::agent::{self, Config};
+use client::Tls;
 
 /// Where Calico's agent keeps the node's name.
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";

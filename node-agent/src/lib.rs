@@ -50,7 +50,6 @@ mod table;
 mod view;
 
 pub mod cli;
-pub mod client;
 pub mod drivers;
 pub mod nft;
 

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use node_agent::client::Connection;
+use client::Connection;
 use proto::v1::AgentHello;
 use sync::{ClientSession, Event};
 

@@ -18,7 +18,7 @@ use std::{
 
 use anyhow::Context as _;
 use datastore::StoreConfig;
-use node_agent::client::Connection;
+use client::Connection;
 use proto::v1::AgentHello;
 use sync::{ClientSession, Event};
 use tokio::{net::TcpListener, task::JoinSet};

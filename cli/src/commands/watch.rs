@@ -10,7 +10,7 @@ use std::{
 use anyhow::bail;
 use clap::ValueEnum;
 use model::view::Topic;
-use node_agent::client::{Connection, Tls};
+use client::{Connection, Tls};
 use proto::v1::{AgentHello, View};
 use serde_json::{Value, json};
 use sync::{ClientSession, Committed, Event, TopicDigest};

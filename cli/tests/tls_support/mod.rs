@@ -7,8 +7,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use client::{Connection, StreamError, Tls};
 use identity::{Authority, Files, Identity, Issued, ServerCheck, Validity};
-use node_agent::client::{Connection, StreamError, Tls};
 use proto::v1::AgentHello;
 use sync::{ClientSession, Committed, Event};
 use tempfile::TempDir;
