@@ -99,14 +99,14 @@ pub enum Event {
     GoAway(GoAway),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Held {
     entries: BTreeMap<ArcStr, Bytes>,
     digest: TopicDigest,
 }
 
 /// What has come of a topic since the last Commit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Staged {
     /// The topic comes whole: what is held of it doesn't count.
     whole: bool,
@@ -147,7 +147,7 @@ impl Staged {
 }
 
 /// A view, and what has come of the next publication.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ClientSession {
     /// Of the live session; none: there is none.
     digest_key: Option<DigestKey>,

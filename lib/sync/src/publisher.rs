@@ -8,7 +8,7 @@
 //! first, and a session that would need them gets the topic whole.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -150,17 +150,17 @@ impl Snapshot {
 }
 
 /// Applies changes and makes snapshots.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Publisher {
     key: DigestKey,
     now: Snapshot,
     /// In how many views each topic is, so that an emptied one is forgotten with its last view.
-    users: HashMap<Topic, usize>,
+    users: BTreeMap<Topic, usize>,
     history: History,
 }
 
 /// The frames of all topics, oldest first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct History {
     budget: usize,
     bytes: usize,
@@ -185,12 +185,17 @@ impl Publisher {
     /// A publisher that keeps frames of at most so many bytes.
     pub fn with_history(key: DigestKey, budget: usize) -> Self {
         let history = History { budget, bytes: 0, order: VecDeque::new(), stale: 0 };
-        Self { key, now: Snapshot::default(), users: HashMap::new(), history }
+        Self { key, now: Snapshot::default(), users: BTreeMap::new(), history }
     }
 
     /// The newest publication.
     pub fn snapshot(&self) -> Snapshot {
         self.now.clone()
+    }
+
+    /// How many bytes of frames all topics keep together.
+    pub fn history_bytes(&self) -> usize {
+        self.history.bytes
     }
 
     /// The store went back in time: versions start anew, in a new generation.

@@ -78,7 +78,7 @@ pub enum Refusal {
     UnknownKind(String),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Subscription {
     Node(ArcStr),
     Full(BTreeSet<Topic>),
@@ -94,7 +94,7 @@ impl Subscription {
 }
 
 /// What an agent said that it holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Held {
     epoch: String,
     incarnation: String,
@@ -160,7 +160,7 @@ pub enum Advance {
 }
 
 /// One agent's session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServerSession {
     subscription: Subscription,
     facts: Arc<ServerFacts>,
