@@ -14,7 +14,10 @@ use std::{
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use identity::{Files, ServerCheck, TlsError};
-use proto::v1::{AgentHello, AgentMessage, agent_message, typha_client::TyphaClient};
+use proto::v1::{
+    AgentHello, AgentMessage, ServerMessage, agent_message, server_message,
+    typha_client::TyphaClient,
+};
 use sync::{ClientError, ClientSession, Event};
 use tokio::{io::AsyncBufReadExt as _, net::TcpStream, sync::mpsc, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls::pki_types::ServerName};
@@ -128,7 +131,7 @@ pub enum StreamError {
 /// An open stream.
 pub struct Connection {
     address: String,
-    inbound: Streaming<proto::v1::ServerMessage>,
+    inbound: Streaming<ServerMessage>,
     outbound: mpsc::Sender<AgentMessage>,
     silence: Duration,
 }
@@ -194,6 +197,15 @@ impl Connection {
 
     /// Waits for the next message, and gives it to the session. Dropping the future loses nothing.
     pub async fn next(&mut self, session: &mut ClientSession) -> Result<Event, StreamError> {
+        let message = self.message().await?;
+        session
+            .receive(message)
+            .map_err(|error| StreamError::Protocol { address: self.address.clone(), error })
+    }
+
+    /// Waits for the next message, for callers that look at it before a session does. Dropping the
+    /// future loses nothing.
+    pub async fn message(&mut self) -> Result<ServerMessage, StreamError> {
         let message = timeout(self.silence, self.inbound.message()).await.map_err(|_| {
             let seconds = self.silence.as_secs();
             StreamError::Silent { address: self.address.clone(), seconds }
@@ -208,14 +220,11 @@ impl Connection {
                 None => ended(status.message()),
             })?
             .ok_or_else(|| ended("it closed the stream"))?;
-        let event = session
-            .receive(message)
-            .map_err(|error| StreamError::Protocol { address: self.address.clone(), error })?;
-        if let Event::Hello(hello) = &event {
+        if let Some(server_message::Message::Hello(hello)) = &message.message {
             let heartbeat = u64::from(hello.heartbeat_seconds.max(1));
             self.silence = Duration::from_secs(heartbeat) * MISSED_HEARTBEATS;
         }
-        Ok(event)
+        Ok(message)
     }
 
     /// Sends a message. A server that has gone is noticed by [`Connection::next`].
