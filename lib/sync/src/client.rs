@@ -238,6 +238,11 @@ impl ClientSession {
         self.held.iter().map(|(topic, held)| (topic, held.digest))
     }
 
+    /// The digest of a topic that is held.
+    pub fn digest(&self, topic: &str) -> Option<TopicDigest> {
+        self.held.get(topic).map(|held| held.digest)
+    }
+
     /// The entries held, in order of topic and key.
     pub fn entries(&self) -> impl Iterator<Item = (&ArcStr, &ArcStr, &Bytes)> {
         self.held.iter().flat_map(|(topic, held)| {
