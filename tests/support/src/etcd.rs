@@ -1,25 +1,24 @@
 //! A real etcd of one member, on loopback, for as long as a value lives.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use crate::process::{Folder, Process};
 
 /// How long etcd may take to serve; it takes about half a second.
 const START: Duration = Duration::from_secs(30);
 /// How often another port is tried when someone took it between our look and etcd's bind.
 const TRIES: usize = 5;
 
-/// A running etcd of one member with an empty store. Dropping it kills the process and removes its data.
+/// A running etcd of one member with an empty store. Dropping it, or the end of the test binary, kills the process and
+/// removes its data.
 #[derive(Debug)]
 pub struct RealEtcd {
-    process: Child,
+    process: Process,
     endpoint: String,
-    folder: TempDir,
+    _folder: Folder,
 }
 
 impl RealEtcd {
@@ -45,13 +44,11 @@ impl RealEtcd {
 
     /// The process, for tests that stop or kill it.
     pub fn pid(&self) -> u32 {
-        self.process.id()
+        self.process.pid()
     }
 
     fn try_start(binary: &Path) -> Result<Self, String> {
-        let folder = tempfile::tempdir().expect("a folder for etcd's data");
-        let log_path = folder.path().join("log");
-        let log = File::create(&log_path).expect("a file for etcd's log");
+        let folder = Folder::new();
         // Both ports are held until both are known, so that they differ.
         let (client, peer) = (free_port(), free_port());
         let port = |listener: TcpListener| {
@@ -60,46 +57,27 @@ impl RealEtcd {
         let (client, peer) = (port(client), port(peer));
         let endpoint = format!("http://127.0.0.1:{client}");
         let peer_url = format!("http://127.0.0.1:{peer}");
-        let process = Command::new(binary)
-            .args(["--name", "real", "--log-outputs", "stderr", "--unsafe-no-fsync=true"])
-            .arg("--data-dir")
-            .arg(folder.path().join("data"))
-            .args(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint])
-            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
-            .args(["--initial-cluster", &format!("real={peer_url}")])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle of the log"))
-            .stderr(log)
-            .spawn()
-            .map_err(|error| error.to_string())?;
+        let data = folder.path().join("data").display().to_string();
+        let cluster = format!("real={peer_url}");
+        let mut arguments = vec!["--name", "real", "--log-outputs", "stderr"];
+        arguments.extend(["--unsafe-no-fsync=true", "--data-dir", &data]);
+        arguments.extend(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint]);
+        arguments.extend(["--listen-peer-urls", &peer_url]);
+        arguments.extend(["--initial-advertise-peer-urls", &peer_url]);
+        arguments.extend(["--initial-cluster", &cluster]);
+        let process = Process::spawn(binary, &arguments, &folder.path().join("log"));
         // From here on a drop kills the process.
-        let mut etcd = Self { process, endpoint, folder };
+        let mut etcd = Self { process, endpoint, _folder: folder };
         let deadline = Instant::now() + START;
-        while Instant::now() < deadline {
-            let ended = etcd.process.try_wait().expect("the state of our own child").is_some();
-            if ended {
-                break;
-            }
+        while Instant::now() < deadline && !etcd.process.has_ended() {
             // The log tells that it is our etcd, and not a stranger on the same port, that answers.
-            if etcd.log().contains("ready to serve client requests") && is_healthy(client) {
+            let is_ours = etcd.process.log().contains("ready to serve client requests");
+            if is_ours && is_healthy(client) {
                 return Ok(etcd);
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(etcd.log())
-    }
-
-    fn log(&self) -> String {
-        let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
-        let end = &bytes[bytes.len().saturating_sub(4000)..];
-        String::from_utf8_lossy(end).into_owned()
-    }
-}
-
-impl Drop for RealEtcd {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        Err(etcd.process.log())
     }
 }
 

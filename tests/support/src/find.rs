@@ -6,19 +6,42 @@ use std::process::Command;
 /// Every etcd found, newest first, with a label such as `etcd-3.6.6`; one per version. To get one, run `.ci/servers`
 /// or install Debian's `etcd-server`.
 pub fn etcd_binaries() -> Vec<(String, PathBuf)> {
-    found("etcd", &["--version"])
+    found("etcd", &["--version"], [0; 3])
 }
 
 /// Every etcdctl found, newest first, with a label such as `etcdctl-3.6.6`; one per version.
 pub fn etcdctl_binaries() -> Vec<(String, PathBuf)> {
-    found("etcdctl", &["version"])
+    found("etcdctl", &["version"], [0; 3])
 }
 
-fn found(program: &str, arguments: &[&str]) -> Vec<(String, PathBuf)> {
+/// The programs of Kubernetes without which no test can use it.
+const KUBERNETES: [&str; 2] = ["kube-apiserver", "kubectl"];
+
+/// The first `program` of Kubernetes found, for example `kubectl`.
+pub fn kubernetes(program: &str) -> Option<PathBuf> {
+    candidates(program).into_iter().next()
+}
+
+/// An etcd that is new enough for an API server.
+pub(crate) fn etcd_for_kubernetes() -> Option<(String, PathBuf)> {
+    found("etcd", &["--version"], [3, 5, 0]).into_iter().next()
+}
+
+/// What an API server needs and this machine lacks.
+pub(crate) fn missing_of_kubernetes() -> Vec<&'static str> {
+    let mut missing: Vec<&str> =
+        KUBERNETES.into_iter().filter(|program| kubernetes(program).is_none()).collect();
+    if etcd_for_kubernetes().is_none() {
+        missing.push("etcd 3.5 or newer");
+    }
+    missing
+}
+
+fn found(program: &str, arguments: &[&str], oldest: [u32; 3]) -> Vec<(String, PathBuf)> {
     let mut found: Vec<([u32; 3], PathBuf)> = Vec::new();
     for path in candidates(program) {
         let Some(version) = version(&path, arguments) else { continue };
-        if found.iter().all(|(known, _)| *known != version) {
+        if version >= oldest && found.iter().all(|(known, _)| *known != version) {
             found.push((version, path));
         }
     }
@@ -34,10 +57,11 @@ fn candidates(program: &str) -> Vec<PathBuf> {
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")));
     if let Some(servers) = cache.and_then(|cache| cache.join("bulrush/servers").read_dir().ok()) {
-        let is_etcd = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"etcd-"))
+        // One that is being built has a name with a dot in front.
+        let is_whole = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."))
         };
-        folders.extend(servers.flatten().map(|entry| entry.path()).filter(is_etcd));
+        folders.extend(servers.flatten().map(|entry| entry.path()).filter(is_whole));
     }
     folders.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths));
     folders.into_iter().map(|folder| folder.join(program)).filter(|path| path.is_file()).collect()

@@ -13,9 +13,12 @@
 mod bad_input;
 mod etcd;
 mod find;
+mod kubernetes;
+mod process;
 mod require;
 
 pub use bad_input::{assert_bad_input, rows};
 pub use etcd::RealEtcd;
-pub use find::{etcd_binaries, etcdctl_binaries};
+pub use find::{etcd_binaries, etcdctl_binaries, kubernetes};
+pub use kubernetes::{ApiServer, RealKubernetes, USERS};
 pub use require::skipped;
