@@ -1,5 +1,7 @@
 //! The agent's side of a session: stages frames, and turns each Commit into changes, all or none.
 
+mod saved;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arcstr::ArcStr;
@@ -13,6 +15,8 @@ use crate::{
     digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest},
     vector::Vector,
 };
+
+pub use saved::SavedError;
 
 /// What a server must never send; the session ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -211,6 +215,11 @@ impl ClientSession {
         self.pending_add.clear();
         self.pending_drop.clear();
         self.committed = false;
+    }
+
+    /// The store that the visible publication is of; empty before the first Commit.
+    pub fn epoch(&self) -> &str {
+        &self.epoch
     }
 
     /// The newest publication that is visible.

@@ -19,7 +19,7 @@ mod publisher;
 mod server;
 mod vector;
 
-pub use client::{ClientError, ClientSession, Committed, EntryChange, Event};
+pub use client::{ClientError, ClientSession, Committed, EntryChange, Event, SavedError};
 pub use digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest};
 pub use publisher::{Change, Frame, Publisher, Snapshot, TopicState, ViewChange};
 pub use server::{Advance, Outgoing, Refusal, ServerFacts, ServerSession};
