@@ -237,6 +237,11 @@ impl ClientSession {
         self.resyncs
     }
 
+    /// Commits that have come are not visible until topics come again whose digests disagreed.
+    pub fn is_waiting(&self) -> bool {
+        !self.broken.is_empty()
+    }
+
     /// How many entries are held.
     pub fn entry_count(&self) -> usize {
         self.held.values().map(|topic| topic.entries.len()).sum()
@@ -362,6 +367,11 @@ impl ClientSession {
         }
         self.announced.0.join(&commit.vector.as_slice().into());
         self.announced.1.join(&commit.progress.as_slice().into());
+        // What has left the view needn't come again, and what came of it before doesn't count.
+        for topic in &commit.drop {
+            self.broken.remove(topic.as_str());
+            self.staged.remove(topic.as_str());
+        }
         self.pending_add.extend(commit.add);
         self.pending_drop.extend(commit.drop);
         if !self.broken.is_empty() {

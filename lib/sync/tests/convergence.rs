@@ -407,6 +407,73 @@ fn a_corrupted_change_is_noticed_and_the_topic_comes_whole() {
     assert_eq!(held(&client), expected(&replica.publisher.snapshot(), "a"));
 }
 
+/// A server with a pool whose view of node "a" can take in and leave a set, and an agent that has it.
+fn with_a_set() -> (Replica, ServerSession, ClientSession) {
+    let mut replica = replica_with(1);
+    publish_set(&mut replica, Some(b"1"), true);
+    let (server, frames, mut client) = first_sync(&replica);
+    for frame in frames {
+        client.receive(frame).unwrap();
+    }
+    (replica, server, client)
+}
+
+fn publish_set(replica: &mut Replica, value: Option<&'static [u8]>, in_view: bool) {
+    let set = topic(4);
+    let value = value.map(Bytes::from_static);
+    let change = Change { topic: set.clone(), key: "m".into(), value };
+    let (add, drop) = if in_view { (vec![set], vec![]) } else { (vec![], vec![set]) };
+    let view = ViewChange { node: "a".into(), add, drop };
+    replica.publisher.publish([change], [view], &Vector::default(), &Vector::default(), 2);
+}
+
+#[test]
+fn a_topic_that_is_awaited_and_leaves_the_view_holds_nothing_up() {
+    let (mut replica, mut server, mut client) = with_a_set();
+    publish_set(&mut replica, Some(b"2"), true);
+    let mut frames = advance(&mut server, &replica.publisher.snapshot());
+    frames.iter_mut().for_each(corrupt);
+    assert_eq!(asked(&mut client, frames), [topic(4).to_string()]);
+
+    // Before the server hears of it the topic is gone.
+    publish_set(&mut replica, None, false);
+    let mut last = Event::Nothing;
+    for frame in advance(&mut server, &replica.publisher.snapshot()) {
+        last = client.receive(frame).unwrap();
+    }
+    assert!(matches!(last, Event::Committed(_)), "{last:?}");
+    assert_eq!(held(&client), expected(&replica.publisher.snapshot(), "a"));
+}
+
+#[test]
+fn a_topic_that_comes_and_goes_while_another_is_awaited_is_not_held() {
+    let (mut replica, mut server, mut client) = with_a_set();
+    publish_set(&mut replica, None, false);
+    for frame in advance(&mut server, &replica.publisher.snapshot()) {
+        client.receive(frame).unwrap();
+    }
+    let put = |value| Change { topic: Topic::Pools, key: "1".into(), value: Some(value) };
+    let (none, news) = (Vector::default(), put(Bytes::from_static(b"new")));
+    replica.publisher.publish([news], [], &none, &none, 3);
+    let mut frames = advance(&mut server, &replica.publisher.snapshot());
+    corrupt(&mut frames[0]);
+    assert_eq!(asked(&mut client, frames), ["pools"]);
+
+    publish_set(&mut replica, Some(b"3"), true);
+    let frames = advance(&mut server, &replica.publisher.snapshot());
+    assert_eq!(asked(&mut client, frames), [""; 0]);
+    publish_set(&mut replica, None, false);
+    let frames = advance(&mut server, &replica.publisher.snapshot());
+    assert_eq!(asked(&mut client, frames), [""; 0]);
+
+    server.resync("pools");
+    for frame in advance(&mut server, &replica.publisher.snapshot()) {
+        client.receive(frame).unwrap();
+    }
+    assert_eq!(held(&client), expected(&replica.publisher.snapshot(), "a"));
+    assert!(client.digests().all(|(topic, _)| *topic != self::topic(4).to_string()));
+}
+
 #[test]
 fn an_agent_that_comes_back_gets_the_gap_from_this_server_and_from_another() {
     let mut replica = replica_with(50);
