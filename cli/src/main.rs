@@ -3,6 +3,7 @@
 mod commands;
 mod json_lines;
 mod lab;
+mod offline;
 mod resource;
 mod sample;
 mod store;

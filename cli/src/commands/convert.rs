@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     json_lines,
+    offline::objects::listed,
     resource::{manifest, yaml},
 };
 
@@ -112,22 +113,6 @@ impl Args {
         }
         Ok(())
     }
-}
-
-/// The items of a `List`, or of a `PodList` and the like; of any other object, itself.
-fn listed(mut object: Value) -> Vec<Value> {
-    let kind = object["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
-    let Some(kind) = kind.map(str::to_owned) else { return vec![object] };
-    let version = object["apiVersion"].take();
-    let Some(Value::Array(mut items)) = object.get_mut("items").map(Value::take) else {
-        return Vec::new();
-    };
-    // An API server leaves out what is the same for all items.
-    for item in items.iter_mut().filter_map(Value::as_object_mut).filter(|_| !kind.is_empty()) {
-        item.entry("kind").or_insert_with(|| json!(kind));
-        item.entry("apiVersion").or_insert_with(|| version.clone());
-    }
-    items
 }
 
 fn messages(translation: &Translation) -> Vec<String> {

@@ -34,6 +34,7 @@ commands! {
     Dev => dev,
     Get => get,
     Lab => lab,
+    Matrix => matrix,
     Run => run,
     Selector => selector,
     Validate => validate,

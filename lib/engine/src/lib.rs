@@ -21,6 +21,7 @@ mod hosts;
 mod index;
 mod intern;
 mod json;
+mod mirror;
 mod netmap;
 mod nodes;
 mod output;
@@ -31,7 +32,9 @@ mod rules;
 pub mod scope;
 mod sets;
 mod slab;
+pub mod verdict;
 
 pub use engine::{Engine, Options, Sizes};
+pub use mirror::Mirror;
 pub use output::{Change, Output, ViewChange};
 pub use problem::{Effect, Problem};

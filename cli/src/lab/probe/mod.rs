@@ -72,9 +72,9 @@ impl FromStr for Port {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Reach {
     /// Every pod that took part, `namespace/name`.
-    pods: Vec<String>,
+    pub(crate) pods: Vec<String>,
     /// For each pair that was tried, from and to, whether it connected.
-    reach: BTreeMap<String, BTreeMap<String, bool>>,
+    pub(crate) reach: BTreeMap<String, BTreeMap<String, bool>>,
 }
 
 /// Tries a port from all pods of `from` to all of `to`; an empty list is all pods. Nobody tries to reach itself.

@@ -1,0 +1,70 @@
+//! `bulrush matrix`: who reaches whom, from manifests alone.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+
+use crate::{
+    lab::probe::Reach,
+    offline::{objects::Objects, port::Port, world::World},
+};
+
+/// Show which pods reach which, computed from manifests without a cluster
+///
+/// The manifests are Namespaces, Pods with their addresses, and policies of Kubernetes or Calico.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Files, folders, or - for standard input: YAML documents or JSON
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<String>,
+
+    /// Also read the folders in folders
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// The namespace of objects that need one and name none
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: String,
+
+    /// The port that is tried at each pod
+    #[arg(long, value_name = "PORT[/PROTO]")]
+    port: Port,
+
+    /// Use the pods' IPv6 addresses
+    #[arg(long)]
+    ipv6: bool,
+
+    /// The format
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// A matrix
+    Table,
+    /// The form of `bulrush lab probe -o json`
+    Json,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let world = World::new(&Objects::read(&self.files, self.recursive, &self.namespace)?);
+        for warning in world.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        let reach = Reach {
+            pods: world.pods().keys().cloned().collect(),
+            reach: world.reach(self.port, self.ipv6),
+        };
+        let text = match self.output {
+            Output::Table => reach.table(),
+            Output::Json => format!("{}\n", serde_json::to_string(&reach)?),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

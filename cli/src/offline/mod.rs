@@ -1,0 +1,9 @@
+//! Clusters from manifests, without a store: who reaches whom, and why.
+//!
+//! ```text
+//! files ── objects ──> what an API server would hold ── world ──> engine ──> verdicts
+//! ```
+
+pub(crate) mod objects;
+pub(crate) mod port;
+pub(crate) mod world;

@@ -1,0 +1,202 @@
+//! Manifests as the objects that an API server would hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::bail;
+use model::Kind;
+use serde_json::{Value, json};
+
+use crate::resource::{API_VERSION, CRD_VERSION, builtin, manifest};
+
+/// Kinds of Kubernetes that mean something here, and whether they live in a namespace.
+const KUBERNETES: &[(&str, bool)] = &[
+    ("ClusterNetworkPolicy", false),
+    ("Namespace", false),
+    ("NetworkPolicy", true),
+    ("Pod", true),
+    ("ServiceAccount", true),
+];
+
+/// What makes two manifests the same object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Identity {
+    calico: bool,
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+/// An object and the place where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    /// Empty: nobody wrote it, an API server adds it.
+    pub(crate) origin: String,
+    /// Of Calico's API group.
+    pub(crate) calico: bool,
+    pub(crate) value: Value,
+}
+
+/// All objects of a cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    objects: BTreeMap<Identity, Placed>,
+    /// What was left out, by kind.
+    ignored: BTreeMap<String, usize>,
+}
+
+impl Objects {
+    /// Reads files and folders. `namespace`: of objects that need one and name none.
+    ///
+    /// # Errors
+    /// Every document that can't be read, and an empty result.
+    pub(crate) fn read(files: &[String], recursive: bool, namespace: &str) -> anyhow::Result<Self> {
+        let mut objects = Self::default();
+        let mut faults = Vec::new();
+        for (origin, document) in manifest::read_json(files, recursive)? {
+            match document {
+                Ok(document) => {
+                    for object in listed(document) {
+                        let added = objects.add(&origin.to_string(), object, namespace);
+                        faults.extend(added.err().map(|fault| format!("{origin}: {fault}")));
+                    }
+                }
+                Err(fault) => faults.push(format!("{origin}: {fault}")),
+            }
+        }
+        if !faults.is_empty() {
+            bail!("the manifests have faults:\n  {}", faults.join("\n  "));
+        }
+        if objects.objects.is_empty() {
+            bail!("no pods, policies or namespaces in {}", files.join(", "));
+        }
+        Ok(objects)
+    }
+
+    fn add(&mut self, origin: &str, mut value: Value, default: &str) -> Result<(), String> {
+        let text = |field: &str| value[field].as_str().unwrap_or_default().to_owned();
+        let (version, kind) = (text("apiVersion"), text("kind"));
+        if kind.is_empty() {
+            return Err("kind: is missing; write for example kind: Pod".to_owned());
+        }
+        let calico = version == API_VERSION || version == CRD_VERSION;
+        let namespaced = if calico {
+            kind.parse::<Kind>().ok().map(Kind::is_namespaced)
+        } else {
+            KUBERNETES.iter().find(|(known, _)| *known == kind).map(|(_, it)| *it)
+        };
+        let Some(namespaced) = namespaced else {
+            *self.ignored.entry(kind).or_default() += 1;
+            return Ok(());
+        };
+        let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) else {
+            return Err(format!("{kind}: metadata: is missing; every object has a name"));
+        };
+        let text =
+            |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+        let name = text(metadata.get("name"));
+        if name.is_empty() {
+            return Err(format!("{kind}: metadata.name: is missing; every object has a name"));
+        }
+        let mut namespace = String::new();
+        if namespaced {
+            namespace = text(metadata.get("namespace"));
+            if namespace.is_empty() {
+                default.clone_into(&mut namespace);
+                metadata.insert("namespace".to_owned(), json!(namespace));
+            }
+        }
+        let identity = Identity { calico, kind, namespace, name };
+        self.objects.insert(identity, Placed { origin: origin.to_owned(), calico, value });
+        Ok(())
+    }
+
+    /// Kinds that say nothing about who reaches whom, and how many objects there are of each.
+    pub(crate) fn ignored(&self) -> &BTreeMap<String, usize> {
+        &self.ignored
+    }
+
+    /// The objects, with what an API server fills in and adds: uids, a pod's node and service
+    /// account, the namespaces and service accounts that pods name, a namespace's own label.
+    pub(crate) fn complete(&self) -> Vec<Placed> {
+        let mut objects = self.objects.clone();
+        for (identity, object) in &mut objects {
+            if identity.kind == "Pod" && !identity.calico {
+                complete_pod(&mut object.value);
+            }
+        }
+        let mut implied = BTreeSet::new();
+        for (identity, object) in objects.iter().filter(|(identity, _)| !identity.calico) {
+            let namespace = identity.namespace.clone();
+            let account = object.value["spec"]["serviceAccountName"].as_str();
+            if let Some(account) = account.filter(|_| identity.kind == "Pod") {
+                implied.insert(("ServiceAccount", namespace.clone(), account.to_owned()));
+            }
+            if !namespace.is_empty() {
+                implied.insert(("Namespace", String::new(), namespace));
+            }
+        }
+        for (kind, namespace, name) in implied {
+            let metadata = match kind {
+                "Namespace" => json!({"name": name}),
+                _ => json!({"name": name, "namespace": namespace}),
+            };
+            let value = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
+            let identity = Identity { calico: false, kind: kind.to_owned(), namespace, name };
+            let origin = String::new();
+            objects.entry(identity).or_insert(Placed { origin, calico: false, value });
+        }
+        for (index, (identity, object)) in objects.iter_mut().enumerate() {
+            let Some(metadata) = object.value["metadata"].as_object_mut() else { continue };
+            if identity.calico {
+                continue;
+            }
+            let uid = uuid::Uuid::from_u128(index as u128 + 1).to_string();
+            metadata.entry("uid").or_insert_with(|| json!(uid));
+            if identity.kind == "Namespace" {
+                let labels = metadata.entry("labels").or_insert_with(|| json!({}));
+                if let Some(labels) = labels.as_object_mut() {
+                    labels.insert("kubernetes.io/metadata.name".to_owned(), json!(identity.name));
+                }
+            }
+        }
+        let mut all = objects.into_values().collect::<Vec<_>>();
+        // The cluster's own tiers, unless they are written.
+        for (key, object) in builtin::initial_objects("") {
+            let known = self
+                .objects
+                .keys()
+                .any(|it| it.calico && it.kind == key.kind.name() && it.name == key.name.as_str());
+            if key.kind == Kind::Tier && !known {
+                let value = Value::Object(object);
+                all.push(Placed { origin: String::new(), calico: true, value });
+            }
+        }
+        all
+    }
+}
+
+fn complete_pod(pod: &mut Value) {
+    if pod["spec"].is_null() {
+        pod["spec"] = json!({});
+    }
+    let Value::Object(spec) = &mut pod["spec"] else { return };
+    spec.entry("nodeName").or_insert_with(|| json!("node"));
+    let account = spec.get("serviceAccount").cloned().unwrap_or_else(|| json!("default"));
+    spec.entry("serviceAccountName").or_insert(account);
+}
+
+/// The items of a `List`, or of a `PodList` and the like; of any other object, itself.
+pub(crate) fn listed(mut object: Value) -> Vec<Value> {
+    let kind = object["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
+    let Some(kind) = kind.map(str::to_owned) else { return vec![object] };
+    let version = object["apiVersion"].take();
+    let Some(Value::Array(mut items)) = object.get_mut("items").map(Value::take) else {
+        return Vec::new();
+    };
+    // An API server leaves out what is the same for all items.
+    for item in items.iter_mut().filter_map(Value::as_object_mut).filter(|_| !kind.is_empty()) {
+        item.entry("kind").or_insert_with(|| json!(kind));
+        item.entry("apiVersion").or_insert_with(|| version.clone());
+    }
+    items
+}
