@@ -17,10 +17,16 @@ mod client;
 mod digest;
 mod publisher;
 mod server;
+mod snapshot;
+mod topic;
 mod vector;
+mod wire;
 
 pub use client::{ClientError, ClientSession, Committed, EntryChange, Event, SavedError};
 pub use digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest};
-pub use publisher::{Change, Frame, Publisher, Snapshot, TopicState, ViewChange};
-pub use server::{Advance, Outgoing, Refusal, ServerFacts, ServerSession};
+pub use publisher::{Change, Publisher, ViewChange};
+pub use server::{Advance, Refusal, ServerFacts, ServerSession, Subscription};
+pub use snapshot::{Affected, Snapshot};
+pub use topic::{Frame, Outgoing, TopicState, Whole};
 pub use vector::Vector;
+pub use wire::Encoding;

@@ -14,12 +14,13 @@ use std::{
 
 use arcstr::ArcStr;
 use bytes::Bytes;
-use imbl::{OrdMap, Vector as List};
 use model::view::Topic;
 use proto::v1::{Delta, KeyValue};
 
 use crate::{
     digest::{DigestKey, TopicDigest},
+    snapshot::{Affected, Changed, Snapshot},
+    topic::Frame,
     vector::Vector,
 };
 
@@ -48,114 +49,14 @@ pub struct ViewChange {
 /// How many bytes of frames a publisher keeps for all topics, unless told otherwise.
 pub(crate) const HISTORY_BYTES: usize = 64 * 1024 * 1024;
 
-/// The changes of one topic in one publication: made once, shared by every session.
-#[derive(Debug)]
-pub struct Frame {
-    /// The message.
-    pub delta: Delta,
-    /// About its length on the wire.
-    bytes: usize,
-}
-
-/// A topic at a publication.
-#[derive(Clone, Debug, Default)]
-pub struct TopicState {
-    /// Its entries, in the order of their keys.
-    pub entries: OrdMap<ArcStr, Bytes>,
-    /// Their digest.
-    pub digest: TopicDigest,
-    /// The publication that changed it last.
-    pub changed: u64,
-    /// Length of all keys and values.
-    bytes: usize,
-    /// The publication after which `frames` say everything.
-    floor: u64,
-    /// Its newest changes, oldest first.
-    frames: List<Arc<Frame>>,
-}
-
-impl TopicState {
-    /// What has happened to the topic after a publication; none when that is not known any more, or
-    /// is longer than the topic itself.
-    pub fn since(&self, publication: u64) -> Option<Vec<Arc<Frame>>> {
-        if publication < self.floor {
-            return None;
-        }
-        let newer = self.frames.iter().filter(|frame| frame.delta.to > publication);
-        let frames: Vec<_> = newer.cloned().collect();
-        let bytes: usize = frames.iter().map(|frame| frame.bytes).sum();
-        (bytes <= self.bytes || frames.len() <= 1).then_some(frames)
-    }
-}
-
-/// All topics and views at one publication. Cloning it is cheap.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// The number of the publication; 0: nothing was published yet.
-    pub publication: u64,
-    /// How often the store went back in time. A session lives in one generation.
-    pub generation: u64,
-    /// The version of the last event applied, per stream.
-    pub vector: Vector,
-    /// The version known to be complete, per stream.
-    pub progress: Vector,
-    /// When the newest change was seen, nanoseconds since 1970.
-    pub observed_at: u64,
-    /// Only topics that have entries.
-    topics: OrdMap<Topic, Arc<TopicState>>,
-    views: OrdMap<ArcStr, Arc<BTreeSet<Topic>>>,
-    /// The topics that a publication emptied while somebody could see them, and when: they are not
-    /// in `topics` any more.
-    emptied: OrdMap<Topic, u64>,
-}
-
-impl Snapshot {
-    /// A topic's state, if it has entries.
-    pub fn topic(&self, topic: &Topic) -> Option<&Arc<TopicState>> {
-        self.topics.get(topic)
-    }
-
-    /// The publication that changed a topic last; 0: never.
-    pub fn changed(&self, topic: &Topic) -> u64 {
-        match self.topics.get(topic) {
-            Some(state) => state.changed,
-            None => self.emptied.get(topic).copied().unwrap_or(0),
-        }
-    }
-
-    /// The whole view of a node: the common topics, its own, and what its endpoints use.
-    pub fn node_view(&self, node: &ArcStr) -> BTreeSet<Topic> {
-        let mut view: BTreeSet<Topic> = Topic::common().collect();
-        view.insert(Topic::Node(node.clone()));
-        if let Some(needed) = self.views.get(node) {
-            view.extend(needed.iter().cloned());
-        }
-        view
-    }
-
-    /// How many topics have entries.
-    pub fn topic_count(&self) -> usize {
-        self.topics.len()
-    }
-
-    /// How many entries all topics have.
-    pub fn entry_count(&self) -> usize {
-        self.topics.values().map(|topic| topic.entries.len()).sum()
-    }
-
-    /// Every topic that has entries, in order.
-    pub fn topics(&self) -> impl Iterator<Item = (&Topic, &Arc<TopicState>)> {
-        self.topics.iter()
-    }
-}
-
 /// Applies changes and makes snapshots.
 #[derive(Clone, Debug)]
 pub struct Publisher {
     key: DigestKey,
     now: Snapshot,
-    /// In how many views each topic is, so that an emptied one is forgotten with its last view.
-    users: BTreeMap<Topic, usize>,
+    /// The nodes in whose views each topic is: an emptied one is forgotten with its last view.
+    users: BTreeMap<Topic, BTreeSet<ArcStr>>,
+    affected: Affected,
     history: History,
 }
 
@@ -185,7 +86,13 @@ impl Publisher {
     /// A publisher that keeps frames of at most so many bytes.
     pub fn with_history(key: DigestKey, budget: usize) -> Self {
         let history = History { budget, bytes: 0, order: VecDeque::new(), stale: 0 };
-        Self { key, now: Snapshot::default(), users: BTreeMap::new(), history }
+        Self {
+            key,
+            now: Snapshot::default(),
+            users: BTreeMap::new(),
+            affected: Affected::default(),
+            history,
+        }
     }
 
     /// The newest publication.
@@ -196,6 +103,11 @@ impl Publisher {
     /// How many bytes of frames all topics keep together.
     pub fn history_bytes(&self) -> usize {
         self.history.bytes
+    }
+
+    /// Who may see something of the newest publication.
+    pub fn affected(&self) -> &Affected {
+        &self.affected
     }
 
     /// The store went back in time: versions start anew, in a new generation.
@@ -228,25 +140,48 @@ impl Publisher {
             }
         }
         let mut any = self.now.publication == 0;
+        let mut touched = Changed::new(publication);
+        let mut viewers = BTreeSet::new();
         for (topic, gathered) in gathered {
-            any |= self.apply(topic, gathered, publication);
+            any |= self.apply(topic, gathered, publication, &mut touched);
         }
         for view in views {
             any = true;
-            self.apply_view(view, publication);
+            viewers.insert(view.node.clone());
+            self.apply_view(view, publication, &mut touched);
         }
         self.now.vector.join(vector);
         self.now.progress.join(progress);
         if any {
             self.now.publication = publication;
             self.now.observed_at = observed_at;
+            self.affected = self.affected_by(&touched, viewers);
+            self.now.log.push(touched);
         }
         self.trim();
         &self.now
     }
 
+    /// Who sees what has changed, besides those whose views have.
+    fn affected_by(&self, changed: &Changed, mut nodes: BTreeSet<ArcStr>) -> Affected {
+        nodes.extend(changed.own.iter().cloned());
+        let users = changed.by_need.iter().filter_map(|topic| self.users.get(topic));
+        nodes.extend(users.flatten().cloned());
+        let kinds = changed.full.iter().filter_map(|topic| match topic {
+            Topic::Res(kind, _) => Some(*kind),
+            _ => None,
+        });
+        Affected { every_node: !changed.common.is_empty(), nodes, kinds: kinds.collect() }
+    }
+
     /// Changes a topic; whether that was a change at all.
-    fn apply(&mut self, topic: Topic, gathered: Gathered, publication: u64) -> bool {
+    fn apply(
+        &mut self,
+        topic: Topic,
+        gathered: Gathered,
+        publication: u64,
+        changed: &mut Changed,
+    ) -> bool {
         let there = self.now.topics.get(&topic);
         let old = |key: &ArcStr| there.and_then(|state| state.entries.get(key));
         let Gathered { mut puts, mut deletes } = gathered;
@@ -256,9 +191,11 @@ impl Publisher {
             return false;
         }
 
+        changed.add(&topic);
         let name = topic.to_string();
         let is_new = there.is_none();
         let state = Arc::make_mut(self.now.topics.entry(topic.clone()).or_default());
+        state.changing();
         for key in puts.keys().chain(&deletes) {
             if let Some(old) = state.entries.remove(key) {
                 state.digest.remove(&self.key, &name, key, &old);
@@ -287,7 +224,8 @@ impl Publisher {
             state.floor = publication;
             return true;
         }
-        let frame = Frame::new(name, (from, publication), puts, &deletes, state.digest);
+        let delta = delta(name, (from, publication), puts, &deletes, state.digest);
+        let frame = Frame::new(delta);
         self.history.bytes += frame.bytes;
         self.history.order.push_back((topic, publication));
         state.frames.push_back(Arc::new(frame));
@@ -318,15 +256,15 @@ impl Publisher {
         }
     }
 
-    fn apply_view(&mut self, change: ViewChange, publication: u64) {
+    fn apply_view(&mut self, change: ViewChange, publication: u64, changed: &mut Changed) {
         let view = Arc::make_mut(self.now.views.entry(change.node.clone()).or_default());
         for topic in &change.drop {
             if !view.remove(topic) {
                 continue;
             }
             if let Some(users) = self.users.get_mut(topic) {
-                *users -= 1;
-                if *users == 0 {
+                users.remove(&change.node);
+                if users.is_empty() {
                     self.users.remove(topic);
                     self.now.emptied.remove(topic);
                 }
@@ -337,8 +275,9 @@ impl Publisher {
                 // A session that lags may hold it from before it was emptied and forgotten.
                 if !self.now.topics.contains_key(&topic) {
                     self.now.emptied.insert(topic.clone(), publication);
+                    changed.add(&topic);
                 }
-                *self.users.entry(topic).or_default() += 1;
+                self.users.entry(topic).or_default().insert(change.node.clone());
             }
         }
         if view.is_empty() {
@@ -347,26 +286,22 @@ impl Publisher {
     }
 }
 
-impl Frame {
-    fn new(
-        topic: String,
-        (from, to): (u64, u64),
-        puts: BTreeMap<ArcStr, Bytes>,
-        deletes: &BTreeSet<ArcStr>,
-        digest_after: TopicDigest,
-    ) -> Self {
-        let bytes = puts.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>()
-            + deletes.iter().map(ArcStr::len).sum::<usize>();
-        let puts = puts.into_iter().map(|(key, value)| KeyValue { key: key.to_string(), value });
-        let delta = Delta {
-            topic,
-            from,
-            to,
-            puts: puts.collect(),
-            deletes: deletes.iter().map(ToString::to_string).collect(),
-            digest_after: Some(digest_after.into()),
-        };
-        Self { delta, bytes }
+/// What a publication did to a topic, as it is sent.
+fn delta(
+    topic: String,
+    (from, to): (u64, u64),
+    puts: BTreeMap<ArcStr, Bytes>,
+    deletes: &BTreeSet<ArcStr>,
+    digest_after: TopicDigest,
+) -> Delta {
+    let puts = puts.into_iter().map(|(key, value)| KeyValue { key: key.to_string(), value });
+    Delta {
+        topic,
+        from,
+        to,
+        puts: puts.collect(),
+        deletes: deletes.iter().map(ToString::to_string).collect(),
+        digest_after: Some(digest_after.into()),
     }
 }
 

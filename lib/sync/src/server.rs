@@ -1,8 +1,9 @@
 //! The server's side of one session: from snapshots to the frames that this agent needs.
 //!
-//! A session keeps a cursor, the publication that the agent has, and the topics of its view. Each
-//! newer snapshot gives, for each topic, its frames after the cursor, or all of it where history
-//! doesn't reach back or the topic is new in the view; and one Commit.
+//! A session keeps a cursor, the publication that the agent has, and what its node needs; nothing per
+//! topic. Each newer snapshot gives, for each topic of the view that changed after the cursor, its
+//! frames, or all of it where history doesn't reach back or the topic is new in the view; and one
+//! Commit. A session that lags does the same with an older cursor.
 //!
 //! An agent that comes back says what it holds. It gets the gap:
 //! * an agent ahead of this server waits until the server has caught up, for time must not run back;
@@ -20,18 +21,16 @@ use model::{
     view::{RES_SHARDS, Topic},
 };
 use proto::v1::{
-    AgentHello, Behind, Commit, Heartbeat, KeyValue, Replace, ServerHello, ServerMessage, View,
+    AgentHello, Behind, Commit, Heartbeat, ServerHello, ServerMessage, View,
     server_message::Message,
 };
 
 use crate::{
     digest::{DigestKey, TopicDigest},
-    publisher::{Frame, Snapshot, TopicState},
+    snapshot::{Affected, Snapshot},
+    topic::{Outgoing, TopicState},
     vector::Vector,
 };
-
-/// The entries of one part of a [`Replace`] stay below this many bytes, unless one alone is larger.
-const PART_BYTES: usize = 64 * 1024;
 
 /// What is the same for all sessions of a server.
 #[derive(Clone, Debug)]
@@ -78,20 +77,96 @@ pub enum Refusal {
     UnknownKind(String),
 }
 
-#[derive(Clone, Debug)]
-enum Subscription {
+/// What a session may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// The view of this node.
     Node(ArcStr),
-    Full(BTreeSet<Topic>),
+    /// All objects of these kinds.
+    Full(BTreeSet<Kind>),
 }
 
 impl Subscription {
-    fn view(&self, snapshot: &Snapshot) -> BTreeSet<Topic> {
+    /// Whether a publication has something for it.
+    pub fn is_affected(&self, by: &Affected) -> bool {
         match self {
-            Self::Node(node) => snapshot.node_view(node),
-            Self::Full(topics) => topics.clone(),
+            Self::Node(node) => by.every_node || by.nodes.contains(node),
+            Self::Full(kinds) => !kinds.is_disjoint(&by.kinds),
         }
     }
+
+    /// What its node needs, besides what every node does and its own topic.
+    fn needed(&self, snapshot: &Snapshot) -> Needed {
+        match self {
+            Self::Node(node) => snapshot.views.get(node).cloned().unwrap_or_default(),
+            Self::Full(_) => Needed::default(),
+        }
+    }
+
+    /// Whether a topic is in the view.
+    fn has(&self, topic: &Topic, needed: &Needed) -> bool {
+        match (self, topic) {
+            (Self::Full(kinds), Topic::Res(kind, _)) => kinds.contains(kind),
+            (Self::Full(_), _) | (_, Topic::Res(..)) => false,
+            (_, Topic::Config | Topic::Pools | Topic::Hosts(_) | Topic::Routes(_)) => true,
+            (Self::Node(node), Topic::Node(own)) => node == own,
+            (Self::Node(_), by_need) => needed.contains(by_need),
+        }
+    }
+
+    /// The whole view.
+    fn topics(&self, needed: &Needed) -> BTreeSet<Topic> {
+        match self {
+            Self::Node(node) => {
+                let own = std::iter::once(Topic::Node(node.clone()));
+                Topic::common().chain(own).chain(needed.iter().cloned()).collect()
+            }
+            Self::Full(kinds) => {
+                let shards = |kind: &Kind| {
+                    let kind = *kind;
+                    (0..RES_SHARDS).map(move |n| Topic::Res(kind, n))
+                };
+                kinds.iter().flat_map(shards).collect()
+            }
+        }
+    }
+
+    /// The topics of the view that changed after a publication.
+    fn changed(&self, snapshot: &Snapshot, needed: &Needed, after: u64) -> BTreeSet<Topic> {
+        let Some(log) = snapshot.log.after(after) else {
+            let mut topics = self.topics(needed);
+            topics.retain(|topic| snapshot.changed(topic) > after);
+            return topics;
+        };
+        let mut topics = BTreeSet::new();
+        for changed in log {
+            match self {
+                Self::Full(_) => {
+                    let full = changed.full.iter();
+                    topics.extend(full.filter(|topic| self.has(topic, needed)).cloned());
+                }
+                Self::Node(node) => {
+                    topics.extend(changed.common.iter().cloned());
+                    if changed.own.contains(node) {
+                        topics.insert(Topic::Node(node.clone()));
+                    }
+                    // The shorter of the two is looked through.
+                    if needed.len() < changed.by_need.len() {
+                        let both = needed.iter().filter(|topic| changed.by_need.contains(topic));
+                        topics.extend(both.cloned());
+                    } else {
+                        let both = changed.by_need.iter().filter(|topic| needed.contains(topic));
+                        topics.extend(both.cloned());
+                    }
+                }
+            }
+        }
+        topics
+    }
 }
+
+/// What a node needs, shared with the snapshot that it was taken from.
+type Needed = Arc<BTreeSet<Topic>>;
 
 /// What an agent said that it holds.
 #[derive(Clone, Debug)]
@@ -129,25 +204,6 @@ impl From<&AgentHello> for Held {
     }
 }
 
-/// Something for one agent.
-#[derive(Clone, Debug)]
-pub enum Outgoing {
-    /// A frame that other agents get too.
-    Shared(Arc<Frame>),
-    /// A message of this session.
-    Own(ServerMessage),
-}
-
-impl Outgoing {
-    /// The message, copied where it is shared.
-    pub fn into_message(self) -> ServerMessage {
-        match self {
-            Self::Shared(frame) => message(Message::Delta(frame.delta.clone())),
-            Self::Own(message) => message,
-        }
-    }
-}
-
 /// What a snapshot means to a session.
 #[derive(Debug)]
 pub enum Advance {
@@ -165,16 +221,16 @@ pub struct ServerSession {
     subscription: Subscription,
     facts: Arc<ServerFacts>,
     /// What the agent said that it holds, until the first Commit.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     generation: Option<u64>,
-    /// The topics that the agent has.
-    sent: BTreeSet<Topic>,
+    /// What the node needed at the last Commit.
+    needed: Needed,
+    /// Topics of the view that must go whole, whatever the cursor says.
+    lacks: BTreeSet<Topic>,
     /// The publication that the agent has; 0: none.
     cursor: u64,
     /// The publication of the last Commit: later ones changed nothing for this agent.
     committed: u64,
-    /// A topic must go again, though nothing has changed.
-    owes: bool,
     /// What the agent had seen when it came: it is never told of less.
     seen: Vector,
     vector: Vector,
@@ -193,16 +249,29 @@ impl ServerSession {
         Ok(Self {
             subscription,
             facts,
-            held: Some(hello.into()),
+            held: Some(Box::new(hello.into())),
             generation: None,
-            sent: BTreeSet::new(),
+            needed: Needed::default(),
+            lacks: BTreeSet::new(),
             cursor: 0,
             committed: 0,
-            owes: false,
             seen: Vector::default(),
             vector: Vector::default(),
             progress: Vector::default(),
         })
+    }
+
+    /// What it may see.
+    pub fn subscription(&self) -> &Subscription {
+        &self.subscription
+    }
+
+    /// No publication up to this one had something for the agent that it doesn't have: by
+    /// [`Subscription::is_affected`] of each.
+    pub fn unaffected_until(&mut self, publication: u64) {
+        if self.held.is_none() {
+            self.cursor = self.cursor.max(publication);
+        }
     }
 
     /// The publication that the agent has been brought to.
@@ -221,58 +290,80 @@ impl ServerSession {
         if *self.generation.get_or_insert(snapshot.generation) != snapshot.generation {
             return Advance::Rewound;
         }
-        let mut drop = Vec::new();
         let first = self.held.is_some();
-        if let Some(held) = &self.held {
-            if let Some(behind) = self.behind(held, snapshot) {
+        let mut news = ViewNews::default();
+        if let Some(held) = self.held.take() {
+            if let Some(behind) = self.behind(&held, snapshot) {
+                self.held = Some(held);
                 return Advance::Behind(behind);
             }
-            drop = self.resume(snapshot);
+            news = self.resume(*held, snapshot);
+        } else {
+            if self.lacks.is_empty() && snapshot.publication <= self.cursor {
+                return Advance::Frames(Vec::new());
+            }
+            let needed = self.subscription.needed(snapshot);
+            if !Arc::ptr_eq(&needed, &self.needed) {
+                news = self.view_changed(needed, snapshot);
+            }
         }
-        if !first && !self.owes && snapshot.publication <= self.cursor {
-            return Advance::Frames(Vec::new());
-        }
-        self.owes = false;
-        let view = self.subscription.view(snapshot);
+        let mut topics = self.subscription.changed(snapshot, &self.needed, self.cursor);
+        topics.extend(self.lacks.iter().cloned());
         let mut frames = Vec::new();
-        for topic in &view {
-            let state = snapshot.topic(topic).map(AsRef::as_ref);
-            if self.sent.contains(topic) && snapshot.changed(topic) <= self.cursor {
+        for topic in topics {
+            let state = snapshot.topic(&topic);
+            let known = !self.lacks.contains(&topic);
+            let history = state.filter(|_| known).and_then(|state| state.since(self.cursor));
+            if let Some(history) = history {
+                frames.extend(history.into_iter().map(Outgoing::Shared));
                 continue;
             }
-            let known = self.sent.contains(topic);
-            match state.filter(|_| known).and_then(|state| state.since(self.cursor)) {
-                Some(history) => frames.extend(history.into_iter().map(Outgoing::Shared)),
-                None => replace(topic, state, &mut frames),
-            }
+            let name = topic.to_string();
+            let whole = match state {
+                Some(state) => state.whole(&name),
+                None => TopicState::default().whole(&name),
+            };
+            let parts = 0..whole.part_count();
+            frames.extend(parts.map(|part| Outgoing::Part(whole.clone(), part)));
         }
-        let names =
-            |topics: &mut dyn Iterator<Item = &Topic>| topics.map(ToString::to_string).collect();
-        let add: Vec<String> = names(&mut view.difference(&self.sent));
-        let gone: Vec<String> = names(&mut self.sent.difference(&view));
-        drop.extend(gone);
-        drop.sort_unstable();
-        drop.dedup();
+        self.lacks.clear();
         self.cursor = snapshot.publication;
-        if !first && frames.is_empty() && drop.is_empty() {
+        if !first && frames.is_empty() && news.add.is_empty() && news.drop.is_empty() {
             return Advance::Frames(frames);
         }
-        self.sent = view;
         self.committed = snapshot.publication;
         let mut vector = snapshot.vector.clone();
         vector.join(&self.seen);
-        frames.push(Outgoing::Own(message(Message::Commit(Commit {
+        frames.push(Outgoing::Own(Box::new(message(Message::Commit(Commit {
             publication: snapshot.publication,
             vector: vector.changed_since(&self.vector),
             progress: snapshot.progress.changed_since(&self.progress),
-            add,
-            drop,
+            add: news.add,
+            drop: news.drop,
             in_sync: true,
             observed_at: snapshot.observed_at,
-        }))));
+        })))));
         self.vector = vector;
         self.progress = snapshot.progress.clone();
         Advance::Frames(frames)
+    }
+
+    /// Takes over what the node needs now. A topic that came and is empty needn't be sent: the agent
+    /// has nothing of it.
+    fn view_changed(&mut self, needed: Needed, snapshot: &Snapshot) -> ViewNews {
+        let before = std::mem::replace(&mut self.needed, needed);
+        let mut news = ViewNews::default();
+        for topic in self.needed.difference(&before) {
+            news.add.push(topic.to_string());
+            if snapshot.topic(topic).is_some() {
+                self.lacks.insert(topic.clone());
+            }
+        }
+        for topic in before.difference(&self.needed) {
+            news.drop.push(topic.to_string());
+            self.lacks.remove(topic);
+        }
+        news
     }
 
     /// Where the agent has seen more than this server knows. Versions of events are compared with
@@ -290,42 +381,50 @@ impl ServerSession {
         })
     }
 
-    /// Takes over what the agent holds and needs no more than the gap of, and says which topics it
-    /// holds that are not in its view.
-    fn resume(&mut self, snapshot: &Snapshot) -> Vec<String> {
-        let Some(held) = self.held.take() else { return Vec::new() };
-        let view = self.subscription.view(snapshot);
+    /// Takes over what the agent holds and needs no more than the gap of, and says how its view
+    /// differs from that.
+    fn resume(&mut self, held: Held, snapshot: &Snapshot) -> ViewNews {
+        self.needed = self.subscription.needed(snapshot);
+        let view = self.subscription.topics(&self.needed);
         let not_in_view = held.topics.keys().filter(|topic| !view.contains(topic));
         let mut drop: Vec<String> = not_in_view.map(ToString::to_string).collect();
         drop.extend(held.unknown);
-        if held.epoch != self.facts.epoch {
-            return drop;
-        }
-        if !held.accept_rollback {
+        drop.sort_unstable();
+        drop.dedup();
+        let same_epoch = held.epoch == self.facts.epoch;
+        if same_epoch && !held.accept_rollback {
             self.seen = held.vector;
         }
-        let same_run =
-            held.incarnation == self.facts.incarnation && held.publication <= snapshot.publication;
+        let same_run = same_epoch
+            && held.incarnation == self.facts.incarnation
+            && held.publication <= snapshot.publication;
         self.cursor = if same_run { held.publication } else { snapshot.publication };
-        for (topic, digest) in held.topics {
+        let mut add = Vec::new();
+        for topic in view {
             let state = snapshot.topic(&topic);
-            let now = state.map(|state| state.digest).unwrap_or_default();
-            let changed = snapshot.changed(&topic) > self.cursor;
-            // What has changed since is checked by the digest that its frames end with.
-            if view.contains(&topic) && (changed || digest == now) {
-                self.sent.insert(topic);
+            let digest = state.map(|state| state.digest).unwrap_or_default();
+            let has = if let Some(held) = held.topics.get(&topic) {
+                // What has changed since is checked by the digest that its frames end with.
+                same_epoch && (*held == digest || snapshot.changed(&topic) > self.cursor)
+            } else {
+                add.push(topic.to_string());
+                state.is_none()
+            };
+            if !has {
+                self.lacks.insert(topic);
             }
         }
-        drop
+        ViewNews { add, drop }
     }
 
     /// The agent's digest of a topic came out differently: the topic goes again, with the next
     /// Commit.
     pub fn resync(&mut self, topic: &str) {
         if let Ok(topic) = topic.parse::<Topic>()
-            && self.sent.remove(&topic)
+            && self.held.is_none()
+            && self.subscription.has(&topic, &self.needed)
         {
-            self.owes = true;
+            self.lacks.insert(topic);
         }
     }
 
@@ -344,39 +443,23 @@ impl ServerSession {
     }
 }
 
+/// How a view has changed, by names of topics.
+#[derive(Debug, Default)]
+struct ViewNews {
+    add: Vec<String>,
+    drop: Vec<String>,
+}
+
 fn message(message: Message) -> ServerMessage {
     ServerMessage { message: Some(message) }
 }
 
-fn full_view(kinds: &[String]) -> Result<BTreeSet<Topic>, Refusal> {
-    let kinds: Vec<Kind> = if kinds.is_empty() {
-        Kind::all().collect()
-    } else {
-        let parse = |kind: &String| kind.parse().map_err(|_| Refusal::UnknownKind(kind.clone()));
-        kinds.iter().map(parse).collect::<Result<_, _>>()?
-    };
-    Ok(kinds.iter().flat_map(|kind| (0..RES_SHARDS).map(|n| Topic::Res(*kind, n))).collect())
-}
-
-/// A topic whole, in parts; one empty part for a topic without entries.
-fn replace(topic: &Topic, state: Option<&TopicState>, frames: &mut Vec<Outgoing>) {
-    let own = |part| Outgoing::Own(message(Message::Replace(part)));
-    let name = topic.to_string();
-    let mut part = Replace { topic: name.clone(), ..Replace::default() };
-    let mut bytes = 0;
-    for (key, value) in state.into_iter().flat_map(|state| state.entries.iter()) {
-        let size = key.len() + value.len();
-        if bytes + size > PART_BYTES && !part.entries.is_empty() {
-            let next = Replace { topic: name.clone(), part: part.part + 1, ..Replace::default() };
-            frames.push(own(std::mem::replace(&mut part, next)));
-            bytes = 0;
-        }
-        bytes += size;
-        part.entries.push(KeyValue { key: key.to_string(), value: value.clone() });
+fn full_view(kinds: &[String]) -> Result<BTreeSet<Kind>, Refusal> {
+    if kinds.is_empty() {
+        return Ok(Kind::all().collect());
     }
-    part.last = true;
-    part.digest_after = Some(state.map(|state| state.digest).unwrap_or_default().into());
-    frames.push(own(part));
+    let parse = |kind: &String| kind.parse().map_err(|_| Refusal::UnknownKind(kind.clone()));
+    kinds.iter().map(parse).collect()
 }
 
 #[cfg(test)]
