@@ -9,18 +9,18 @@ use model::Kind;
 pub struct Selection(u64);
 
 // One bit per kind.
-const _: () = assert!((Kind::WorkloadEndpoint as usize) < 64);
+const _: () = assert!((Kind::KubernetesNetworkPolicy as usize) < 64);
 
 impl Selection {
     /// Every kind.
     pub fn everything() -> Self {
-        Self::of(Kind::all())
+        Self::of(Kind::all().chain(Kind::derived()))
     }
 
     /// What a fan-out server follows: everything but the handles of address management, which are as many as the
     /// pods, change with each of them, and say nothing that an agent needs.
     pub fn fan_out() -> Self {
-        Self::of(Kind::all().filter(|kind| *kind != Kind::IPAMHandle))
+        Self::of(Self::everything().kinds().filter(|kind| *kind != Kind::IPAMHandle))
     }
 
     /// Just these kinds.
@@ -33,9 +33,9 @@ impl Selection {
         self.0 & 1 << kind as u64 != 0
     }
 
-    /// Its kinds, in the order of their names.
+    /// Its kinds, in the order of their names, derived ones last.
     pub fn kinds(self) -> impl Iterator<Item = Kind> {
-        Kind::all().filter(move |kind| self.contains(*kind))
+        Kind::all().chain(Kind::derived()).filter(move |kind| self.contains(*kind))
     }
 }
 

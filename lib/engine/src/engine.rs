@@ -253,7 +253,7 @@ impl Engine {
             Some(Err(_)) | None => Default::default(),
         };
         match (key.kind, spec) {
-            (Kind::NetworkPolicy | Kind::GlobalNetworkPolicy, spec) => {
+            (_, spec) if is_policy(&key) => {
                 problem = self.set_policy(&key, spec, problem);
             }
             (_, Some(Spec::WorkloadEndpoint(endpoint))) => {
@@ -340,7 +340,13 @@ impl Engine {
 }
 
 fn is_policy(key: &Key) -> bool {
-    matches!(key.kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy)
+    matches!(
+        key.kind,
+        Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::KubernetesNetworkPolicy
+            | Kind::KubernetesClusterNetworkPolicy
+    )
 }
 
 /// Adds faults to what is known, under the worse effect.

@@ -7,7 +7,8 @@ use std::{fmt, str::FromStr};
 
 use arcstr::ArcStr;
 
-/// A resource kind of Calico's v3 API, or one of the objects of its address management.
+/// A resource kind of Calico's v3 API, one of the objects of its address management, or what is derived from an object
+/// of Kubernetes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "each variant is the kind's own name")]
 pub enum Kind {
@@ -36,7 +37,13 @@ pub enum Kind {
     StagedNetworkPolicy,
     Tier,
     WorkloadEndpoint,
+    // Derived kinds, which are not among `Kind::all()`.
+    KubernetesClusterNetworkPolicy,
+    KubernetesNetworkPolicy,
 }
+
+/// How many kinds are Calico's; the derived ones follow them.
+const CALICO: usize = Kind::WorkloadEndpoint as usize + 1;
 
 /// One row per kind: the name in manifests, the plural in paths, whether it lives in a namespace.
 const KINDS: &[(Kind, &str, &str, bool)] = &[
@@ -80,12 +87,25 @@ const KINDS: &[(Kind, &str, &str, bool)] = &[
     (Kind::StagedNetworkPolicy, "StagedNetworkPolicy", "stagednetworkpolicies", true),
     (Kind::Tier, "Tier", "tiers", false),
     (Kind::WorkloadEndpoint, "WorkloadEndpoint", "workloadendpoints", true),
+    (
+        Kind::KubernetesClusterNetworkPolicy,
+        "KubernetesClusterNetworkPolicy",
+        "kubernetesclusternetworkpolicies",
+        false,
+    ),
+    (Kind::KubernetesNetworkPolicy, "KubernetesNetworkPolicy", "kubernetesnetworkpolicies", true),
 ];
 
 impl Kind {
-    /// Every kind, in the order of their names.
+    /// Every kind of Calico's, in the order of their names: what people write and stores keep.
     pub fn all() -> impl Iterator<Item = Self> {
-        KINDS.iter().map(|row| row.0)
+        KINDS[..CALICO].iter().map(|row| row.0)
+    }
+
+    /// The kinds of policies that are translated from those of Kubernetes. Nobody writes them: they have a kind of
+    /// their own so that a policy of Kubernetes and one of Calico may have the same name.
+    pub fn derived() -> impl Iterator<Item = Self> {
+        KINDS[CALICO..].iter().map(|row| row.0)
     }
 
     fn row(self) -> &'static (Self, &'static str, &'static str, bool) {
@@ -105,6 +125,11 @@ impl Kind {
     /// Whether objects of this kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
         self.row().3
+    }
+
+    /// The kind of this name, derived ones included. What people write is read by [`Kind::from_str`].
+    pub fn from_name(name: &str) -> Option<Self> {
+        KINDS.iter().find(|row| row.1 == name).map(|row| row.0)
     }
 
     /// The kind with this plural, if there is one.
@@ -127,12 +152,10 @@ pub struct UnknownKind(pub String);
 impl FromStr for Kind {
     type Err = UnknownKind;
 
-    /// The exact spelling of manifests only; what people type is the command line's business.
+    /// The exact spelling of manifests only, and no derived kind; what people type is the command line's business.
     fn from_str(text: &str) -> Result<Self, UnknownKind> {
-        KINDS
-            .iter()
-            .find(|row| row.1 == text)
-            .map(|row| row.0)
+        Self::from_name(text)
+            .filter(|kind| (*kind as usize) < CALICO)
             .ok_or_else(|| UnknownKind(text.to_owned()))
     }
 }
@@ -182,10 +205,16 @@ mod tests {
 
     #[test]
     fn the_table_of_kinds_is_in_the_order_of_the_enum() {
-        for (index, kind) in Kind::all().enumerate() {
+        for (index, kind) in Kind::all().chain(Kind::derived()).enumerate() {
             assert_eq!(kind as usize, index, "{kind}");
-            assert_eq!(kind.name().parse(), Ok(kind));
+            assert_eq!(Kind::from_name(kind.name()), Some(kind));
             assert_eq!(Kind::from_plural(kind.plural()), Some(kind));
         }
+    }
+
+    #[test]
+    fn nobody_writes_a_derived_kind() {
+        assert!(Kind::all().all(|kind| kind.name().parse() == Ok(kind)));
+        assert!(Kind::derived().all(|kind| kind.name().parse::<Kind>().is_err()));
     }
 }

@@ -132,7 +132,7 @@ impl FromStr for Topic {
             "ipset" => Self::IpSet(rest.into()),
             "res" => {
                 let (kind, n) = rest.split_once('/').ok_or_else(unknown)?;
-                Self::Res(kind.parse().map_err(|_| unknown())?, below(n, RES_SHARDS)?)
+                Self::Res(Kind::from_name(kind).ok_or_else(unknown)?, below(n, RES_SHARDS)?)
             }
             _ => return Err(unknown()),
         })

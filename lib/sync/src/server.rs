@@ -456,9 +456,10 @@ fn message(message: Message) -> ServerMessage {
 
 fn full_view(kinds: &[String]) -> Result<BTreeSet<Kind>, Refusal> {
     if kinds.is_empty() {
-        return Ok(Kind::all().collect());
+        return Ok(Kind::all().chain(Kind::derived()).collect());
     }
-    let parse = |kind: &String| kind.parse().map_err(|_| Refusal::UnknownKind(kind.clone()));
+    let parse =
+        |kind: &String| Kind::from_name(kind).ok_or_else(|| Refusal::UnknownKind(kind.clone()));
     kinds.iter().map(parse).collect()
 }
 

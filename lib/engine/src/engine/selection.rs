@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arcstr::ArcStr;
 use model::{
-    Key, Kind,
+    Key,
     kinds::{self, Invalid, Spec},
     view::{Policy, PolicyId, ProfileRules},
 };
@@ -50,7 +50,7 @@ impl Engine {
             self.remove_policy(key);
             return problem;
         };
-        let namespace = (key.kind == Kind::NetworkPolicy).then_some(key.namespace.as_str());
+        let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
         let Translated { ingress, egress, sets, faults } =
             translate(namespace, &policy.ingress, &policy.egress);
         let mut problem = worse(problem, Effect::Rules, faults);

@@ -32,7 +32,7 @@ pub use policy::{
 use serde_json::Value;
 
 use self::read::{Fields, Path};
-use crate::{Key, Kind, Stored};
+use crate::{Key, Kind, Stored, translate};
 
 /// Labels, sorted by key.
 pub type Labels = Vec<(ArcStr, ArcStr)>;
@@ -122,7 +122,10 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let root = Path::root();
     // `null` and `{}` are objects without any field, as in Go.
     let object = Fields::of(&root, Some(value))?;
-    let mut faults = Vec::new();
+    let mut faults = translate::faults(value);
+    if !faults.is_empty() && !object.has("spec") {
+        return Err(faults.swap_remove(0));
+    }
     let metadata_path = object.path("metadata");
     let metadata = read_metadata(object.child(&metadata_path)?, key.kind, &mut faults)?;
     let spec_path = object.path("spec");
@@ -130,7 +133,9 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let spec = match key.kind {
         Kind::ClusterInformation => Spec::ClusterInformation(ClusterInformation::read(spec()?)?),
         Kind::FelixConfiguration => Spec::FelixConfiguration(FelixConfiguration::read(spec()?)),
-        Kind::GlobalNetworkPolicy => Spec::GlobalNetworkPolicy(Policy::read(spec()?, &mut faults)?),
+        Kind::GlobalNetworkPolicy | Kind::KubernetesClusterNetworkPolicy => {
+            Spec::GlobalNetworkPolicy(Policy::read(spec()?, &mut faults)?)
+        }
         Kind::GlobalNetworkSet => Spec::GlobalNetworkSet(NetworkSet::read(spec()?, &mut faults)?),
         // Flat in etcd, below `spec` in Kubernetes.
         Kind::IPAMBlock if object.has("spec") => {
@@ -138,7 +143,9 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
         }
         Kind::IPAMBlock => Spec::IPAMBlock(IPAMBlock::read(object, false, &mut faults)?),
         Kind::IPPool => Spec::IPPool(IPPool::read(spec()?, &mut faults)?),
-        Kind::NetworkPolicy => Spec::NetworkPolicy(Policy::read(spec()?, &mut faults)?),
+        Kind::NetworkPolicy | Kind::KubernetesNetworkPolicy => {
+            Spec::NetworkPolicy(Policy::read(spec()?, &mut faults)?)
+        }
         Kind::NetworkSet => Spec::NetworkSet(NetworkSet::read(spec()?, &mut faults)?),
         Kind::Node => {
             let status_path = object.path("status");

@@ -17,7 +17,7 @@ mod rule;
 mod selector;
 
 pub use pod::{endpoint_name, interface_name};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::{decode::Decode, kubernetes::Metadata, report::Report};
 use crate::kinds::Invalid;
@@ -94,6 +94,30 @@ impl Translation {
         }
     }
 }
+
+/// Writes into an object that was translated, or into what is left of one that couldn't be, what is wrong with its
+/// source: so the faults come with it to whoever reads it.
+pub fn note_faults(object: &mut Value, faults: &[Invalid]) {
+    let faults = faults.iter().map(|Invalid { field, value, reason }| {
+        json!({ "field": field, "value": value, "reason": reason })
+    });
+    object[STATUS] = json!({ FAULTS: faults.collect::<Vec<_>>() });
+}
+
+/// What [`note_faults`] wrote.
+pub(crate) fn faults(object: &Value) -> Vec<Invalid> {
+    let faults = object.get(STATUS).and_then(|status| status.get(FAULTS)).and_then(Value::as_array);
+    let text = |fault: &Value, field| decode::field_text(fault, field).to_owned();
+    let read = |fault| Invalid {
+        field: text(fault, "field"),
+        value: text(fault, "value"),
+        reason: text(fault, "reason"),
+    };
+    faults.into_iter().flatten().map(read).collect()
+}
+
+const STATUS: &str = "status";
+const FAULTS: &str = "translationFaults";
 
 fn subject(object: &Value) -> String {
     let kind = decode::field_text(object, "kind");

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::{Key, Kind, Stored, kinds::decode};
 
 /// The faults of an object, each as people read it.
 fn faults(object: &Value) -> Vec<String> {
@@ -58,6 +59,25 @@ fn every_fault_of_a_network_policy_is_named_with_its_place_and_what_follows() {
              1 to 128 letters, digits, _ . -; the rule is left out",
         ]
     );
+}
+
+#[test]
+fn faults_travel_with_the_object_and_are_read_with_it() {
+    let policy = network_policy(&json!({
+        "podSelector": {},
+        "ingress": [{ "from": [{ "ipBlock": { "cidr": "x" } }] }],
+    }));
+    let mut translation = translate(&policy);
+    let mut object = translation.objects.remove(0);
+    note_faults(&mut object, &translation.faults);
+    let key = Key::namespaced(Kind::KubernetesNetworkPolicy, "shop", "web");
+    let read = decode(&key, &Stored::Json(object)).expect("a policy without its rule");
+    assert_eq!(read.faults, translation.faults);
+
+    let mut rest = json!({ "metadata": { "name": "web" } });
+    note_faults(&mut rest, &translation.faults);
+    let error = decode(&key, &Stored::Json(rest)).expect_err("without a spec there is no policy");
+    assert_eq!(error, translation.faults[0]);
 }
 
 #[test]
