@@ -217,7 +217,7 @@ async fn a_hello_and_a_message_have_a_largest_size() {
     agent.first_commit().await;
     let topic = "x".repeat(4 * 1024 * 1024);
     let resync = agent_message::Message::Resync(Resync { topic });
-    agent.connection.send(AgentMessage { message: Some(resync) }).await;
+    agent.connection.send(AgentMessage { message: Some(resync) });
     let error = agent.next().await.unwrap_err();
     assert_bad_input("typha: a message that is too large", &world.masked(&error));
 }

@@ -77,7 +77,7 @@ async fn an_agent_gets_its_view_and_each_change_of_it_and_is_seen_to_hold_it() {
     let own = |key: &str| first.changes.iter().any(|c| c.topic == "node/a" && c.key.contains(key));
     assert!(own("web-1") && own("db-1") && !own("web-2"));
     assert!(first.changes.iter().all(|change| change.topic != "node/b"));
-    agent.connection.send(agent.session.ack(Vec::new())).await;
+    agent.connection.send(agent.session.ack(Vec::new()));
     until("the ack is seen", || typha.status().agents.iter().all(|agent| agent.current)).await;
 
     // A change of what it needs arrives; one of another node's endpoint doesn't.

@@ -1,21 +1,22 @@
-//! The agent: a session with a server, and a thread that brings what it commits into the kernel.
+//! The agent: a link to a server, and a thread that brings what becomes visible into the kernel.
 //!
 //! ```text
-//! typha <--gRPC--> session task --Work::Commit--> kernel thread --> kernel
-//!                       ^                              |
-//!                       +------------- Held -----------+--> health, metrics
+//! typha <--gRPC--> Link --News--> Agent --Work--> kernel thread --> kernel
+//!                                  | ^                |
+//!                    saved view <--+ +------ Held ----+--> health, metrics
 //! ```
 
 use std::{
-    collections::BTreeSet,
     net::SocketAddr,
+    path::PathBuf,
+    pin::pin,
     sync::mpsc,
     time::{Duration, Instant},
 };
 
-use client::{Connection, StreamError, Tls};
-use proto::v1::{AgentHello, AgentMessage, Failure as WireFailure, Status, agent_message};
-use sync::{ClientSession, Event};
+use client::{Link, News, Options, Tls};
+use proto::v1::{AgentHello, Failure as WireFailure, Status};
+use sync::{Committed, EntryChange};
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{info, warn};
 
@@ -24,23 +25,27 @@ use crate::{
     drivers::{LinuxKernel, monitor::Monitor},
     http,
     kernel::{self, Held, Work},
-    rollback::Rollback,
+    saved::{self, Saver},
 };
 
-/// The shortest and the longest pause before the next try to connect.
-const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Acks go out at most so often.
 const ACK_PAUSE: Duration = Duration::from_millis(100);
+/// The pause before the kernel's notifications are asked for again.
+const NOTIFY_PAUSE: Duration = Duration::from_secs(10);
+/// Without a server for so long, an agent that starts runs from what it saved.
+const SERVER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How an agent is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node's name.
     pub node: String,
-    /// Addresses of servers, each `HOST:PORT`; tried in turn.
+    /// Addresses of servers, each `HOST` or `HOST:PORT`; tried in turn.
     pub servers: Vec<String>,
     /// How it proves to servers which node it is; none: in the clear.
     pub tls: Option<Tls>,
+    /// The folder of what must survive a restart.
+    pub state: PathBuf,
     /// Where /liveness and /readiness are.
     pub health: SocketAddr,
     /// Where /metrics is.
@@ -73,8 +78,8 @@ pub enum StartError {
 
 /// How the agent's connection is.
 #[derive(Clone, Debug)]
-pub(crate) struct Link {
-    /// Since when there is no live session, and why.
+pub(crate) struct LinkState {
+    /// Since when no server serves, and why.
     pub(crate) lost: Option<(Instant, String)>,
     /// Digests that came out differently, ever.
     pub(crate) resyncs: u64,
@@ -107,28 +112,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
     result.await.unwrap_or_else(|_| no_word()).map_err(StartError::Kernel)?;
 
     let lost = Some((Instant::now(), "not connected yet".to_owned()));
-    let (link, link_reader) = watch::channel(Link { lost, resyncs: 0 });
+    let (link_state, link_reader) = watch::channel(LinkState { lost, resyncs: 0 });
     let pages = http::Pages { link: link_reader, held: held_reader.clone() };
     let listeners = [
         runtime::http::serve(health, http::health(pages.clone())),
         runtime::http::serve(metrics, http::metrics(pages)),
     ];
     info!(node = config.node, servers = ?config.servers, "the agent runs");
-    let mut agent = Agent {
-        config,
-        session: ClientSession::new(),
-        sessions: 0,
-        rollback: Rollback::default(),
-        reachable: BTreeSet::new(),
-        work,
-        held: held_reader,
-        link,
-    };
-    let notifications = tokio::spawn(notify(agent.work.clone()));
-    tokio::select! {
-        () = agent.stay_connected() => {}
-        () = stop => {}
-    }
+    let notifications = tokio::spawn(notify(work.clone()));
+    Agent::new(config, work, held_reader, link_state).run(stop).await;
     notifications.abort();
     listeners.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
@@ -153,7 +145,7 @@ async fn notify(work: mpsc::Sender<Work>) {
             }
             Err(error) => warn!(%error, "the kernel's notifications can't be had"),
         }
-        tokio::time::sleep(RETRY.1).await;
+        tokio::time::sleep(NOTIFY_PAUSE).await;
     }
 }
 
@@ -163,119 +155,135 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
 }
 
 struct Agent {
-    config: Config,
-    session: ClientSession,
-    /// Sessions so far: the number of the live one.
-    sessions: u64,
-    rollback: Rollback,
-    /// Servers that answered when they were last tried.
-    reachable: BTreeSet<String>,
+    node: String,
+    link: Link,
+    saver: Saver,
+    /// When to run from what an earlier run saved; none: a server serves, or nothing usable was saved.
+    run_from_saved: Option<tokio::time::Instant>,
+    /// The store that the saved view is of.
+    saved_epoch: String,
     work: mpsc::Sender<Work>,
     held: watch::Receiver<Held>,
-    link: watch::Sender<Link>,
+    link_state: watch::Sender<LinkState>,
+    /// [`Held::applied`] at the last ack, and when the next may go.
+    acked: u64,
+    next_ack: tokio::time::Instant,
 }
 
 impl Agent {
-    /// Connects, and again whenever the stream ends. The kernel stays as it is meanwhile.
-    async fn stay_connected(&mut self) {
-        let mut pause = RETRY.0;
-        for turn in 0.. {
-            let server = self.config.servers[turn % self.config.servers.len()].clone();
-            let before = self.session.publication();
-            let Err(error) = self.session(&server).await;
-            if self.session.publication() != before {
-                pause = RETRY.0;
-            }
-            warn!(%error, "no session; the kernel stays as it is");
-            self.session.disconnected();
-            let resyncs = self.session.resyncs();
-            self.link.send_modify(|link| {
-                let since = link.lost.take().map_or_else(Instant::now, |(since, _)| since);
-                *link = Link { lost: Some((since, error.to_string())), resyncs };
+    fn new(
+        config: Config,
+        work: mpsc::Sender<Work>,
+        held: watch::Receiver<Held>,
+        link_state: watch::Sender<LinkState>,
+    ) -> Self {
+        let saved = saved::load(&config.state, &config.node).unwrap_or_else(|error| {
+            warn!("{error}");
+            None
+        });
+        let now = tokio::time::Instant::now();
+        let run_from_saved = saved.as_ref().map(|saved| {
+            let whole = saved.entries().map(|(topic, key, value)| EntryChange {
+                topic: topic.clone(),
+                key: key.clone(),
+                value: Some(value.clone()),
             });
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
-            pause = (pause * 2).min(RETRY.1);
-        }
-    }
-
-    async fn session(&mut self, server: &str) -> Result<std::convert::Infallible, StreamError> {
-        let base = AgentHello {
-            node: self.config.node.clone(),
+            // The thread lives as long as the agent.
+            let _ = work.send(Work::Restore(whole.collect()));
+            info!(entries = saved.entry_count(), "an earlier run saved its view");
+            now + SERVER_PATIENCE
+        });
+        let session = saved.unwrap_or_default();
+        let hello = AgentHello {
+            node: config.node.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             ..AgentHello::default()
         };
-        let accept_rollback = self.rollback.accepted(&self.reachable, Instant::now());
-        if accept_rollback {
-            warn!("every server has been behind what this agent has seen: it takes an older state");
-        }
-        let hello = self.session.hello(base, accept_rollback);
-        self.reachable.remove(server);
-        let tls = self.config.tls.as_ref();
-        let mut connection = Connection::open_with(server, tls, hello).await?;
-        self.reachable.insert(server.to_owned());
-        self.sessions += 1;
-        let mut held = self.held.clone();
-        let mut acked = 0;
-        let mut next_ack = tokio::time::Instant::now();
-        loop {
-            let due = {
-                let held = held.borrow_and_update();
-                let newest = held.publication == self.session.publication();
-                held.session == self.sessions && newest && held.applied != acked
-            };
-            tokio::select! {
-                event = connection.next(&mut self.session) => self.received(server, &connection, event?).await?,
-                _ = held.changed(), if !due => {}
-                () = tokio::time::sleep_until(next_ack), if due => {
-                    let held = held.borrow().clone();
-                    acked = held.applied;
-                    next_ack = tokio::time::Instant::now() + ACK_PAUSE;
-                    self.acknowledge(&connection, held).await;
-                }
-            }
+        let options = Options { servers: config.servers, tls: config.tls, hello };
+        Self {
+            node: config.node,
+            run_from_saved,
+            saved_epoch: session.epoch().to_owned(),
+            link: Link::new(options, session),
+            saver: Saver::new(config.state),
+            work,
+            held,
+            link_state,
+            acked: 0,
+            next_ack: now,
         }
     }
 
-    async fn received(
-        &mut self,
-        server: &str,
-        connection: &Connection,
-        event: Event,
-    ) -> Result<(), StreamError> {
-        match event {
-            Event::Hello(hello) => {
-                info!(server, incarnation = hello.incarnation, "session opened");
-            }
-            Event::Committed(committed) => {
-                if committed.first {
-                    self.rollback.served();
-                    let resyncs = self.session.resyncs();
-                    self.link.send_replace(Link { lost: None, resyncs });
+    /// Stays connected, and again whenever a session ends; the kernel stays as it is meanwhile.
+    async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut held = self.held.clone();
+        loop {
+            let due = self.ack_is_due(&held.borrow_and_update());
+            tokio::select! {
+                news = self.link.next() => self.happened(news),
+                _ = held.changed(), if !due => {}
+                () = tokio::time::sleep_until(self.next_ack), if due => self.acknowledge(),
+                () = self.saver.due() => self.saver.write(self.link.session().save(&self.node)),
+                () = until(self.run_from_saved) => {
+                    self.run_from_saved = None;
+                    warn!("no server serves: the agent runs from its saved view, and removes nothing");
+                    let _ = self.work.send(Work::RunFromSaved);
                 }
-                // The thread lives as long as the agent.
-                let _ = self.work.send(Work::Commit(self.sessions, committed));
+                () = &mut stop => break,
             }
-            Event::Send(message) => connection.send(message).await,
-            Event::Behind(behind) => {
-                info!(
-                    server,
-                    ?behind,
-                    "this server has not caught up with what the agent has seen"
-                );
-                self.rollback.behind(server, Instant::now());
+        }
+        let view = self.link.session().save(&self.node);
+        self.saver.finish(view).await;
+    }
+
+    fn happened(&mut self, news: News) {
+        match news {
+            News::Opened { server, hello } => {
+                info!(server, incarnation = hello.incarnation, "session opened");
+                if self.run_from_saved.is_some() && hello.epoch != self.saved_epoch {
+                    warn!(
+                        saved = self.saved_epoch,
+                        now = hello.epoch,
+                        "the saved view is of another store: it is ignored"
+                    );
+                    self.run_from_saved = None;
+                }
             }
-            Event::GoAway(go_away) => {
-                return Err(StreamError::Ended {
-                    address: server.to_owned(),
-                    reason: go_away.message,
+            News::Committed(committed) => self.committed(committed),
+            News::Heartbeat(_) => {}
+            News::Lost(error) => {
+                warn!(%error, "no session; the kernel stays as it is");
+                let resyncs = self.link.session().resyncs();
+                self.link_state.send_modify(|link| {
+                    let since = link.lost.take().map_or_else(Instant::now, |(since, _)| since);
+                    *link = LinkState { lost: Some((since, error.to_string())), resyncs };
                 });
             }
-            Event::Nothing | Event::Heartbeat(_) => {}
         }
-        Ok(())
     }
 
-    async fn acknowledge(&self, connection: &Connection, held: Held) {
+    fn committed(&mut self, committed: Box<Committed>) {
+        if committed.first {
+            self.run_from_saved = None;
+            let resyncs = self.link.session().resyncs();
+            self.link_state.send_replace(LinkState { lost: None, resyncs });
+        }
+        self.saver.changed();
+        // The thread lives as long as the agent.
+        let _ = self.work.send(Work::Commit(self.link.opened(), committed));
+    }
+
+    /// The kernel holds the newest publication of this session, and the server hasn't been told.
+    fn ack_is_due(&self, held: &Held) -> bool {
+        let newest = held.publication == self.link.session().publication();
+        held.session == self.link.opened() && newest && held.applied != self.acked
+    }
+
+    fn acknowledge(&mut self) {
+        let held = self.held.borrow().clone();
+        self.acked = held.applied;
+        self.next_ack = tokio::time::Instant::now() + ACK_PAUSE;
         let failed = held.failed.into_iter().map(|failure| WireFailure {
             topic: failure.topic.to_string(),
             key: failure.key.to_string(),
@@ -286,8 +294,14 @@ impl Agent {
             dataplane: "nftables".into(),
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        let status = AgentMessage { message: Some(agent_message::Message::Status(status)) };
-        connection.send(status).await;
-        connection.send(self.session.ack(failed.collect())).await;
+        self.link.acknowledge(failed.collect(), Some(status));
+    }
+}
+
+/// Ends at that time; never, where there is none.
+async fn until(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -20,7 +20,8 @@ pub struct Flags {
     /// The node's name; without it the one in /var/lib/calico/nodename, else the host's name.
     #[arg(long, env = "NODENAME", value_name = "NAME")]
     pub node: Option<String>,
-    /// Addresses of typha, separated by commas; tried in turn.
+    /// Addresses of typha, separated by commas, each HOST or HOST:PORT (5473); tried in turn, from
+    /// any of them.
     #[arg(
         long,
         env = "FELIX_TYPHAADDR",
@@ -42,6 +43,9 @@ pub struct Flags {
     /// `bulrush://server/typha`.
     #[arg(long, requires = "ca")]
     pub verify_host: bool,
+    /// Folder of what must survive a restart: the view that was received last.
+    #[arg(long, default_value = "/var/lib/bulrush", value_name = "DIR")]
+    pub state_dir: PathBuf,
     /// Address of /liveness, /readiness and /metrics.
     #[arg(long, env = "FELIX_HEALTHHOST", default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub health_host: IpAddr,
@@ -63,6 +67,7 @@ pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result
         node: node_name(flags.node)?,
         servers: flags.typha,
         tls,
+        state: flags.state_dir,
         health: SocketAddr::new(flags.health_host, flags.health_port),
         metrics: SocketAddr::new(flags.health_host, flags.metrics_port),
     };

@@ -6,12 +6,12 @@ use axum::{Router, routing::get};
 use runtime::{http, metrics::Text};
 use tokio::sync::watch;
 
-use crate::{agent::Link, kernel::Held};
+use crate::{Source, agent::LinkState, kernel::Held};
 
 /// What the pages read.
 #[derive(Clone)]
 pub(crate) struct Pages {
-    pub(crate) link: watch::Receiver<Link>,
+    pub(crate) link: watch::Receiver<LinkState>,
     pub(crate) held: watch::Receiver<Held>,
 }
 
@@ -36,16 +36,18 @@ impl Pages {
         stuck.then(|| format!("the kernel's thread has not moved for {} s", age.as_secs()))
     }
 
-    /// What keeps it from being ready: nothing, once the kernel held a first commit.
+    /// What keeps it from being ready: nothing, once the kernel held a server's first commit.
     fn readiness(&self) -> Option<String> {
-        if self.held.borrow().applied > 0 {
+        let from = self.held.borrow().from;
+        if from == Some(Source::Server) {
             return None;
         }
         let lost = self.link.borrow().lost.clone();
-        Some(lost.map_or_else(
-            || "the first commit is not in the kernel yet".into(),
-            |(since, error)| format!("no server for {} s: {error}", since.elapsed().as_secs()),
-        ))
+        let Some((since, error)) = lost else {
+            return Some("the first commit is not in the kernel yet".into());
+        };
+        let saved = if from.is_some() { "it runs from its saved view; " } else { "" };
+        Some(format!("{saved}no server for {} s: {error}", since.elapsed().as_secs()))
     }
 
     fn metrics(&self) -> String {
@@ -77,6 +79,9 @@ impl Pages {
         text.gauge("bulrush_agent_endpoints_up", about, up);
         let about = "Publication that the kernel holds.";
         text.gauge("bulrush_agent_publication", about, held.publication);
+        let about = "Whether the kernel was brought to a view that an earlier run saved.";
+        let saved = held.from == Some(Source::Saved);
+        text.gauge("bulrush_agent_runs_from_saved_view", about, u8::from(saved));
         let stale = link.lost.map_or(0.0, |(since, _)| since.elapsed().as_secs_f64());
         text.gauge("bulrush_agent_stale_seconds", "Time without a server.", stale);
         text.finish()

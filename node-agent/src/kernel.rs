@@ -11,11 +11,11 @@ use std::{
 
 use model::view::Topic;
 use proto::v1::EndpointStatus;
-use sync::Committed;
+use sync::{Committed, EntryChange};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use crate::{Failure, KernelEvent, Reconciler, Source, drivers::Kernel, view::Sizes};
+use crate::{Failure, KernelEvent, NodeView, Reconciler, Source, drivers::Kernel, view::Sizes};
 
 /// How long the thread sleeps when nothing is due; it then says that it lives.
 const IDLE: Duration = Duration::from_secs(5);
@@ -23,6 +23,10 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What the thread is given.
 #[derive(Debug)]
 pub(crate) enum Work {
+    /// What an earlier run saved: the changes of the first publication are changes of this.
+    Restore(Vec<EntryChange>),
+    /// No server serves: what was restored is brought into the kernel.
+    RunFromSaved,
     /// A publication of this session became visible.
     Commit(u64, Box<Committed>),
     /// Others changed the kernel.
@@ -35,6 +39,8 @@ pub(crate) struct Held {
     /// The session whose publication it is; 0: none yet.
     pub(crate) session: u64,
     pub(crate) publication: u64,
+    /// Where the view comes from that it was brought to; none: it is untouched.
+    pub(crate) from: Option<Source>,
     pub(crate) failed: Vec<Failure>,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) sizes: Sizes,
@@ -52,6 +58,7 @@ impl Held {
         Self {
             session: 0,
             publication: 0,
+            from: None,
             failed: Vec::new(),
             endpoints: Vec::new(),
             sizes: Sizes::default(),
@@ -70,7 +77,7 @@ pub(crate) fn run<K: Kernel>(
     held: &watch::Sender<Held>,
 ) {
     let mut next: Option<Instant> = None;
-    // The session and publication that the view is of. Others hear of it when the kernel holds it.
+    // What the view is of. Others hear of it when the kernel holds it.
     let mut view_of = None;
     loop {
         let wait = next.map_or(IDLE, |next| next.saturating_duration_since(Instant::now()));
@@ -92,18 +99,39 @@ pub(crate) fn run<K: Kernel>(
     }
 }
 
+/// What the view that is to be brought into the kernel is of.
+#[derive(Clone, Copy)]
+enum ViewOf {
+    Saved,
+    Session { session: u64, publication: u64 },
+}
+
 /// Takes one item in; whether the kernel must be looked at.
 fn take<K: Kernel>(
     reconciler: &mut Reconciler<K>,
     item: Work,
-    view_of: &mut Option<(u64, u64)>,
+    view_of: &mut Option<ViewOf>,
 ) -> bool {
-    let (session, committed) = match item {
-        Work::Event(event) => return reconciler.kernel_event(&event),
-        Work::Commit(session, committed) => (session, committed),
-    };
-    let view = reconciler.view();
-    for change in committed.changes {
+    match item {
+        Work::Event(event) => reconciler.kernel_event(&event),
+        Work::Restore(entries) => {
+            set(reconciler.view(), entries);
+            false
+        }
+        Work::RunFromSaved => {
+            view_of.get_or_insert(ViewOf::Saved);
+            true
+        }
+        Work::Commit(session, committed) => {
+            set(reconciler.view(), committed.changes);
+            *view_of = Some(ViewOf::Session { session, publication: committed.publication });
+            true
+        }
+    }
+}
+
+fn set(view: &mut NodeView, changes: Vec<EntryChange>) {
+    for change in changes {
         // A topic that this version doesn't know can't be among those that it acts on.
         let Ok(topic) = change.topic.parse::<Topic>() else { continue };
         match change.value.map(|bytes| proto::decode(&topic, &bytes, &[])) {
@@ -112,17 +140,19 @@ fn take<K: Kernel>(
             Some(Err(error)) => view.set_unreadable(&topic, &change.key, error.to_string()),
         }
     }
-    *view_of = Some((session, committed.publication));
-    true
 }
 
 fn commit<K: Kernel>(
     reconciler: &mut Reconciler<K>,
-    (session, publication): (u64, u64),
+    view_of: ViewOf,
     held: &watch::Sender<Held>,
 ) -> Option<Instant> {
+    let (source, session, publication) = match view_of {
+        ViewOf::Saved => (Source::Saved, 0, 0),
+        ViewOf::Session { session, publication } => (Source::Server, session, publication),
+    };
     let begin = Instant::now();
-    let outcome = reconciler.commit(Source::Server, begin);
+    let outcome = reconciler.commit(source, begin);
     let took = begin.elapsed();
     let own = Topic::Node(reconciler.node().into());
     let failure = |key: &str| {
@@ -153,6 +183,7 @@ fn commit<K: Kernel>(
     held.send_modify(|held| {
         held.session = session;
         held.publication = publication;
+        held.from = Some(source);
         held.failures += outcome.failed.len() as u64;
         held.failed = outcome.failed;
         held.endpoints = endpoints;

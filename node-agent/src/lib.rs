@@ -44,7 +44,7 @@ mod kernel;
 mod network;
 mod policy;
 mod reconciler;
-mod rollback;
+mod saved;
 mod settings;
 mod table;
 mod view;

@@ -18,9 +18,9 @@ use std::{
 
 use anyhow::Context as _;
 use datastore::StoreConfig;
-use client::Connection;
+use client::{Link, News, Options};
 use proto::v1::AgentHello;
-use sync::{ClientSession, Event};
+use sync::ClientSession;
 use tokio::{net::TcpListener, task::JoinSet};
 use typha::Typha;
 
@@ -182,26 +182,14 @@ async fn summaries(typha: &Typha) {
 
 /// Receives a node's view as an agent does, and acknowledges it as if there were a kernel.
 async fn simulated_agent(node: String, server: String) {
-    let mut session = ClientSession::new();
+    let hello =
+        AgentHello { node, version: env!("CARGO_PKG_VERSION").into(), ..AgentHello::default() };
+    let options = Options { servers: vec![server], tls: None, hello };
+    let mut link = Link::new(options, ClientSession::new());
     loop {
-        let base = AgentHello {
-            node: node.clone(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            ..AgentHello::default()
-        };
-        let hello = session.hello(base, false);
-        if let Ok(mut connection) = Connection::open(&server, hello).await {
-            while let Ok(event) = connection.next(&mut session).await {
-                match event {
-                    Event::Committed(_) => connection.send(session.ack(Vec::new())).await,
-                    Event::Send(message) => connection.send(message).await,
-                    Event::GoAway(_) => break,
-                    Event::Hello(_) | Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
-                }
-            }
+        if let News::Committed(_) = link.next().await {
+            link.acknowledge(Vec::new(), None);
         }
-        session.disconnected();
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

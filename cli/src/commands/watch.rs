@@ -105,7 +105,7 @@ impl Args {
                         return Ok(ExitCode::SUCCESS);
                     }
                 }
-                Event::Send(message) => connection.send(message).await,
+                Event::Send(message) => connection.send(message),
                 Event::GoAway(go_away) => {
                     bail!("typha at {} says: {}", connection.address(), go_away.message)
                 }

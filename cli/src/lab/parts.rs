@@ -91,10 +91,11 @@ impl Part {
         Self::bulrush(TYPHA, None, &args.concat())
     }
 
-    /// The agent of a node, in the node's namespace.
-    pub(crate) fn agent(node: &Node, typha: &str) -> anyhow::Result<Self> {
+    /// The agent of a node, in the node's namespace, with its saved view in the lab's folder.
+    pub(crate) fn agent(folder: &Path, node: &Node, typha: &str) -> anyhow::Result<Self> {
         let name = agent_name(&node.name);
-        let args = ["node-agent", "--node", &node.name, "--typha", typha];
+        let state = folder.join(format!("{name}-state")).display().to_string();
+        let args = ["node-agent", "--node", &node.name, "--typha", typha, "--state-dir", &state];
         Self::bulrush(&name, Some(node.netns.clone()), &args)
     }
 

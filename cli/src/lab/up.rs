@@ -126,7 +126,7 @@ fn add_parts(lab: &mut Lab, folder: &Folder, store: &StoreChoice) -> anyhow::Res
     lab.parts.push(Part::typha(&lab.plan, &lab.store, lab.typha)?);
     let typha = lab.typha_address();
     for node in &lab.plan.nodes {
-        lab.parts.push(Part::agent(node, &typha)?);
+        lab.parts.push(Part::agent(folder.path(), node, &typha)?);
     }
     Ok(())
 }

@@ -1,0 +1,205 @@
+//! A link to whichever server serves: connects, moves on, and comes back, for ever.
+//!
+//! ```text
+//! Waiting --pause over--> Connecting --answered--> Open --GoAway, error, silence--> Waiting
+//! ```
+
+use std::{pin::Pin, time::Duration};
+
+use proto::v1::{
+    AgentHello, AgentMessage, Failure, GoAway, Heartbeat, ServerHello, Status, agent_message,
+};
+use sync::{ClientSession, Committed, Event};
+use tokio::time::{Instant, sleep_until};
+
+use crate::{Connection, StreamError, Tls, rollback::Rollback, servers::Servers};
+
+/// A server that says when to go is left by then, however late it says.
+const LONGEST_STAY: Duration = Duration::from_mins(1);
+
+/// Where to connect, and as whom.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses of servers, each `HOST` or `HOST:PORT`; tried in turn, from any of them.
+    pub servers: Vec<String>,
+    /// How the client proves who it is; none: in the clear.
+    pub tls: Option<Tls>,
+    /// What every hello says beside what is held.
+    pub hello: AgentHello,
+}
+
+/// What happens on a link.
+#[derive(Debug)]
+pub enum News {
+    /// A server said hello.
+    Opened {
+        /// Its address.
+        server: String,
+        /// What it said.
+        hello: ServerHello,
+    },
+    /// A publication became visible.
+    Committed(Box<Committed>),
+    /// The server is there and has nothing new.
+    Heartbeat(Heartbeat),
+    /// There is no session any more, or a try to get one failed. What was visible stays so; the next
+    /// try comes by itself.
+    Lost(StreamError),
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Connection, StreamError>> + Send>>;
+
+enum State {
+    /// Until the next try.
+    Waiting(Instant),
+    Connecting(String, Opening),
+    Open(Box<Connection>),
+    /// The server said when to go; until then it serves on.
+    Leaving(Box<Connection>, Instant, GoAway),
+}
+
+/// A client session, and the stream that feeds it.
+pub struct Link {
+    options: Options,
+    session: ClientSession,
+    servers: Servers,
+    rollback: Rollback,
+    state: State,
+    opened: u64,
+}
+
+impl Link {
+    /// A link that will try its first server at once. `session` holds what it held before.
+    pub fn new(options: Options, session: ClientSession) -> Self {
+        let first = rand::random_range(0..options.servers.len().max(1));
+        let servers = Servers::new(options.servers.clone(), first);
+        let state = State::Waiting(Instant::now());
+        Self { options, session, servers, rollback: Rollback::default(), state, opened: 0 }
+    }
+
+    /// What is held.
+    pub fn session(&self) -> &ClientSession {
+        &self.session
+    }
+
+    /// How many streams there were, this one included.
+    pub fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// Waits for what happens next. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> News {
+        loop {
+            match &mut self.state {
+                State::Waiting(until) => {
+                    sleep_until(*until).await;
+                    self.connect();
+                }
+                State::Connecting(server, opening) => {
+                    let opened = opening.as_mut().await;
+                    let server = std::mem::take(server);
+                    match opened {
+                        Ok(connection) => {
+                            self.opened += 1;
+                            self.rollback.answered(&server, Instant::now().into_std());
+                            self.state = State::Open(Box::new(connection));
+                        }
+                        Err(error) => return self.lost(error),
+                    }
+                }
+                State::Open(connection) => {
+                    let event = connection.next(&mut self.session).await;
+                    if let Some(news) = self.happened(event) {
+                        return news;
+                    }
+                }
+                State::Leaving(connection, until, go_away) => {
+                    let event = tokio::select! {
+                        event = connection.next(&mut self.session) => event.ok(),
+                        () = sleep_until(*until) => None,
+                    };
+                    let Some(event) = event else {
+                        let address = connection.address().to_owned();
+                        let (why, message) = (go_away.why(), go_away.message.clone());
+                        return self.lost(StreamError::Away { address, why, message });
+                    };
+                    if let Some(news) = self.happened(Ok(event)) {
+                        return news;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Says that the kernel, or what stands for it, holds the visible publication, less what failed.
+    pub fn acknowledge(&mut self, failed: Vec<Failure>, status: Option<Status>) {
+        let ack = self.session.ack(failed);
+        let (State::Open(connection) | State::Leaving(connection, ..)) = &mut self.state else {
+            return;
+        };
+        if let Some(status) = status {
+            let message = agent_message::Message::Status(status);
+            connection.send(AgentMessage { message: Some(message) });
+        }
+        connection.send(ack);
+    }
+
+    fn connect(&mut self) {
+        let Some(server) = self.servers.next() else {
+            // Without servers there is nothing to wait for either.
+            self.state = State::Waiting(Instant::now() + LONGEST_STAY);
+            return;
+        };
+        let accept_rollback = self.rollback.accepted(Instant::now().into_std());
+        self.rollback.tried(&server);
+        let hello = self.session.hello(self.options.hello.clone(), accept_rollback);
+        let (tls, address) = (self.options.tls.clone(), server.clone());
+        let opening = async move { Connection::open_with(&address, tls.as_ref(), hello).await };
+        self.state = State::Connecting(server, Box::pin(opening));
+    }
+
+    fn happened(&mut self, event: Result<Event, StreamError>) -> Option<News> {
+        let (State::Open(connection) | State::Leaving(connection, ..)) = &mut self.state else {
+            return None;
+        };
+        match event {
+            Ok(Event::Hello(hello)) => {
+                return Some(News::Opened { server: connection.address().to_owned(), hello });
+            }
+            Ok(Event::Committed(committed)) => {
+                if committed.first {
+                    self.rollback.served();
+                    self.servers.served();
+                }
+                return Some(News::Committed(committed));
+            }
+            Ok(Event::Heartbeat(heartbeat)) => return Some(News::Heartbeat(heartbeat)),
+            Ok(Event::Send(message)) => connection.send(message),
+            Ok(Event::Behind(_)) => {
+                self.rollback.behind(connection.address(), Instant::now().into_std());
+            }
+            Ok(Event::GoAway(go_away)) => self.leave(go_away),
+            Ok(Event::Nothing) => {}
+            Err(error) => return Some(self.lost(error)),
+        }
+        None
+    }
+
+    fn leave(&mut self, go_away: GoAway) {
+        let stay = Duration::from_millis(go_away.after_milliseconds).min(LONGEST_STAY);
+        let until = Instant::now() + stay;
+        let state = std::mem::replace(&mut self.state, State::Waiting(until));
+        if let State::Open(connection) | State::Leaving(connection, ..) = state {
+            self.servers.away(connection.address(), go_away.why(), &go_away.others);
+            self.state = State::Leaving(connection, until, go_away);
+        }
+    }
+
+    fn lost(&mut self, error: StreamError) -> News {
+        self.session.disconnected();
+        self.servers.failed();
+        let pause = self.servers.pause(rand::random());
+        self.state = State::Waiting(Instant::now() + pause);
+        News::Lost(error)
+    }
+}
