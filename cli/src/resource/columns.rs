@@ -80,6 +80,8 @@ pub(crate) fn of(kind: Kind) -> Columns {
         }
         Kind::ClusterInformation => Columns::new(CLUSTER, CLUSTER, &[]),
         Kind::GlobalNetworkPolicy
+        | Kind::KubernetesClusterNetworkPolicy
+        | Kind::KubernetesNetworkPolicy
         | Kind::NetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
         | Kind::StagedNetworkPolicy => Columns::new(POLICY, POLICY_WIDE, &[]),
