@@ -86,6 +86,11 @@ fn value(
     }
 }
 
+/// What is left of a word when case, dashes and blanks don't count: `Cross-SubNet` is `CrossSubnet`.
+fn letters(word: &str) -> impl Iterator<Item = char> {
+    word.chars().filter(|char| char.is_alphanumeric()).map(|char| char.to_ascii_lowercase())
+}
+
 /// The rule and the way out, where the check fails.
 fn breach(check: &Check, found: &Value) -> Option<(String, String)> {
     let text = found.as_str();
@@ -93,7 +98,7 @@ fn breach(check: &Check, found: &Value) -> Option<(String, String)> {
     match check {
         Check::OneOf(allowed) => {
             let text = text.filter(|text| !allowed.contains(text))?;
-            let alike = allowed.iter().find(|allowed| allowed.eq_ignore_ascii_case(text));
+            let alike = allowed.iter().find(|allowed| letters(allowed).eq(letters(text)));
             let hint = alike.map(|alike| format!("did you mean {alike}?")).unwrap_or_default();
             Some((format!("must be one of {}", allowed.join(", ")), hint))
         }
