@@ -110,7 +110,7 @@ async fn a_manifest_that_is_wrong_is_named_by_document_and_field_and_nothing_is_
         (
             "apply: a selector that does not parse",
             "apiVersion: projectcalico.org/v3\n\
-            kind: NetworkPolicy\nmetadata: {name: p, namespace: n}\nspec: {selector: a = 'b'}\n"
+            kind: NetworkPolicy\nmetadata: {name: p, namespace: ns}\nspec: {selector: a = 'b'}\n"
                 .to_owned(),
         ),
     ];

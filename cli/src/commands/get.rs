@@ -5,15 +5,18 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use datastore::{Datastore, Selection};
 use model::{Key, Kind};
 use serde_json::Value;
 
 use crate::{
     resource::{
-        builtin, called, columns, defaults, kinds, manifest,
+        builtin, called, columns,
+        manifest::{Manifest, Origin},
         print::{self, Format, Found, Tables},
+        shape::Written,
+        source::{Source, SourceArgs},
         stored,
     },
     store::StoreArgs,
@@ -22,28 +25,12 @@ use crate::{
 /// Show resources
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The kind, in any case: ippool, ippools, pool, networkpolicy, np, ...
-    #[arg(required_unless_present = "files", conflicts_with = "files")]
-    kind: Option<String>,
-
-    /// Their names; without any, all of the kind
-    names: Vec<String>,
-
-    /// Show the resources that these files, folders, or - for standard input name
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
-    files: Vec<String>,
-
-    /// Also read the folders in folders
-    #[arg(short = 'R', long)]
-    recursive: bool,
+    #[command(flatten)]
+    source: SourceArgs,
 
     /// The format: table, wide, yaml, json, name, or custom-columns=NAME,...
     #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table")]
     output: Format,
-
-    /// The namespace of namespaced kinds; default without it
-    #[arg(short = 'n', long)]
-    namespace: Option<String>,
 
     /// Of all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
@@ -62,7 +49,7 @@ enum Wanted {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let wanted = self.wanted()?;
+        let Some(wanted) = self.wanted()? else { return Ok(ExitCode::SUCCESS) };
         runtime::block_on(async {
             let store = self.store.connect().await?;
             let mut found = Vec::new();
@@ -79,7 +66,7 @@ impl Args {
                 }
             }
             let as_number = as_number(&*store).await?;
-            let with_namespace = self.namespace.is_some() || self.all_namespaces;
+            let with_namespace = self.source.namespace.is_some() || self.all_namespaces;
             let tables = Tables { with_namespace, as_number: &as_number };
             if !found.is_empty() {
                 let mut out = io::BufWriter::new(io::stdout().lock());
@@ -93,39 +80,35 @@ impl Args {
         })
     }
 
-    fn wanted(&self) -> anyhow::Result<Vec<Wanted>> {
-        let namespace = self.namespace.as_deref().unwrap_or("default");
-        let Some(kind) = &self.kind else {
-            let manifests = manifest::read(&self.files, self.recursive, namespace)?;
-            let keys = manifests.into_iter().map(|mut manifest| {
-                defaults::complete_name(&mut manifest.written)
-                    .map_err(|fault| anyhow::anyhow!("{}: {fault}", manifest.origin))?;
-                Ok(Wanted::One(manifest.written.key()))
-            });
-            return keys.collect();
+    fn wanted(&self) -> anyhow::Result<Option<Vec<Wanted>>> {
+        let namespace = self.source.namespace.as_deref();
+        let manifests = match self.source.read()? {
+            Source::Resources(manifests) => manifests,
+            Source::Kind(kind) => {
+                let origin = Origin::arguments();
+                vec![Manifest { origin, written: Written::named(kind, ""), text: None }]
+            }
+            other => match other.named()? {
+                Some(contents) => contents.sound()?,
+                None => return Ok(None),
+            },
         };
-        let kind = kinds::parse(kind).map_err(anyhow::Error::msg)?;
-        if self.all_namespaces && !kind.is_namespaced() {
-            bail!("{kind} has no namespaces; leave out -A");
-        }
-        if self.all_namespaces && !self.names.is_empty() {
-            bail!("-A shows all; for one by name give its namespace with -n");
-        }
-        if self.names.iter().any(String::is_empty) {
-            bail!("a name must not be empty; leave it out to see all");
-        }
-        if self.names.is_empty() {
-            let of = (kind.is_namespaced() && !self.all_namespaces).then(|| namespace.to_owned());
-            return Ok(vec![Wanted::All(kind, of)]);
-        }
-        let keys = self.names.iter().map(|name| {
-            Wanted::One(if kind.is_namespaced() {
-                Key::namespaced(kind, namespace, name)
-            } else {
-                Key::global(kind, name)
-            })
+        let wanted = manifests.into_iter().map(|Manifest { mut written, .. }| {
+            let kind = written.kind;
+            if self.all_namespaces && !kind.is_namespaced() {
+                bail!("{kind} has no namespaces; leave out -A");
+            }
+            written.place(namespace).map_err(|fault| anyhow!("{}: {fault}", written.called()))?;
+            if written.name.is_empty() && written.key().is_err() {
+                let of = (kind.is_namespaced() && !self.all_namespaces).then_some(written.namespace);
+                return Ok(Wanted::All(kind, of));
+            }
+            if self.all_namespaces {
+                bail!("-A shows all; for one by name give its namespace with -n");
+            }
+            Ok(Wanted::One(written.key().map_err(anyhow::Error::msg)?))
         });
-        Ok(keys.collect())
+        wanted.collect::<anyhow::Result<Vec<_>>>().map(Some)
     }
 }
 

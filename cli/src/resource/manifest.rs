@@ -3,13 +3,18 @@
 use std::{
     fmt, fs,
     io::{self, Read as _},
+    ops::Range,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::shape::{self, Written};
+use super::{
+    locate::Places,
+    shape::{self, Faulty, Written},
+};
 
 /// The largest nesting and size that a document may have: generous, and an end to bombs.
 const BUDGET_NODES: usize = 10_000_000;
@@ -17,11 +22,23 @@ const BUDGET_NODES: usize = 10_000_000;
 /// Where a resource was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin {
+    /// Empty: in the command's arguments.
     file: String,
     /// From 1.
     document: usize,
     /// In a list, from 1.
     item: Option<usize>,
+}
+
+impl Origin {
+    /// The command's arguments.
+    pub(crate) fn arguments() -> Self {
+        Self { file: String::new(), document: 0, item: None }
+    }
+
+    pub(crate) fn is_arguments(&self) -> bool {
+        self.file.is_empty()
+    }
 }
 
 impl fmt::Display for Origin {
@@ -39,51 +56,105 @@ impl fmt::Display for Origin {
 pub(crate) struct Manifest {
     pub(crate) origin: Origin,
     pub(crate) written: Written,
+    /// The text that it was read from; none: it is from the arguments.
+    pub(crate) text: Option<Text>,
 }
 
-/// Reads all resources of these files, folders, or `-` for standard input. Anything that is no
-/// resource refuses all of them, before anything is written: the error lists every fault.
+/// What files, folders, or `-` for standard input hold.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) manifests: Vec<Manifest>,
+    /// What is wrong with the rest, each with its place.
+    pub(crate) faults: Vec<String>,
+}
+
+impl Contents {
+    /// Anything that is no resource refuses all of them, before anything is done: the error lists
+    /// every fault.
+    pub(crate) fn sound(self) -> anyhow::Result<Vec<Manifest>> {
+        if !self.faults.is_empty() {
+            bail!("nothing was done, because of the input:\n  {}", self.faults.join("\n  "));
+        }
+        Ok(self.manifests)
+    }
+}
+
+/// Reads all resources of these files. A file without any is a fault unless it `may_be_empty`.
 pub(crate) fn read(
     paths: &[String],
     recursive: bool,
-    namespace: &str,
-) -> anyhow::Result<Vec<Manifest>> {
-    let mut manifests = Vec::new();
-    let mut faults = Vec::new();
-    for (origin, value) in read_json(paths, recursive)? {
-        let written = value
-            .and_then(|value| shape::read(&value, namespace).map_err(|fault| fault.to_string()));
-        match written {
-            Ok(written) => manifests.push(Manifest { origin, written }),
-            Err(fault) => faults.push(format!("{origin}: {fault}")),
+    may_be_empty: bool,
+) -> anyhow::Result<Contents> {
+    let mut contents = Contents::default();
+    let mut lines = Lines::default();
+    each_text(paths, recursive, |file, text| {
+        let documents = read_text(file, &Arc::from(text));
+        if documents.is_empty() && !may_be_empty {
+            contents.faults.push(format!("{file}: no resources; or pass --skip-empty"));
         }
-    }
-    if !faults.is_empty() {
-        bail!("nothing was changed, because the input has faults:\n  {}", faults.join("\n  "));
-    }
-    Ok(manifests)
+        for Document { origin, value, text } in documents {
+            let read = match value {
+                Ok(value) => shape::read(&value, text.is_listed),
+                Err(fault) => {
+                    contents.faults.push(format!("{origin}: {fault}"));
+                    continue;
+                }
+            };
+            match read {
+                Ok(written) => {
+                    contents.manifests.push(Manifest { origin, written, text: Some(text) });
+                }
+                Err(Faulty { object, faults }) => {
+                    contents.faults.extend(faults.iter().map(|fault| {
+                        let object =
+                            if object.is_empty() { String::new() } else { format!("{object}: ") };
+                        let line = lines.behind(&origin, Some(&text), &fault.path);
+                        format!("{origin}{line}: {object}{fault}")
+                    }));
+                }
+            }
+        }
+    })?;
+    Ok(contents)
 }
 
-/// A document, or an item of the list that a document is; or why it is none.
-pub(crate) type Document = (Origin, Result<Value, String>);
-
 /// Reads all documents of these files, folders, or `-` for standard input, whatever they hold.
-pub(crate) fn read_json(paths: &[String], recursive: bool) -> anyhow::Result<Vec<Document>> {
+pub(crate) fn read_json(
+    paths: &[String],
+    recursive: bool,
+) -> anyhow::Result<Vec<(Origin, Result<Value, String>)>> {
     let mut found = Vec::new();
+    each_text(paths, recursive, |file, text| {
+        found.extend(read_text(file, &Arc::from(text)).into_iter().map(|it| (it.origin, it.value)));
+    })?;
+    Ok(found)
+}
+
+/// A value in an argument, as JSON or YAML.
+pub(crate) fn read_value(text: &str) -> Result<Value, String> {
+    parse(text, 0)
+}
+
+/// Calls with the name and the text of each of these files.
+fn each_text(
+    paths: &[String],
+    recursive: bool,
+    mut call: impl FnMut(&str, &str),
+) -> anyhow::Result<()> {
     for path in paths {
         if path == "-" {
             let mut text = String::new();
             io::stdin().read_to_string(&mut text).context("reading standard input")?;
-            read_text("stdin", &text, &mut found);
+            call("stdin", &text);
             continue;
         }
         for file in files(Path::new(path), recursive)? {
             let text = fs::read_to_string(&file)
                 .with_context(|| format!("{}: can't be read", file.display()))?;
-            read_text(&file.display().to_string(), &text, &mut found);
+            call(&file.display().to_string(), &text);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The file itself, or the manifests of a folder in the order of their names.
@@ -110,29 +181,81 @@ fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn read_text(file: &str, text: &str, found: &mut Vec<Document>) {
-    for (index, (first_line, document)) in documents(text).into_iter().enumerate() {
-        let origin = Origin { file: file.to_owned(), document: index + 1, item: None };
-        let value = match parse(document, first_line) {
-            Ok(value) => value,
-            Err(fault) => {
-                found.push((origin, Err(fault)));
-                continue;
-            }
+/// A document, or an item of the list that a document is.
+struct Document {
+    origin: Origin,
+    /// What it says, or why that can't be read.
+    value: Result<Value, String>,
+    text: Text,
+}
+
+/// The text that a document was read from.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Text {
+    file: Arc<str>,
+    document: Range<usize>,
+    /// Lines of the file before the document.
+    lines_before: usize,
+    /// Whether it is an item of a list as a server gives it.
+    is_listed: bool,
+}
+
+/// Finds the lines of fields. It keeps the places of the last document: a list may have many faults.
+#[derive(Default)]
+pub(crate) struct Lines {
+    last: Option<(Text, Places)>,
+}
+
+impl Lines {
+    /// `, line 7` for behind the object's origin, or nothing if the field's line isn't known.
+    pub(crate) fn behind(&mut self, origin: &Origin, text: Option<&Text>, path: &str) -> String {
+        let Some(text) = text else { return String::new() };
+        let is_same = self.last.as_ref().is_some_and(|(last, _)| {
+            Arc::ptr_eq(&last.file, &text.file) && last.document == text.document
+        });
+        if !is_same {
+            let places = Places::of(&text.file[text.document.clone()], options());
+            self.last = Some((text.clone(), places));
+        }
+        let prefix = match (origin.item, text.is_listed) {
+            (None, _) => String::new(),
+            (Some(item), true) => format!("items[{}].", item - 1),
+            (Some(item), false) => format!("[{}].", item - 1),
         };
-        let items = value.as_array().or_else(|| shape::items_of_list(&value));
-        match items {
-            None => found.push((origin, Ok(value))),
-            Some(items) => found.extend(items.iter().enumerate().map(|(index, item)| {
-                (Origin { item: Some(index + 1), ..origin.clone() }, Ok(item.clone()))
-            })),
+        let line =
+            self.last.as_ref().and_then(|(_, places)| places.line(&format!("{prefix}{path}")));
+        line.map_or_else(String::new, |line| format!(", line {}", text.lines_before as u64 + line))
+    }
+}
+
+fn read_text(file: &str, text: &Arc<str>) -> Vec<Document> {
+    let mut found = Vec::new();
+    for (index, (lines_before, document)) in documents(text).into_iter().enumerate() {
+        let origin = Origin { file: file.to_owned(), document: index + 1, item: None };
+        let value = parse(&text[document.clone()], lines_before);
+        let text = Text { file: Arc::clone(text), document, lines_before, is_listed: false };
+        let item = |(index, value): (usize, Value), is_listed| Document {
+            origin: Origin { item: Some(index + 1), ..origin.clone() },
+            value: Ok(value),
+            text: Text { is_listed, ..text.clone() },
+        };
+        match value {
+            Ok(Value::Array(items)) => {
+                found.extend(items.into_iter().enumerate().map(|it| item(it, false)));
+            }
+            Ok(mut list) if shape::items_of_list(&list).is_some() => {
+                let Value::Array(items) = list["items"].take() else { continue };
+                found.extend(items.into_iter().enumerate().map(|it| item(it, true)));
+            }
+            value => found.push(Document { origin, value, text }),
         }
     }
+    found
 }
 
 /// The documents of a stream, each with the number of the line before it. A document starts at a
 /// line `---`; one without any text is none.
-fn documents(text: &str) -> Vec<(usize, &str)> {
+fn documents(text: &str) -> Vec<(usize, Range<usize>)> {
     let mut documents = Vec::new();
     let (mut start, mut start_line) = (0, 0);
     let mut position = 0;
@@ -140,7 +263,7 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
         let document = &text[from..to];
         let body = document.strip_prefix("---").unwrap_or(document);
         if !body.trim().is_empty() {
-            documents.push((line, document));
+            documents.push((line, from..to));
         }
     };
     for (number, line) in text.split_inclusive('\n').enumerate() {
@@ -160,18 +283,15 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
 /// One document as JSON. YAML is read as calicoctl does: `yes` is a boolean, a key twice is an
 /// error. JSON is YAML.
 fn parse(document: &str, first_line: usize) -> Result<Value, String> {
-    let options = serde_saphyr::options! {
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_nodes: BUDGET_NODES,
-            max_events: 4 * BUDGET_NODES,
-        },
-    };
-    let values: Vec<Value> =
-        serde_saphyr::from_multiple_with_options(document, options).map_err(|error| {
+    let values: Vec<Value> = serde_saphyr::from_multiple_with_options(document, options())
+        .map_err(|error| {
             let place = error.location().map_or_else(String::new, |place| {
                 format!("line {}, column {}: ", first_line as u64 + place.line(), place.column())
             });
+            if let serde_saphyr::Error::UnsupportedTag { location, .. } = error.without_snippet() {
+                let line = document.lines().nth((location.line() as usize).saturating_sub(1));
+                return format!("{place}{}", tagged(line.unwrap_or_default()));
+            }
             // It says the place again, counted from the document's first line.
             let text = error.without_snippet().to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
@@ -179,6 +299,32 @@ fn parse(document: &str, first_line: usize) -> Result<Value, String> {
         })?;
     let mut values = values.into_iter().map(with_whole_numbers);
     values.next().ok_or_else(|| "it has nothing but comments; remove it, or its ---".to_owned())
+}
+
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        with_snippet: false,
+        reject_unsupported_tags: true,
+        budget: serde_saphyr::budget! {
+            max_nodes: BUDGET_NODES,
+            max_events: 4 * BUDGET_NODES,
+        },
+    }
+}
+
+/// What to do about a line whose value starts with `!`: YAML takes that for a tag, and the value
+/// for something else or nothing.
+fn tagged(line: &str) -> String {
+    let (name, value) = line.split_once('!').unwrap_or((line, ""));
+    let name = name.trim().trim_start_matches("- ").trim_end();
+    let value = value.split(" #").next().unwrap_or_default().trim();
+    let is_label = !value.is_empty()
+        && value.chars().all(|it| it.is_ascii_alphanumeric() || "-_./".contains(it));
+    let meant = match (name.ends_with("elector:"), is_label) {
+        (true, true) => format!("!has({value})"),
+        _ => format!("!{value}"),
+    };
+    format!("to YAML a value that starts with ! is a tag; write {name} {meant:?}")
 }
 
 /// 100.0 is stored as 100: for Calico's readers only the latter is a whole number. The parser's

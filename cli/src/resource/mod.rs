@@ -1,21 +1,24 @@
 //! Resources as people write, name and read them.
 //!
 //! ```text
-//! files ── manifest, shape ──> Manifest ── defaults, faults ──> object ── stored ──> store
+//! files ── manifest, shape, fields ──> Manifest ── model::validate, write ──> stored ──> store
 //!                                                                                     │
 //! tables, YAML, JSON <── print, columns, yaml <── object as people read it <── stored ─┘
 //! ```
 
 pub(crate) mod builtin;
 pub(crate) mod columns;
-pub(crate) mod defaults;
-pub(crate) mod faults;
+pub(crate) mod fields;
 pub(crate) mod kinds;
+mod locate;
 pub(crate) mod manifest;
+pub(crate) mod patch;
 pub(crate) mod print;
 pub(crate) mod shape;
+pub(crate) mod source;
 pub(crate) mod stored;
 pub(crate) mod tally;
+pub(crate) mod write;
 pub(crate) mod yaml;
 
 use model::Key;

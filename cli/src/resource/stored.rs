@@ -107,29 +107,29 @@ pub(crate) fn new(kind: Kind, mut object: Object, now: SystemTime) -> Stored {
     if kind == Kind::IPAMConfiguration {
         return ipam_configuration(&object);
     }
+    annotate_name(kind, &mut object);
     let metadata = map_at(&mut object, "metadata");
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
     metadata.insert("creationTimestamp".to_owned(), rfc3339(now).into());
     Stored::Json(Value::Object(object))
 }
 
-/// What to store in the place of `current`: all of it is replaced but its identity and its
-/// status, which is not the writer's to say.
+/// What to store in the place of `current`: all of it is replaced but its identity and, if
+/// `keeps_status`, its status.
 pub(crate) fn replacement(
     kind: Kind,
     mut object: Object,
     current: &Stored,
+    keeps_status: bool,
     now: SystemTime,
-) -> Result<Stored, String> {
+) -> Stored {
     let Stored::Json(current @ Value::Object(_)) = current else {
-        return Ok(new(kind, object, now));
+        return new(kind, object, now);
     };
     if kind == Kind::IPAMConfiguration {
-        return Ok(ipam_configuration(&object));
+        return ipam_configuration(&object);
     }
-    if kind == Kind::IPPool {
-        unchanged(&object["spec"], &current["spec"])?;
-    }
+    annotate_name(kind, &mut object);
     let stored_metadata = &current["metadata"];
     let metadata = map_at(&mut object, "metadata");
     for (field, otherwise) in [
@@ -139,23 +139,20 @@ pub(crate) fn replacement(
         let kept = stored_metadata.get(field).filter(|value| value.is_string()).cloned();
         metadata.insert(field.to_owned(), kept.unwrap_or(otherwise));
     }
-    if let Some(status) = current.get("status") {
+    if let Some(status) = current.get("status").filter(|_| keeps_status) {
         object.insert("status".to_owned(), status.clone());
     }
-    Ok(Stored::Json(Value::Object(object)))
+    Stored::Json(Value::Object(object))
 }
 
-/// A pool's addresses are in use as they were cut: range and block size stay for ever.
-fn unchanged(new: &Value, old: &Value) -> Result<(), String> {
-    for field in ["cidr", "blockSize"] {
-        if !old[field].is_null() && old[field] != new[field] {
-            return Err(format!(
-                "spec.{field}: {} can't become {}; make another pool, and disable this one",
-                old[field], new[field]
-            ));
-        }
+/// A policy is stored with its true name in an annotation.
+fn annotate_name(kind: Kind, object: &mut Object) {
+    if !is_policy(kind) {
+        return;
     }
-    Ok(())
+    let metadata = map_at(object, "metadata");
+    let true_name = json!({"name": metadata.get("name")}).to_string();
+    map_at(metadata, "annotations").insert(METADATA_ANNOTATION.to_owned(), true_name.into());
 }
 
 fn ipam_configuration(object: &Object) -> Stored {
@@ -221,7 +218,7 @@ mod tests {
             "status": {"conditions": []},
         }));
         let new = object(&json!({"metadata": {"name": "t"}, "spec": {"defaultAction": "Deny"}}));
-        let Ok(Stored::Json(stored)) = replacement(Kind::Tier, new, &current, UNIX_EPOCH) else {
+        let Stored::Json(stored) = replacement(Kind::Tier, new, &current, true, UNIX_EPOCH) else {
             panic!("a replacement");
         };
         assert_eq!(
@@ -231,16 +228,6 @@ mod tests {
                 "spec": {"defaultAction": "Deny"},
                 "status": {"conditions": []},
             })
-        );
-    }
-
-    #[test]
-    fn a_pool_keeps_its_range() {
-        let current = Stored::Json(json!({"spec": {"cidr": "10.0.0.0/16", "blockSize": 26}}));
-        let new = object(&json!({"spec": {"cidr": "10.1.0.0/16", "blockSize": 26}}));
-        assert_eq!(
-            replacement(Kind::IPPool, new, &current, UNIX_EPOCH),
-            Err("spec.cidr: \"10.0.0.0/16\" can't become \"10.1.0.0/16\"; make another pool, and disable this one".to_owned())
         );
     }
 

@@ -7,34 +7,95 @@ use std::{
 
 use model::Kind;
 
+use super::{
+    manifest::{Lines, Manifest},
+    shape::Written,
+    write::Refusal,
+};
+
+/// Does something to each resource, and says what became of them. `verb` and `past` are for example
+/// `apply` and `applied`.
+pub(crate) async fn each(
+    manifests: Vec<Manifest>,
+    namespace: Option<&str>,
+    verb: &str,
+    past: &str,
+    act: impl AsyncFn(&Written) -> Result<(), Refusal>,
+) -> anyhow::Result<ExitCode> {
+    let mut tally = Tally::default();
+    tally.each(manifests, namespace, act).await;
+    tally.report(verb, past)
+}
+
 /// Counts while the work goes on.
 #[derive(Default)]
 pub(crate) struct Tally {
     kinds: Vec<Kind>,
     done: usize,
+    unread: usize,
     failures: Vec<String>,
+    lines: Lines,
 }
 
 impl Tally {
+    /// Does something to each resource.
+    pub(crate) async fn each(
+        &mut self,
+        manifests: Vec<Manifest>,
+        namespace: Option<&str>,
+        act: impl AsyncFn(&Written) -> Result<(), Refusal>,
+    ) {
+        for mut manifest in manifests {
+            let result = match manifest.written.place(namespace) {
+                Ok(()) => act(&manifest.written).await,
+                Err(fault) => Err(fault.into()),
+            };
+            match result {
+                Ok(()) => self.done(manifest.written.kind),
+                Err(failure) => self.failed(&manifest, &failure),
+            }
+        }
+    }
+
     /// An object of this kind was done.
-    pub(crate) fn done(&mut self, kind: Kind) {
+    fn done(&mut self, kind: Kind) {
         self.kinds.push(kind);
         self.done += 1;
     }
 
-    /// An object of this kind failed; the text names it.
-    pub(crate) fn failed(&mut self, kind: Kind, failure: String) {
-        self.kinds.push(kind);
+    /// An object failed.
+    fn failed(&mut self, manifest: &Manifest, failure: &Refusal) {
+        let Manifest { origin, written, text } = manifest;
+        self.kinds.push(written.kind);
+        let called = written.called();
+        let mut say = |line: &str, text: &dyn std::fmt::Display| {
+            let place =
+                if origin.is_arguments() { String::new() } else { format!(" ({origin}{line})") };
+            self.failures.push(format!("{called}{place}: {text}"));
+        };
+        match failure {
+            Refusal::Faults(faults) => {
+                for fault in faults {
+                    say(&self.lines.behind(origin, text.as_ref(), &fault.path), fault);
+                }
+            }
+            failure => say("", failure),
+        }
+    }
+
+    /// A document that is no resource; the text names its place.
+    pub(crate) fn unread(&mut self, failure: String) {
+        self.unread += 1;
         self.failures.push(failure);
     }
 
     /// One line with what was done on stdout, each failure on stderr. Any failure is exit code 1.
-    /// `verb` and `past` are for example `apply` and `applied`.
     pub(crate) fn report(mut self, verb: &str, past: &str) -> anyhow::Result<ExitCode> {
-        let all = self.kinds.len();
+        let all = self.kinds.len() + self.unread;
+        self.kinds.sort_unstable();
         self.kinds.dedup();
         let what = match self.kinds.as_slice() {
-            [kind] => format!("'{kind}' resource(s)"),
+            [kind] if self.unread == 0 => format!("'{kind}' resource(s)"),
             _ => "resource(s)".to_owned(),
         };
         let mut out = io::stdout().lock();
