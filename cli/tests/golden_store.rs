@@ -47,8 +47,17 @@ fn with_placeholders(value: &Value) -> Value {
             Value::Object(fields.collect())
         }
         Value::Array(items) => items.iter().map(with_placeholders).collect(),
+        Value::String(text) if is_time(text) => "<time>".into(),
         other => other.clone(),
     }
+}
+
+/// Whether it is a time such as 2024-01-01T00:00:00Z.
+fn is_time(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.len() >= 20
+        && bytes[..4].iter().all(u8::is_ascii_digit)
+        && (bytes[4], bytes[10], bytes[bytes.len() - 1]) == (b'-', b'T', b'Z')
 }
 
 /// What differs between two states, as the cases have it.

@@ -159,7 +159,7 @@ fn writable(written: &Written) -> Result<Key> {
 fn sound_name(written: &Written) -> Result<Verdict> {
     let verdict = written.judge(None);
     let is_of_name = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
-    if verdict.errors.iter().any(|error| is_of_name(&error.field)) {
+    if verdict.defaulted.is_none() && verdict.errors.iter().any(|it| is_of_name(&it.field)) {
         return Err(Refusal::from(&verdict));
     }
     Ok(verdict)
