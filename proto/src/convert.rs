@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use arcstr::ArcStr;
 use ipnet::IpNet;
 use model::view::{
-    Action, ConfigEntry, EncapMode, Endpoint, Entry, Host, Icmp, Peer, Policy, PolicyId,
-    PolicyList, PolicyTier, Pool, PortRange, ProfileRules, Protocol, Route, Rule, Topic,
+    Action, ConfigEntry, EncapMode, Endpoint, Entry, Host, HostEndpoint, Icmp, Peer, Policy,
+    PolicyId, PolicyList, PolicyTier, Pool, PortRange, ProfileRules, Protocol, Route, Rule, Topic,
 };
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -63,7 +63,16 @@ pub fn encode(entry: &Entry) -> Vec<u8> {
             mac: endpoint.mac.to_string(),
             nets: endpoint.addresses.iter().copied().map(from_net).collect(),
             profiles: strings(&endpoint.profiles),
-            plist: endpoint.plist.as_deref().unwrap_or_default().to_owned(),
+            plist: from_id(endpoint.plist.as_ref()),
+        })),
+        Entry::HostEndpoint(endpoint) => Some(Kind::HostEndpoint(v1::HostEndpoint {
+            interface: endpoint.interface.to_string(),
+            addresses: endpoint.addresses.iter().copied().map(from_address).collect(),
+            profiles: strings(&endpoint.profiles),
+            plist: from_id(endpoint.plist.as_ref()),
+            forward: from_id(endpoint.forward.as_ref()),
+            untracked: from_id(endpoint.untracked.as_ref()),
+            pre_dnat: from_id(endpoint.pre_dnat.as_ref()),
         })),
         Entry::Plist(plist) => Some(Kind::Plist(from_plist(plist))),
         Entry::Policy(policy) => Some(Kind::Policy(v1::Policy {
@@ -109,7 +118,16 @@ pub fn decode(topic: &Topic, bytes: &[u8], features: &[&str]) -> Result<Entry, E
             mac: endpoint.mac.into(),
             addresses: each(&endpoint.nets, |b| to_net("nets", b))?,
             profiles: arcs(endpoint.profiles),
-            plist: Some(endpoint.plist).filter(|id| !id.is_empty()).map(ArcStr::from),
+            plist: to_id(endpoint.plist),
+        }),
+        (Topic::Node(_), Some(Kind::HostEndpoint(endpoint))) => Entry::HostEndpoint(HostEndpoint {
+            interface: endpoint.interface.into(),
+            addresses: each(&endpoint.addresses, |b| to_address("addresses", b))?,
+            profiles: arcs(endpoint.profiles),
+            plist: to_id(endpoint.plist),
+            forward: to_id(endpoint.forward),
+            untracked: to_id(endpoint.untracked),
+            pre_dnat: to_id(endpoint.pre_dnat),
         }),
         (Topic::Plist(_), Some(Kind::Plist(plist))) => Entry::Plist(to_plist(plist)?),
         (Topic::Policy(_), Some(Kind::Policy(policy))) => Entry::Policy(Policy {
@@ -131,6 +149,14 @@ pub fn plist_id(plist: &PolicyList) -> ArcStr {
     use base64::Engine as _;
     let hash = Sha256::digest(encode(&Entry::Plist(plist.clone())));
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(&hash[..16]).into()
+}
+
+fn from_id(id: Option<&ArcStr>) -> String {
+    id.map(ToString::to_string).unwrap_or_default()
+}
+
+fn to_id(id: String) -> Option<ArcStr> {
+    Some(id).filter(|id| !id.is_empty()).map(ArcStr::from)
 }
 
 fn strings(list: &[ArcStr]) -> Vec<String> {
@@ -414,6 +440,18 @@ mod tests {
                     profiles: vec!["kns.a".into()],
                     plist: Some("x".into()),
                     ..Endpoint::default()
+                }),
+            ),
+            (
+                Topic::Node("n".into()),
+                Entry::HostEndpoint(HostEndpoint {
+                    interface: "*".into(),
+                    addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::1".parse().unwrap()],
+                    profiles: vec!["p".into()],
+                    plist: Some("x".into()),
+                    forward: None,
+                    untracked: Some("y".into()),
+                    pre_dnat: Some("z".into()),
                 }),
             ),
             (

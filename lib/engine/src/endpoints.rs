@@ -1,4 +1,4 @@
-//! What has labels and addresses: workload endpoints and network sets.
+//! What has labels and addresses: workload endpoints, host endpoints and network sets.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use arcstr::ArcStr;
 use ipnet::IpNet;
 use model::{
     Key, Kind,
-    kinds::{EndpointPort, Metadata, NetworkSet, WorkloadEndpoint},
-    view::Endpoint,
+    kinds::{self, EndpointPort, Metadata, NetworkSet, WorkloadEndpoint},
+    view::{Endpoint, Entry, HostEndpoint},
 };
 
 use crate::{
     index::{Class, LabelSet},
     intern::Interner,
     nodes::Node,
-    policies::{Plist, Prof},
+    policies::{Lists, Prof},
     sets::Gives,
     slab::Id,
 };
@@ -33,36 +33,70 @@ pub(crate) struct Item {
 
 /// What makes an item an endpoint or a set.
 pub(crate) enum Data {
-    Endpoint(Box<Workload>),
+    Endpoint(Box<Local>),
     Nets(Arc<[IpNet]>),
 }
 
-/// A workload endpoint.
-pub(crate) struct Workload {
+/// A workload endpoint or a host endpoint: what its node alone must know.
+pub(crate) struct Local {
     pub(crate) node: Id<Node>,
     /// Its key in `node/<name>`.
     pub(crate) key: ArcStr,
-    pub(crate) entry: Endpoint,
+    pub(crate) entry: LocalEntry,
     /// There is an entry under the key.
     pub(crate) published: bool,
     /// It isn't this one.
     pub(crate) stale: bool,
     pub(crate) ports: Vec<EndpointPort>,
-    /// The plist that it makes its node need.
-    pub(crate) held: Option<Id<Plist>>,
+    /// The lists that it makes its node need.
+    pub(crate) held: Lists,
+}
+
+/// The entry of an endpoint, but for the ids of its lists.
+#[derive(Clone, PartialEq)]
+pub(crate) enum LocalEntry {
+    Workload(Endpoint),
+    Host(HostEndpoint),
+}
+
+impl LocalEntry {
+    /// The entry as it is published, with these ids.
+    pub(crate) fn with(&self, ids: [Option<ArcStr>; 4]) -> Entry {
+        let [plist, forward, untracked, pre_dnat] = ids;
+        match self {
+            Self::Workload(entry) => Entry::Endpoint(Endpoint { plist, ..entry.clone() }),
+            Self::Host(entry) => Entry::HostEndpoint(HostEndpoint {
+                plist,
+                forward,
+                untracked,
+                pre_dnat,
+                ..entry.clone()
+            }),
+        }
+    }
 }
 
 impl Item {
     /// What it gives to the IP sets that it is in.
     pub(crate) fn gives(&self) -> Gives<'_> {
         match &self.data {
-            Data::Endpoint(workload) => Gives::Endpoint(&workload.entry.addresses, &workload.ports),
             Data::Nets(nets) => Gives::Nets(nets),
+            Data::Endpoint(local) => match &local.entry {
+                LocalEntry::Workload(entry) => Gives::Endpoint(&entry.addresses, &local.ports),
+                LocalEntry::Host(entry) => Gives::Host(&entry.addresses, &local.ports),
+            },
         }
     }
 
     pub(crate) fn is_endpoint(&self) -> bool {
         matches!(self.data, Data::Endpoint(_))
+    }
+
+    pub(crate) fn is_host(&self) -> bool {
+        match &self.data {
+            Data::Endpoint(local) => matches!(local.entry, LocalEntry::Host(_)),
+            Data::Nets(_) => false,
+        }
     }
 }
 
@@ -76,7 +110,7 @@ pub(crate) struct Read {
 
 /// See [`Data`].
 pub(crate) enum ReadData {
-    Endpoint { node: ArcStr, key: ArcStr, entry: Endpoint, ports: Vec<EndpointPort> },
+    Endpoint { node: ArcStr, key: ArcStr, entry: LocalEntry, ports: Vec<EndpointPort> },
     Nets(Vec<IpNet>),
 }
 
@@ -99,11 +133,29 @@ pub(crate) fn workload(
         metadata.uid
     );
     let entry = Endpoint { interface, mac, addresses, profiles: parents.clone(), plist: None };
+    let entry = LocalEntry::Workload(entry);
     Read {
         own,
         parents,
         data: ReadData::Endpoint { node: strings.get(id.node), key, entry, ports },
     }
+}
+
+/// A host endpoint as its object says it.
+pub(crate) fn host(
+    key: &Key,
+    metadata: Metadata,
+    read: kinds::HostEndpoint,
+    strings: &mut Interner,
+) -> Read {
+    let own = strings.labels(metadata.labels);
+    let kinds::HostEndpoint { node, interface, addresses, profiles, ports } = read;
+    let parents = profiles.into_iter().map(|name| strings.get(name)).collect::<Vec<_>>();
+    let key = arcstr::format!("hep/{}", key.name);
+    let profiles = parents.clone();
+    let entry = HostEndpoint { interface, addresses, profiles, ..HostEndpoint::default() };
+    let (node, entry) = (strings.get(node), LocalEntry::Host(entry));
+    Read { own, parents, data: ReadData::Endpoint { node, key, entry, ports } }
 }
 
 /// A network set as its object says it. One in a namespace inherits the namespace's labels.

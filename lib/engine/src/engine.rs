@@ -12,7 +12,7 @@ use std::{
 use arcstr::ArcStr;
 use model::{
     Key, Kind, Stored, Update,
-    kinds::{self, Invalid, Resource, Spec, decode},
+    kinds::{self, Invalid, Resource, Spec},
     view::{Action, ConfigEntry, Entry, Host, PolicyList, Topic},
 };
 use serde_json::Value;
@@ -30,6 +30,7 @@ use crate::{
     routes::Routes,
     sets::Set,
     slab::{Id, Slab},
+    staged,
 };
 
 /// What the engine is given by those who know more.
@@ -158,7 +159,7 @@ impl Engine {
     /// [`Engine::datastore_ready`], which says whether to flush at all.
     pub fn apply(&mut self, update: &Update) {
         let Update { key, value, .. } = update;
-        let read = value.as_ref().map(|stored| decode(key, stored));
+        let read = value.as_ref().map(|stored| staged::decode(key, stored));
         if key.kind == Kind::ClusterInformation && key.name == "default" {
             let ready = match &read {
                 Some(Ok(Resource { spec: Spec::ClusterInformation(info), .. })) => {
@@ -260,11 +261,21 @@ impl Engine {
                 let read = endpoints::workload(&key, &metadata, endpoint, &mut self.strings);
                 self.set_item(&key, Some(read), out);
             }
+            (_, Some(Spec::HostEndpoint(endpoint))) => {
+                let read = endpoints::host(&key, metadata, endpoint, &mut self.strings);
+                self.set_item(&key, Some(read), out);
+            }
             (_, Some(Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set))) => {
                 let read = endpoints::network_set(&key, &metadata, set, &mut self.strings);
                 self.set_item(&key, Some(read), out);
             }
-            (Kind::WorkloadEndpoint | Kind::NetworkSet | Kind::GlobalNetworkSet, _) => {
+            (
+                Kind::WorkloadEndpoint
+                | Kind::HostEndpoint
+                | Kind::NetworkSet
+                | Kind::GlobalNetworkSet,
+                _,
+            ) => {
                 self.set_item(&key, None, out);
             }
             (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
@@ -346,6 +357,9 @@ fn is_policy(key: &Key) -> bool {
             | Kind::GlobalNetworkPolicy
             | Kind::KubernetesNetworkPolicy
             | Kind::KubernetesClusterNetworkPolicy
+            | Kind::StagedNetworkPolicy
+            | Kind::StagedGlobalNetworkPolicy
+            | Kind::StagedKubernetesNetworkPolicy
     )
 }
 

@@ -20,7 +20,7 @@ use model::selector::{Labels, Selector};
 
 use crate::{
     endpoints::Item,
-    policies::{Plist, Pol},
+    policies::{Lists, Pol},
     sets::Set,
     slab::{Id, Slab},
 };
@@ -36,8 +36,10 @@ pub(crate) struct Class {
     pub(crate) items: Vec<Id<Item>>,
     /// The selectors that match.
     pub(crate) selectors: BTreeSet<Id<Sel>>,
-    /// The policies of its endpoints; none: no policy selects them, or there are no endpoints.
-    pub(crate) plist: Option<Id<Plist>>,
+    /// How many of them are host endpoints.
+    pub(crate) hosts: usize,
+    /// The policies of its endpoints.
+    pub(crate) lists: Lists,
 }
 
 /// A selector in use.

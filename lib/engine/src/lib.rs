@@ -32,6 +32,7 @@ mod rules;
 pub mod scope;
 mod sets;
 mod slab;
+mod staged;
 pub mod verdict;
 
 pub use engine::{Engine, Options, Sizes};

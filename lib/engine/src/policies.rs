@@ -8,7 +8,7 @@ use std::{
 use arcstr::ArcStr;
 use model::{
     Key,
-    kinds::{Labels, Order, Tier},
+    kinds::{self, Labels, Order, Tier},
     view::{Policy, PolicyId, PolicyList, PolicyTier, ProfileRules, Rule},
 };
 
@@ -58,6 +58,64 @@ pub(crate) struct Place {
     /// It acts on packets to endpoints, from endpoints.
     pub(crate) ingress: bool,
     pub(crate) egress: bool,
+    pub(crate) stage: Stage,
+    /// Looked at in reports, in no list.
+    pub(crate) staged: bool,
+}
+
+/// At which stage of a packet's way a policy acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// At workloads and at the node itself. `forward`: also on what a host endpoint forwards.
+    Normal { forward: bool },
+    /// At host endpoints, before connection tracking.
+    Untracked,
+    /// At host endpoints, before destination NAT.
+    PreDnat,
+}
+
+impl Stage {
+    /// The flags of a policy: of both, the earlier stage counts.
+    pub(crate) fn of(policy: &kinds::Policy) -> Self {
+        match policy {
+            kinds::Policy { do_not_track: true, .. } => Self::Untracked,
+            kinds::Policy { pre_dnat: true, .. } => Self::PreDnat,
+            _ => Self::Normal { forward: policy.apply_on_forward },
+        }
+    }
+}
+
+/// The lists of an endpoint, in the order of [`List`]. A workload has the first alone.
+pub(crate) type Lists = [Option<Id<Plist>>; 4];
+
+/// The lists of policies that a host endpoint has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    Normal,
+    Forward,
+    Untracked,
+    PreDnat,
+}
+
+impl List {
+    pub(crate) const ALL: [Self; 4] = [Self::Normal, Self::Forward, Self::Untracked, Self::PreDnat];
+
+    /// Whether a policy is in it, staged or not.
+    pub(crate) fn holds(self, place: &Place) -> bool {
+        let acts = place.ingress || place.egress;
+        acts && match (self, place.stage) {
+            (Self::Normal, Stage::Normal { .. })
+            | (Self::Forward, Stage::Normal { forward: true })
+            | (Self::Untracked, Stage::Untracked)
+            | (Self::PreDnat, Stage::PreDnat) => true,
+            _ => false,
+        }
+    }
+
+    /// What isn't decided here is decided at a later stage.
+    pub(crate) fn passes(self) -> bool {
+        matches!(self, Self::Untracked | Self::PreDnat)
+    }
 }
 
 /// A tier that exists, or that policies say they are in.
@@ -182,22 +240,14 @@ impl Policies {
         id
     }
 
-    /// The list of the policies that select a class: by tier, then by order, then by the bytes of
-    /// `name/namespace/kind`. None: no policy acts on it.
-    pub(crate) fn plist(
-        &mut self,
-        class: &Class,
-        index: &Index,
-        plist_id: fn(&PolicyList) -> ArcStr,
-    ) -> Option<Id<Plist>> {
+    /// The policies that select a class, in the order of evaluation: by tier, then by order, then by
+    /// the bytes of `name/namespace/kind`.
+    pub(crate) fn selecting(&self, class: &Class, index: &Index) -> Vec<(Id<Pol>, &Place)> {
         let selecting = class.selectors.iter().flat_map(|sel| &index.selectors[*sel].policies);
         let mut policies = selecting
             .map(|id| (*id, &self.slab[*id].place))
             .filter(|(_, place)| place.ingress || place.egress)
             .collect::<Vec<_>>();
-        if policies.is_empty() {
-            return None;
-        }
         policies.sort_unstable_by(|(_, a), (_, b)| {
             let tiers = || self.tiers[a.tier].key().cmp(&self.tiers[b.tier].key());
             let by_tier = if a.tier == b.tier { std::cmp::Ordering::Equal } else { tiers() };
@@ -205,15 +255,48 @@ impl Policies {
                 .then_with(|| order_key(a.order).cmp(&order_key(b.order)))
                 .then_with(|| a.tie_break.cmp(&b.tie_break))
         });
-        let code = self.code(&policies);
-        if let Some(id) = self.plist_by_code.get(&code) {
-            return Some(*id);
+        policies
+    }
+
+    /// The lists of a class. None: no policy acts there.
+    pub(crate) fn lists(
+        &mut self,
+        class: &Class,
+        index: &Index,
+        plist_id: fn(&PolicyList) -> ArcStr,
+    ) -> Lists {
+        let selecting = self.selecting(class, index);
+        let of = |list: List| {
+            let held = selecting.iter().filter(|(_, place)| !place.staged && list.holds(place));
+            held.map(|(id, _)| *id).collect::<Vec<_>>()
+        };
+        // Only host endpoints have the others.
+        let kinds = if class.hosts > 0 { &List::ALL[..] } else { &List::ALL[..1] };
+        let policies = kinds.iter().map(|list| (*list, of(*list))).collect::<Vec<_>>();
+        let mut lists = Lists::default();
+        for (list, policies) in policies {
+            if !policies.is_empty() {
+                lists[list as usize] = Some(self.plist(list, &policies, plist_id));
+            }
         }
-        let list = self.list(&policies);
+        lists
+    }
+
+    fn plist(
+        &mut self,
+        list: List,
+        policies: &[Id<Pol>],
+        plist_id: fn(&PolicyList) -> ArcStr,
+    ) -> Id<Plist> {
+        let code = self.code(list, policies);
+        if let Some(id) = self.plist_by_code.get(&code) {
+            return *id;
+        }
+        let content = self.content(list, policies);
         let plist = Plist {
-            id: plist_id(&list),
-            list: Arc::new(list),
-            policies: policies.iter().map(|(id, _)| *id).collect(),
+            id: plist_id(&content),
+            list: Arc::new(content),
+            policies: policies.into(),
             classes: 0,
             nodes: 0,
             published: false,
@@ -221,46 +304,52 @@ impl Policies {
         };
         let id = self.plists.insert(plist);
         self.plist_by_code.insert(code, id);
-        Some(id)
+        id
+    }
+
+    fn by_tier<'p>(
+        &'p self,
+        policies: &'p [Id<Pol>],
+    ) -> impl Iterator<Item = (Id<TierState>, &'p [Id<Pol>])> {
+        let tier = |id: &Id<Pol>| self.slab[*id].place.tier;
+        policies.chunk_by(move |a, b| tier(a) == tier(b)).map(move |chunk| (tier(&chunk[0]), chunk))
     }
 
     /// A list in numbers: equal just where the lists are equal, for the id is of the list alone.
     /// How policies of different directions lie between each other is no part of it. The policies
     /// and tiers that the numbers stand for live as long as a list names them.
-    fn code(&self, policies: &[(Id<Pol>, &Place)]) -> Box<[u32]> {
+    fn code(&self, list: List, policies: &[Id<Pol>]) -> Box<[u32]> {
         let mut code = Vec::with_capacity(2 * policies.len() + 3);
-        for tier in policies.chunk_by(|(_, a), (_, b)| a.tier == b.tier) {
-            let place = tier[0].1;
-            let pass = u32::from(self.tiers[place.tier].default_pass());
-            code.push(place.tier.number() << 1 | pass);
+        for (tier, policies) in self.by_tier(policies) {
+            let pass = u32::from(list.passes() || self.tiers[tier].default_pass());
+            code.push(tier.number() << 1 | pass);
             let directions: [fn(&Place) -> bool; 2] = [|place| place.ingress, |place| place.egress];
             for acts in directions {
                 let count = code.len();
                 code.push(0);
-                let acting = tier.iter().filter(|(_, place)| acts(place));
-                code.extend(acting.map(|(id, _)| id.number()));
+                let acting = policies.iter().filter(|id| acts(&self.slab[**id].place));
+                code.extend(acting.map(|id| id.number()));
                 code[count] = (code.len() - count - 1) as u32;
             }
         }
         code.into()
     }
 
-    fn list(&self, policies: &[(Id<Pol>, &Place)]) -> PolicyList {
-        let mut list = PolicyList::default();
-        for tier in policies.chunk_by(|(_, a), (_, b)| a.tier == b.tier) {
-            let state = &self.tiers[tier[0].1.tier];
+    fn content(&self, list: List, policies: &[Id<Pol>]) -> PolicyList {
+        let mut content = PolicyList::default();
+        for (tier, policies) in self.by_tier(policies) {
             let ids = |acts: fn(&Place) -> bool| {
-                let acting = tier.iter().filter(|(_, place)| acts(place));
-                acting.map(|(id, _)| self.slab[*id].id.clone()).collect()
+                let acting = policies.iter().filter(|id| acts(&self.slab[**id].place));
+                acting.map(|id| self.slab[*id].id.clone()).collect()
             };
-            list.tiers.push(PolicyTier {
-                name: state.name.clone(),
-                default_pass: state.default_pass(),
+            content.tiers.push(PolicyTier {
+                name: self.tiers[tier].name.clone(),
+                default_pass: list.passes() || self.tiers[tier].default_pass(),
                 ingress: ids(|place| place.ingress),
                 egress: ids(|place| place.egress),
             });
         }
-        list
+        content
     }
 
     /// Forgets a list that no class has.

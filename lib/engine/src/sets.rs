@@ -3,7 +3,10 @@
 //! A member counts how many endpoints and sets give it. In sets of nets a member that lies in
 //! another one is hidden, as in Calico: an interval set of the kernel takes no overlaps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -69,6 +72,8 @@ impl PortMember {
 pub(crate) enum Gives<'a> {
     /// Addresses, and ports at each of them.
     Endpoint(&'a [IpNet], &'a [EndpointPort]),
+    /// The same of a host endpoint.
+    Host(&'a [IpAddr], &'a [EndpointPort]),
     /// Nets; a named port is never one of theirs.
     Nets(&'a [IpNet]),
 }
@@ -87,28 +92,43 @@ impl Set {
                     self.members.count_net(IpNet::from(address.addr()), more);
                 }
             }
+            (Gives::Host(addresses, _), None) => {
+                for address in addresses {
+                    self.members.count_net(IpNet::from(*address), more);
+                }
+            }
             (Gives::Nets(nets), None) => {
                 for half in nets.iter().flat_map(|net| halves(*net)).flatten() {
                     self.members.count_net(half, more);
                 }
             }
-            (Gives::Endpoint(addresses, ports), Some(wanted)) => {
-                for port in ports {
-                    let fits = wanted.protocol.is_none_or(|protocol| protocol == port.protocol);
-                    if !fits || port.name != wanted.name {
-                        continue;
-                    }
-                    for address in addresses {
-                        let member = PortMember {
-                            address: IpNet::from(address.addr()),
-                            protocol: port.protocol,
-                            port: port.port,
-                        };
-                        self.members.count_port(member, more);
-                    }
-                }
+            (Gives::Endpoint(addresses, ports), Some(_)) => {
+                self.count_ports(addresses.iter().map(IpNet::addr), ports, more);
+            }
+            (Gives::Host(addresses, ports), Some(_)) => {
+                self.count_ports(addresses.iter().copied(), ports, more);
             }
             (Gives::Nets(_), Some(_)) => {}
+        }
+    }
+
+    fn count_ports(
+        &mut self,
+        addresses: impl Iterator<Item = IpAddr> + Clone,
+        ports: &[EndpointPort],
+        more: bool,
+    ) {
+        let Some(wanted) = &self.spec.port else { return };
+        for port in ports {
+            let fits = wanted.protocol.is_none_or(|protocol| protocol == port.protocol);
+            if !fits || port.name != wanted.name {
+                continue;
+            }
+            for address in addresses.clone() {
+                let EndpointPort { protocol, port, .. } = *port;
+                let member = PortMember { address: IpNet::from(address), protocol, port };
+                self.members.count_port(member, more);
+            }
         }
     }
 

@@ -204,6 +204,8 @@ pub enum Entry {
     Route(Route),
     /// In [`Topic::Node`].
     Endpoint(Endpoint),
+    /// In [`Topic::Node`].
+    HostEndpoint(HostEndpoint),
     /// In [`Topic::Plist`].
     Plist(PolicyList),
     /// In [`Topic::Policy`].
@@ -229,6 +231,7 @@ impl Entry {
             Self::Host(host) => json!(host),
             Self::Route(route) => json!(route),
             Self::Endpoint(endpoint) => json!(endpoint),
+            Self::HostEndpoint(endpoint) => json!(endpoint),
             Self::Plist(plist) => json!(plist),
             Self::Policy(policy) => json!(policy),
             Self::Profile(profile) => json!(profile),
@@ -337,6 +340,30 @@ pub struct Endpoint {
     /// Id of its [`Topic::Plist`]; none: no policy selects it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plist: Option<ArcStr>,
+}
+
+/// An interface of the node itself. Each list is the id of a [`Topic::Plist`]; none: no such policy
+/// selects it.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize)]
+pub struct HostEndpoint {
+    /// Which interface: its name, `*` for all, or empty for those that have one of `addresses`.
+    pub interface: ArcStr,
+    /// Addresses that it is expected to have.
+    pub addresses: Vec<IpAddr>,
+    /// Profiles in order; they decide where no tier of `plist` applies.
+    pub profiles: Vec<ArcStr>,
+    /// For packets to and from the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plist: Option<ArcStr>,
+    /// For packets that the node forwards; where no tier applies they pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forward: Option<ArcStr>,
+    /// Before connection tracking; what isn't decided goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub untracked: Option<ArcStr>,
+    /// Before destination NAT, ingress only; what isn't decided goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pre_dnat: Option<ArcStr>,
 }
 
 /// Tiers in evaluation order.

@@ -3,38 +3,37 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use arcstr::ArcStr;
-use model::{
-    Key,
-    kinds::Labels,
-    view::{Entry, Topic},
-};
+use model::{Key, kinds::Labels, view::Topic};
 
 use super::Engine;
 use crate::{
-    endpoints::{Data, Item, Read, ReadData, Workload},
+    endpoints::{Data, Item, Local, Read, ReadData},
     index::LabelSet,
     nodes::Need,
     output::Out,
-    policies::Prof,
+    policies::{Lists, Prof},
     slab::Id,
 };
 
 impl Engine {
     /// An endpoint or a network set is now this, or gone.
     pub(super) fn set_item(&mut self, key: &Key, read: Option<Read>, out: &mut Out) {
+        if read.as_ref().is_some_and(|read| self.moves(key, read)) {
+            self.set_item(key, None, out);
+        }
         match (self.item_by_key.get(key).copied(), read) {
             (None, Some(read)) => {
                 let data = match read.data {
                     ReadData::Nets(nets) => Data::Nets(nets.into()),
                     ReadData::Endpoint { node, key, entry, ports } => {
-                        Data::Endpoint(Box::new(Workload {
+                        Data::Endpoint(Box::new(Local {
                             node: self.nodes.join(&node),
                             key,
                             entry,
                             published: false,
                             stale: true,
                             ports,
-                            held: None,
+                            held: Lists::default(),
                         }))
                     }
                 };
@@ -64,6 +63,16 @@ impl Engine {
         }
     }
 
+    /// Whether an endpoint is on another node than before: a host endpoint's object says which.
+    fn moves(&self, key: &Key, read: &Read) -> bool {
+        let ReadData::Endpoint { node, .. } = &read.data else { return false };
+        let Some(id) = self.item_by_key.get(key) else { return false };
+        match &self.items[*id].data {
+            Data::Endpoint(local) => self.nodes.slab[local.node].name != *node,
+            Data::Nets(_) => false,
+        }
+    }
+
     /// Whether an object says anything else than before.
     fn says_more(&self, id: Id<Item>, read: &Read) -> bool {
         let item = &self.items[id];
@@ -74,12 +83,7 @@ impl Engine {
         match (&item.data, &read.data) {
             (Data::Nets(old), ReadData::Nets(new)) => **old != **new,
             (Data::Endpoint(old), ReadData::Endpoint { key, entry, ports, .. }) => {
-                old.key != *key || old.ports != *ports || {
-                    // Its plist isn't the object's to say.
-                    let (was, is) = (&old.entry, entry);
-                    (&was.interface, &was.mac, &was.addresses, &was.profiles)
-                        != (&is.interface, &is.mac, &is.addresses, &is.profiles)
-                }
+                old.key != *key || old.ports != *ports || old.entry != *entry
             }
             _ => true,
         }
@@ -88,14 +92,13 @@ impl Engine {
     fn set_data(&mut self, id: Id<Item>, data: ReadData, out: &mut Out) {
         match (&mut self.items[id].data, data) {
             (Data::Nets(old), ReadData::Nets(new)) => *old = new.into(),
-            (Data::Endpoint(old), ReadData::Endpoint { key, mut entry, ports, .. }) => {
+            (Data::Endpoint(old), ReadData::Endpoint { key, entry, ports, .. }) => {
                 if old.key != key && old.published {
                     let node = self.nodes.slab[old.node].name.clone();
                     out.delete(Topic::Node(node), old.key.clone());
                     old.published = false;
                 }
                 old.key = key;
-                entry.plist.clone_from(&old.entry.plist);
                 old.stale |= !old.published || old.entry != entry;
                 old.entry = entry;
                 old.ports = ports;
@@ -124,8 +127,8 @@ impl Engine {
     }
 
     fn need_profile(&mut self, id: Id<Item>, prof: Id<Prof>, more: bool) {
-        if let Data::Endpoint(workload) = &self.items[id].data {
-            self.need(workload.node, Need::Profile(prof), more);
+        if let Data::Endpoint(local) = &self.items[id].data {
+            self.need(local.node, Need::Profile(prof), more);
         }
     }
 
@@ -134,7 +137,11 @@ impl Engine {
         self.count_members(id, false);
         let item = &mut self.items[id];
         let Some(class) = item.class.take() else { return };
-        let position = item.position;
+        let (position, is_host) = (item.position, item.is_host());
+        if is_host {
+            self.index.classes[class].hosts -= 1;
+            self.dirty.classes.insert(class);
+        }
         let items = &mut self.index.classes[class].items;
         items.swap_remove(position);
         if let Some(moved) = items.get(position) {
@@ -156,7 +163,9 @@ impl Engine {
             if item.is_endpoint() {
                 self.dirty.endpoints.insert(id);
             }
-            if new {
+            let is_host = item.is_host();
+            self.index.classes[class].hosts += usize::from(is_host);
+            if new || is_host {
                 self.dirty.classes.insert(class);
             }
             self.count_members(id, true);
@@ -204,13 +213,13 @@ impl Engine {
     /// An endpoint is gone: so is its entry, and what its node needed for it.
     fn withdraw(&mut self, id: Id<Item>, out: &mut Out) {
         self.dirty.endpoints.remove(&id);
-        let Data::Endpoint(workload) = &self.items[id].data else { return };
-        let (node, held) = (workload.node, workload.held);
-        if workload.published {
+        let Data::Endpoint(local) = &self.items[id].data else { return };
+        let (node, held) = (local.node, local.held);
+        if local.published {
             let name = self.nodes.slab[node].name.clone();
-            out.delete(Topic::Node(name), workload.key.clone());
+            out.delete(Topic::Node(name), local.key.clone());
         }
-        if let Some(plist) = held {
+        for plist in held.into_iter().flatten() {
             self.need(node, Need::Plist(plist), false);
         }
         self.nodes.leave(node);
@@ -220,29 +229,28 @@ impl Engine {
     pub(super) fn settle_endpoints(&mut self, out: &mut Out) {
         for id in std::mem::take(&mut self.dirty.endpoints) {
             let item = &self.items[id];
-            let Data::Endpoint(workload) = &item.data else { continue };
-            let due = item.class.and_then(|class| self.index.classes[class].plist);
-            let (node, held) = (workload.node, workload.held);
+            let Data::Endpoint(local) = &item.data else { continue };
+            let mut due =
+                item.class.map(|class| self.index.classes[class].lists).unwrap_or_default();
+            if !item.is_host() {
+                due = [due[0], None, None, None];
+            }
+            let (node, held) = (local.node, local.held);
             if due != held {
-                if let Some(plist) = due {
+                for plist in due.into_iter().flatten() {
                     self.need(node, Need::Plist(plist), true);
                 }
-                if let Some(plist) = held {
+                for plist in held.into_iter().flatten() {
                     self.need(node, Need::Plist(plist), false);
                 }
             }
-            let plist = due.map(|plist| self.policies.plists[plist].id.clone());
-            let Data::Endpoint(workload) = &mut self.items[id].data else { continue };
-            workload.held = due;
-            if workload.entry.plist != plist {
-                workload.entry.plist = plist;
-                workload.stale = true;
-            }
-            if std::mem::take(&mut workload.stale) {
-                workload.published = true;
+            let Data::Endpoint(local) = &mut self.items[id].data else { continue };
+            if std::mem::take(&mut local.stale) || due != held {
+                local.held = due;
+                local.published = true;
+                let ids = due.map(|plist| Some(self.policies.plists[plist?].id.clone()));
                 let name = self.nodes.slab[node].name.clone();
-                let entry = Entry::Endpoint(workload.entry.clone());
-                out.put(Topic::Node(name), workload.key.clone(), entry);
+                out.put(Topic::Node(name), local.key.clone(), local.entry.with(ids));
             }
         }
     }

@@ -135,7 +135,7 @@ impl Engine {
             if !class.items.is_empty() {
                 continue;
             }
-            if let Some(plist) = class.plist {
+            for plist in class.lists.into_iter().flatten() {
                 self.policies.plists[plist].classes -= 1;
                 self.dirty.plists.insert(plist);
             }

@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use arcstr::ArcStr;
 use model::{
     Key,
-    kinds::{self, Invalid, Spec},
+    kinds::{self, Invalid, Spec, StagedAction},
     view::{Policy, PolicyId, ProfileRules},
 };
 
 use super::{Engine, worse};
 use crate::{
     nodes::{Need, Node},
-    policies::{Place, Pol, Policies, deny},
+    policies::{Place, Pol, Policies, Stage, deny},
     problem::{Effect, Problem},
     rules::{Translated, translate},
     scope,
@@ -46,7 +46,13 @@ impl Engine {
         spec: Option<Spec>,
         problem: Option<Problem>,
     ) -> Option<Problem> {
-        let Some(Spec::NetworkPolicy(policy) | Spec::GlobalNetworkPolicy(policy)) = spec else {
+        let Some(
+            Spec::NetworkPolicy(policy)
+            | Spec::GlobalNetworkPolicy(policy)
+            | Spec::StagedNetworkPolicy(policy)
+            | Spec::StagedGlobalNetworkPolicy(policy),
+        ) = spec.filter(|spec| !deletes(spec))
+        else {
             self.remove_policy(key);
             return problem;
         };
@@ -68,14 +74,15 @@ impl Engine {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
         };
-        // On workloads these two kinds of policies do nothing.
-        let on_workloads = !policy.do_not_track && !policy.pre_dnat;
+        let stage = Stage::of(&policy);
         let place = Place {
             tier,
             order: policy.order,
             tie_break: id.tie_break().into(),
-            ingress: on_workloads && policy.acts_on_ingress,
-            egress: on_workloads && policy.acts_on_egress,
+            ingress: policy.acts_on_ingress,
+            egress: policy.acts_on_egress && stage != Stage::PreDnat,
+            stage,
+            staged: policy.staged.is_some(),
         };
         let view = Arc::new(Policy { tier: policy.tier, ingress, egress });
         let selector = selector.map(|selector| self.index.acquire(&selector));
@@ -186,15 +193,15 @@ impl Engine {
     pub(super) fn settle_classes(&mut self) {
         for id in std::mem::take(&mut self.dirty.classes) {
             let class = &self.index.classes[id];
-            let due = self.policies.plist(class, &self.index, self.options.plist_id);
+            let due = self.policies.lists(class, &self.index, self.options.plist_id);
             let class = &mut self.index.classes[id];
-            let held = std::mem::replace(&mut class.plist, due);
+            let held = std::mem::replace(&mut class.lists, due);
             if held == due {
                 continue;
             }
             self.dirty.endpoints.extend(&class.items);
-            for (plist, more) in [(due, true), (held, false)] {
-                if let Some(plist) = plist {
+            for (lists, more) in [(due, true), (held, false)] {
+                for plist in lists.into_iter().flatten() {
                     let classes = &mut self.policies.plists[plist].classes;
                     *classes = if more { *classes + 1 } else { *classes - 1 };
                     self.dirty.plists.insert(plist);
@@ -202,4 +209,12 @@ impl Engine {
             }
         }
     }
+}
+
+/// The staged end of a policy: there is nothing of it to evaluate.
+fn deletes(spec: &Spec) -> bool {
+    let (Spec::StagedNetworkPolicy(policy) | Spec::StagedGlobalNetworkPolicy(policy)) = spec else {
+        return false;
+    };
+    policy.staged == Some(StagedAction::Delete)
 }

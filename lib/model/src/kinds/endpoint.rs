@@ -126,11 +126,7 @@ impl WorkloadEndpoint {
                     .missing("not supported: nothing is spoofed"),
             );
         }
-        let ports_path = spec.path("ports");
-        let mut ports = Vec::new();
-        for (index, value) in spec.list("ports")?.iter().enumerate() {
-            ports.extend(read_port(&ports_path.index(index), value)?);
-        }
+        let ports = read_ports(spec)?;
         Ok(Self {
             id,
             interface,
@@ -152,6 +148,16 @@ impl WorkloadEndpoint {
         }
         labels
     }
+}
+
+/// Those that have a name.
+pub(super) fn read_ports(spec: Fields<'_>) -> Result<Vec<EndpointPort>, Invalid> {
+    let path = spec.path("ports");
+    let mut ports = Vec::new();
+    for (index, value) in spec.list("ports")?.iter().enumerate() {
+        ports.extend(read_port(&path.index(index), value)?);
+    }
+    Ok(ports)
 }
 
 /// None: a port without a name, which no rule can mean.

@@ -11,6 +11,7 @@
 
 mod config;
 mod endpoint;
+mod host_endpoint;
 mod ipam;
 mod net;
 mod node;
@@ -22,12 +23,13 @@ use std::fmt;
 use arcstr::ArcStr;
 pub use config::{ClusterInformation, FelixConfiguration, SpecMap};
 pub use endpoint::{EndpointId, EndpointPort, NetworkSet, WorkloadEndpoint};
+pub use host_endpoint::HostEndpoint;
 pub use ipam::{Affinity, Attribute, IPAMBlock, IPPool};
 pub use net::{parse_ip, parse_net};
 pub use node::{Node, OrchRef};
 pub use policy::{
     Conditions, Direction, Entries, Icmp, Order, Policy, PortMatch, Profile, Rule, ServiceAccounts,
-    ServiceRef, Tier, has_ports,
+    ServiceRef, StagedAction, Tier, has_ports,
 };
 use serde_json::Value;
 
@@ -91,12 +93,15 @@ pub enum Spec {
     FelixConfiguration(FelixConfiguration),
     GlobalNetworkPolicy(Policy),
     GlobalNetworkSet(NetworkSet),
+    HostEndpoint(HostEndpoint),
     IPAMBlock(IPAMBlock),
     IPPool(IPPool),
     NetworkPolicy(Policy),
     NetworkSet(NetworkSet),
     Node(Node),
     Profile(Profile),
+    StagedGlobalNetworkPolicy(Policy),
+    StagedNetworkPolicy(Policy),
     Tier(Tier),
     WorkloadEndpoint(WorkloadEndpoint),
     /// A kind that nothing acts on yet. It is still part of the FULL view, as JSON.
@@ -137,6 +142,7 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
             Spec::GlobalNetworkPolicy(Policy::read(spec()?, &mut faults)?)
         }
         Kind::GlobalNetworkSet => Spec::GlobalNetworkSet(NetworkSet::read(spec()?, &mut faults)?),
+        Kind::HostEndpoint => Spec::HostEndpoint(HostEndpoint::read(spec()?, &mut faults)?),
         // Flat in etcd, below `spec` in Kubernetes.
         Kind::IPAMBlock if object.has("spec") => {
             Spec::IPAMBlock(IPAMBlock::read(spec()?, true, &mut faults)?)
@@ -157,6 +163,12 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
             Spec::Node(Node::read(spec()?, status, &mut faults))
         }
         Kind::Profile => Spec::Profile(Profile::read(spec()?, &mut faults)),
+        Kind::StagedGlobalNetworkPolicy => {
+            Spec::StagedGlobalNetworkPolicy(Policy::read_staged(spec()?, &mut faults)?)
+        }
+        Kind::StagedNetworkPolicy => {
+            Spec::StagedNetworkPolicy(Policy::read_staged(spec()?, &mut faults)?)
+        }
         Kind::Tier => Spec::Tier(Tier::read(spec()?)?),
         Kind::WorkloadEndpoint => {
             Spec::WorkloadEndpoint(WorkloadEndpoint::read(key, spec()?, &mut faults)?)
@@ -183,7 +195,10 @@ fn read_metadata(
         // Without its labels an endpoint or a set would be another one; for the rest they mean
         // nothing here.
         Err(fault) => match kind {
-            Kind::WorkloadEndpoint | Kind::NetworkSet | Kind::GlobalNetworkSet => {
+            Kind::WorkloadEndpoint
+            | Kind::HostEndpoint
+            | Kind::NetworkSet
+            | Kind::GlobalNetworkSet => {
                 return Err(fault);
             }
             _ => {

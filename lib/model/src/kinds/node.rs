@@ -42,6 +42,9 @@ pub struct Node {
     pub wireguard_key: ArcStr,
     /// `status.wireguardPublicKeyV6`; empty: none.
     pub wireguard_key_v6: ArcStr,
+    /// `status.podCIDRs`: ranges of the node's pods, where these stand for its blocks; host bits
+    /// cleared.
+    pub pod_cidrs: Vec<IpNet>,
     /// `spec.orchRefs`: what orchestrators call this node.
     pub orch_refs: Vec<OrchRef>,
 }
@@ -78,6 +81,7 @@ impl Node {
         }
         node.wireguard_key = part.ok(status.text("wireguardPublicKey")).unwrap_or_default();
         node.wireguard_key_v6 = part.ok(status.text("wireguardPublicKeyV6")).unwrap_or_default();
+        node.pod_cidrs = part.pod_cidrs(status);
         (node.internal, node.external) = part.addresses(spec);
         node.orch_refs = part.orch_refs(spec);
         node
@@ -168,6 +172,22 @@ impl Part<'_> {
             list.extend(self.parsed(entry, "address", "must be an address", net::parse_net));
         }
         (internal, external)
+    }
+
+    fn pod_cidrs(&mut self, status: Fields<'_>) -> Vec<IpNet> {
+        let path = status.path("podCIDRs");
+        let mut nets = Vec::new();
+        for (index, value) in
+            self.ok(status.list("podCIDRs")).unwrap_or_default().iter().enumerate()
+        {
+            match value.as_str().and_then(net::parse_net) {
+                Some(net) => nets.push(net.trunc()),
+                None => {
+                    self.faults.push(path.index(index).invalid(value, "must be a CIDR: left out"));
+                }
+            }
+        }
+        nets
     }
 
     fn orch_refs(&mut self, spec: Fields<'_>) -> Vec<OrchRef> {

@@ -51,6 +51,18 @@ pub struct Policy {
     pub ingress: Vec<Rule>,
     /// For packets from the endpoints, first one first.
     pub egress: Vec<Rule>,
+    /// What a staged policy would do to the policy of its name; none: it isn't a staged one.
+    pub staged: Option<StagedAction>,
+}
+
+/// What becomes of a policy when its staged version is enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum StagedAction {
+    /// It is made, or replaced. Also what stands for any action but the other.
+    #[default]
+    Set,
+    /// It goes.
+    Delete,
 }
 
 /// A position: any finite number, compared as such.
@@ -96,7 +108,20 @@ impl Policy {
             apply_on_forward: or_fault(spec.flag("applyOnForward"), faults).unwrap_or(false),
             ingress: Rule::read_all(spec, "ingress"),
             egress: Rule::read_all(spec, "egress"),
+            staged: None,
         })
+    }
+
+    /// `StagedNetworkPolicy` and `StagedGlobalNetworkPolicy`: a policy and what becomes of it.
+    pub(super) fn read_staged(
+        spec: Fields<'_>,
+        faults: &mut Vec<Invalid>,
+    ) -> Result<Self, Invalid> {
+        let action = match or_fault(spec.str("stagedAction"), faults) {
+            "Delete" => StagedAction::Delete,
+            _ => StagedAction::Set,
+        };
+        Ok(Self { staged: Some(action), ..Self::read(spec, faults)? })
     }
 }
 

@@ -1,0 +1,41 @@
+//! Staged Kubernetes policies, read as the staged policies that they translate to.
+
+use model::{
+    Key, Kind, Stored,
+    kinds::{self, Invalid, Resource, Spec, StagedAction},
+    translate::translate,
+};
+use serde_json::{Value, json};
+
+/// Reads an object of any kind.
+pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
+    let (Kind::StagedKubernetesNetworkPolicy, Stored::Json(value)) = (key.kind, stored) else {
+        return kinds::decode(key, stored);
+    };
+    let spec = &value["spec"];
+    let fields = ["podSelector", "ingress", "egress", "policyTypes"];
+    let fields = fields.map(|name| (name.to_owned(), spec[name].clone()));
+    let metadata = json!({"name": key.name.as_str(), "namespace": key.namespace.as_str()});
+    let translation = translate(&json!({
+        "kind": "NetworkPolicy",
+        "metadata": metadata,
+        "spec": fields.into_iter().filter(|(_, v)| !v.is_null()).collect::<serde_json::Map<_, _>>(),
+    }));
+    let Some(object) = translation.objects.into_iter().next() else {
+        let fault = translation.faults.into_iter().next();
+        return Err(fault.unwrap_or_else(|| Invalid {
+            field: "spec".to_owned(),
+            value: String::new(),
+            reason: "can't be translated".to_owned(),
+        }));
+    };
+    let staged = Key { kind: Kind::StagedNetworkPolicy, ..key.clone() };
+    let mut resource = kinds::decode(&staged, &Stored::Json(object))?;
+    resource.faults.extend(translation.faults);
+    if let Spec::StagedNetworkPolicy(policy) = &mut resource.spec
+        && spec["stagedAction"] == Value::from("Delete")
+    {
+        policy.staged = Some(StagedAction::Delete);
+    }
+    Ok(resource)
+}
