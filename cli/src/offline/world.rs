@@ -18,7 +18,7 @@ use super::{
     objects::{Objects, Placed},
     port::Port,
 };
-use crate::resource::{defaults, shape};
+use crate::resource::shape;
 
 /// Where connections come from: what clients are given by the kernel, and no rule names.
 const CLIENT_PORT: u16 = 49_152;
@@ -159,12 +159,16 @@ const TRANSLATED: &str = "knp.default.";
 
 /// A resource of Calico as a write of it would store it.
 fn calico(value: &Value) -> Result<(Key, Value), String> {
-    let fault = |fault: shape::Fault| fault.to_string();
-    let mut written = shape::read(value, "default").map_err(fault)?;
-    defaults::complete_name(&mut written).map_err(fault)?;
-    defaults::complete(&mut written).map_err(fault)?;
-    let key = written.key();
-    Ok((key, Value::Object(defaults::object(written))))
+    let joined = |faults: &[shape::Fault]| {
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    };
+    let mut written = shape::read(value, false).map_err(|faulty| joined(&faulty.faults))?;
+    written.place(None).map_err(|fault| fault.to_string())?;
+    let key = written.key().map_err(|fault| fault.to_string())?;
+    let verdict = written.judge(None);
+    let errors = || verdict.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let object = verdict.defaulted.clone().ok_or_else(errors)?;
+    Ok((key, object))
 }
 
 /// None: they have no address of this family in common.
