@@ -1,0 +1,107 @@
+//! A store and a typha as processes of their own, by running this very program again.
+//!
+//! A child says on its stdout where it listens, and ends when its stdin is closed: when the parent
+//! ends, however it ends.
+
+use std::{net::SocketAddr, process::Stdio};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use datastore::StoreConfig;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::{Child, ChildStdin, Command},
+};
+
+/// What a child does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// The embedded store.
+    Store,
+    /// The server.
+    Typha,
+}
+
+/// A running child.
+pub(crate) struct Process {
+    child: Child,
+    /// Closing it ends the child.
+    _stdin: ChildStdin,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Its process.
+    pub(crate) pid: u32,
+}
+
+impl Process {
+    /// Runs `command`, which must say `ready ADDRESS` on its stdout.
+    pub(crate) async fn start(mut command: Command, what: &str) -> anyhow::Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("{what} can't be started"))?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (Some(stdin), Some(stdout)) = (stdin, stdout) else {
+            bail!("{what} has no stdin or stdout");
+        };
+        let pid = child.id().with_context(|| format!("{what} ended at once"))?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).await?;
+        let Some(address) = line.trim().strip_prefix("ready ") else {
+            let status = child.wait().await?;
+            bail!("{what} did not start: {status}; its words are above");
+        };
+        let address = address.parse().with_context(|| format!("{what} says {line:?}"))?;
+        Ok(Self { child, _stdin: stdin, address, pid })
+    }
+
+    /// Ends it.
+    pub(crate) async fn stop(mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill().await;
+    }
+}
+
+/// This program as a child. `prefix` are the arguments that lead to the load test's own.
+pub(crate) fn command(prefix: &[&str], part: Part) -> anyhow::Result<Command> {
+    let program = std::env::current_exe().context("this program's own file")?;
+    let mut command = Command::new(program);
+    let name = part.to_possible_value().map(|value| value.get_name().to_owned());
+    command.args(prefix).arg("--part").args(name);
+    Ok(command)
+}
+
+/// What a child does until its stdin is closed.
+pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyhow::Result<()> {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    match part {
+        Part::Store => {
+            let store = embedded::Server::start(embedded::Config::default()).await?;
+            println!("ready {}", store.addr());
+            closed().await;
+            store.shutdown().await?;
+        }
+        Part::Typha => {
+            let typha = typha::Typha::start(typha::Config {
+                store: StoreConfig::from_url(store.unwrap_or_default())?,
+                listen: any,
+                tls: None,
+                plaintext: false,
+                limits: typha::Limits::default(),
+                max_connections: agents,
+                health: any,
+                metrics: any,
+                status: any,
+            })
+            .await?;
+            println!("ready {}", typha.address());
+            closed().await;
+            // Agents are gone: there is nobody to say goodbye to.
+            drop(typha);
+        }
+    }
+    Ok(())
+}
+
+/// Ends when stdin does.
+async fn closed() {
+    let _ = tokio::io::stdin().read_to_end(&mut Vec::new()).await;
+}

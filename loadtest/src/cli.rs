@@ -1,0 +1,185 @@
+//! The flags of `loadtest`, which are also those of `bulrush loadtest`.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Subcommand, ValueEnum};
+
+use crate::{
+    children::{self, Part},
+    churn::{Profile, View},
+    inject::Inject,
+    report::{Comparison, Report},
+    run,
+};
+
+/// Measure a typha: simulated agents, each with the agents' own client on a connection of its own,
+/// and changes written to the store on a schedule that waits for nobody.
+///
+/// Every Commit at every agent is checked: versions never go back, digests are the server's, and
+/// what the agent holds is what was written. The exit code is 1 when anything was wrong.
+///
+/// Without --server it starts a store and a typha of its own.
+#[derive(clap::Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// How many agents.
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    agents: u32,
+    /// How long changes are written, for example 30s or 10m.
+    #[arg(long = "for", default_value = "30s", value_name = "TIME", value_parser = duration)]
+    length: Duration,
+    /// What changes.
+    #[arg(long, default_value = "steady")]
+    profile: Profile,
+    /// Changes per second.
+    #[arg(long, default_value_t = 100.0, value_name = "N", value_parser = rate)]
+    rate: f64,
+    /// What the agents ask for. `full` is every object for each agent: mind the memory of it.
+    #[arg(long, default_value = "node")]
+    view: View,
+    /// Nodes of the cluster [default: one per agent, and 20 in the full view].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    nodes: Option<u32>,
+    /// Pods on each node.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=62))]
+    pods: u32,
+    /// Where the random choices of the changes start: the same seed gives the same changes.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// A running typha, on plaintext loopback, that reads the store of --store.
+    #[arg(long, value_name = "HOST:PORT", requires = "store")]
+    server: Option<String>,
+    /// The process of --server, to measure what it uses.
+    #[arg(long, value_name = "PID", requires = "server")]
+    server_pid: Option<u32>,
+    /// A running store. The cluster of the test is added to it, and removed at the end.
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    /// A change that takes longer is lost.
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration)]
+    deadline: Duration,
+    /// Corrupt what agents get, to see that it is noticed.
+    #[arg(long)]
+    inject: Option<Inject>,
+    /// How to print the report.
+    #[arg(short, long, default_value = "table", global = true)]
+    output: Output,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Be one of the processes of a test.
+    #[arg(long, hide = true)]
+    part: Option<Part>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Output {
+    Json,
+    Table,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Print the figures of two reports (-o json) beside each other, with their ratios.
+    Compare {
+        /// A report.
+        a: PathBuf,
+        /// Another one.
+        b: PathBuf,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(format!("{unit:?} is no unit of time: write 20s, 2m or 1h")),
+    };
+    let number: u64 = number.parse().map_err(|_| "write a number and a unit: 20s".to_owned())?;
+    Ok(Duration::from_secs(number * seconds))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "write a number such as 100 or 0.5".to_owned())?;
+    if rate > 0.0 && rate <= 100_000.0 {
+        Ok(rate)
+    } else {
+        Err("must be above 0 and at most 100000".into())
+    }
+}
+
+impl Args {
+    /// Does it. `prefix` are the arguments that lead to these flags in this program, for the
+    /// processes that it starts of itself.
+    pub fn run(self, prefix: &[&str]) -> anyhow::Result<ExitCode> {
+        if let Some(Command::Compare { a, b }) = &self.command {
+            let comparison = Comparison::of(&Report::read(a)?, &Report::read(b)?);
+            self.print(&comparison, Comparison::table)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        runtime::log("warn");
+        if let Some(part) = self.part {
+            let part = children::run(part, self.store.as_deref(), self.agents as usize);
+            runtime::block_on(part)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let config = run::Config {
+            agents: self.agents,
+            length: self.length,
+            profile: self.profile,
+            rate: self.rate,
+            view: self.view,
+            nodes: self.nodes.unwrap_or(match self.view {
+                View::Node => self.agents,
+                View::Full => 20,
+            }),
+            pods_per_node: self.pods,
+            seed: self.seed,
+            server: self.server.as_deref().map(loopback).transpose()?,
+            server_pid: self.server_pid,
+            store: self.store.clone(),
+            deadline: self.deadline,
+            inject: self.inject,
+        };
+        let report = runtime::block_on(run::run(config, prefix))?;
+        self.print(&report, Report::table)?;
+        if report.inject.is_some() && report.errors.total() == 0 {
+            eprintln!("error: what was injected was not noticed");
+            return Ok(ExitCode::FAILURE);
+        }
+        let well = report.errors.total() == 0;
+        Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn print<T: serde::Serialize>(
+        &self,
+        value: &T,
+        table: impl Fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        let text = match self.output {
+            Output::Json => serde_json::to_string_pretty(value)? + "\n",
+            Output::Table => table(value),
+        };
+        std::io::stdout().write_all(text.as_bytes())?;
+        Ok(())
+    }
+}
+
+/// The address, which must be one of this machine alone: only there typha believes names.
+fn loopback(address: &str) -> anyhow::Result<SocketAddr> {
+    use std::net::ToSocketAddrs as _;
+    let found = address.to_socket_addrs().ok().and_then(|mut found| found.next());
+    let Some(found) = found else {
+        anyhow::bail!("--server {address:?} is no address of a server (example: 127.0.0.1:5473)");
+    };
+    if !found.ip().is_loopback() {
+        anyhow::bail!(
+            "--server {address} is not on loopback: simulated agents say that they are many nodes, \
+             which a typha believes on plaintext loopback only; run the load test beside the typha"
+        );
+    }
+    Ok(found)
+}

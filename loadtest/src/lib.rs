@@ -1,0 +1,31 @@
+//! Simulated agents, churn and a report of what a server makes of them.
+//!
+//! ```text
+//!   Churn --events--> writer --> store --> typha --> Agent: Injector, Judge, the agents' own session
+//!     |                 |                                      |
+//!     |                 v                                      v
+//!     +--- effects --> Ledger (version of each write) ---> Delivery --> Score --> Report
+//! ```
+//!
+//! Who needs a change, and what it makes of what an agent holds, is known by construction of the
+//! profile: nothing of the engine that computes views is asked.
+
+mod agent;
+mod children;
+mod churn;
+mod cli;
+mod delivery;
+mod fleet;
+mod inject;
+mod judge;
+mod process;
+mod progress;
+mod report;
+mod run;
+mod sample;
+mod score;
+mod sockets;
+mod world;
+mod writer;
+
+pub use cli::Args;

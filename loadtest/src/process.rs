@@ -1,0 +1,57 @@
+//! What a process uses: processor time and memory, as the kernel counts them.
+
+use std::{fs, io, time::Duration};
+
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::{SysconfVar, sysconf},
+};
+
+/// Processor time of a process so far, all its threads.
+pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
+    // In ticks of 10 ms, and exact for threads that have ended.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let ticks = || {
+        // The name, in parentheses, may contain anything.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        Some(user + system)
+    };
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).cast_unsigned();
+    let coarse = Duration::from_millis(ticks().unwrap_or_default() * 1000 / per_second);
+    // In nanoseconds, of the threads that live.
+    let mut fine = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        let first = text.split_whitespace().next().and_then(|text| text.parse().ok());
+        fine += Duration::from_nanos(first.unwrap_or_default());
+    }
+    // Ended threads are missing in the fine figure only.
+    let margin = Duration::from_millis(100) + coarse / 10;
+    Ok(if fine + margin >= coarse { fine } else { coarse })
+}
+
+/// Resident memory of a process, bytes.
+pub(crate) fn rss(pid: u32) -> io::Result<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    let pages = statm.split_whitespace().nth(1).and_then(|text| text.parse::<u64>().ok());
+    let page = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(4096).cast_unsigned();
+    Ok(pages.unwrap_or_default() * page)
+}
+
+/// Makes room for so many open files, here and in the children that come.
+///
+/// # Errors
+/// The hard limit is lower; it is what the error carries.
+pub(crate) fn raise_open_files(wanted: u64) -> Result<(), u64> {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return Ok(()) };
+    if hard < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
+        return Err(hard);
+    }
+    let limit = hard.max(wanted);
+    if soft < limit && setrlimit(Resource::RLIMIT_NOFILE, limit, limit).is_err() {
+        return Err(soft);
+    }
+    Ok(())
+}

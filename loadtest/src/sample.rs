@@ -1,0 +1,113 @@
+//! What server, tester and machine used over a time.
+
+use std::{
+    fs, io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::task::JoinHandle;
+
+use crate::{process, report::Limit};
+
+/// Memory is looked at so often.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// A machine that is busier than this has nothing left.
+const BUSY: f64 = 0.9;
+
+/// Measures from its start on.
+pub(crate) struct Sampler {
+    server: Option<u32>,
+    began: Instant,
+    server_cpu: Option<Duration>,
+    tester_cpu: Duration,
+    machine: (u64, u64),
+    highest: Arc<AtomicU64>,
+    watcher: Option<JoinHandle<()>>,
+}
+
+/// What was used.
+#[derive(Debug)]
+pub(crate) struct Usage {
+    pub(crate) server_cpu: Option<Duration>,
+    pub(crate) server_rss: Option<u64>,
+    pub(crate) tester_cpu: Duration,
+    /// Of all processors, the part that anything used.
+    pub(crate) machine_busy: f64,
+    wall: Duration,
+}
+
+impl Sampler {
+    pub(crate) fn start(server: Option<u32>) -> io::Result<Self> {
+        let highest = Arc::new(AtomicU64::new(0));
+        let watcher = server.map(|pid| {
+            let highest = highest.clone();
+            tokio::spawn(async move {
+                while let Ok(rss) = process::rss(pid) {
+                    highest.fetch_max(rss, Ordering::Relaxed);
+                    tokio::time::sleep(INTERVAL).await;
+                }
+            })
+        });
+        Ok(Self {
+            server,
+            began: Instant::now(),
+            server_cpu: server.map(process::cpu_time).transpose()?,
+            tester_cpu: process::cpu_time(std::process::id())?,
+            machine: machine()?,
+            highest,
+            watcher,
+        })
+    }
+
+    pub(crate) fn stop(self) -> io::Result<Usage> {
+        if let Some(watcher) = &self.watcher {
+            watcher.abort();
+        }
+        let server_cpu = match (self.server, self.server_cpu) {
+            (Some(pid), Some(before)) => Some(process::cpu_time(pid)?.saturating_sub(before)),
+            _ => None,
+        };
+        let (busy, all) = machine()?;
+        let all = all.saturating_sub(self.machine.1).max(1);
+        Ok(Usage {
+            server_cpu,
+            server_rss: self.server.map(|_| self.highest.load(Ordering::Relaxed)),
+            tester_cpu: process::cpu_time(std::process::id())?.saturating_sub(self.tester_cpu),
+            machine_busy: busy.saturating_sub(self.machine.0) as f64 / all as f64,
+            wall: self.began.elapsed(),
+        })
+    }
+}
+
+impl Usage {
+    /// Who was the limit; `late`: events were sent too late.
+    pub(crate) fn limit(&self, late: bool) -> Limit {
+        let share = |cpu: Duration| cpu.as_secs_f64() / self.wall.as_secs_f64().max(0.001);
+        let server = share(self.server_cpu.unwrap_or_default());
+        let tester = share(self.tester_cpu);
+        let full = self.machine_busy > BUSY;
+        if late || (full && tester >= server) {
+            Limit::Tester
+        } else if full {
+            Limit::Server
+        } else {
+            Limit::Nothing
+        }
+    }
+}
+
+/// Ticks of all processors so far: busy ones, and all.
+fn machine() -> io::Result<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let first = stat.lines().next().unwrap_or_default();
+    // user nice system idle iowait irq softirq steal; guests are in user already.
+    let ticks: Vec<u64> =
+        first.split_whitespace().skip(1).take(8).filter_map(|text| text.parse().ok()).collect();
+    let all = ticks.iter().sum();
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    Ok((all - idle, all))
+}
