@@ -141,13 +141,13 @@ impl Agent {
             let due = ack_due.into_iter().chain(look_due).min();
             tokio::select! {
                 message = connection.message() => {
-                    if let Some(end) = self.received(message?, &connection).await? {
+                    if let Some(end) = self.received(message?, &mut connection).await? {
                         return Ok(end);
                     }
                 }
                 () = pause(due) => {
                     self.settle();
-                    self.ack(&connection).await;
+                    self.ack(&mut connection);
                 }
                 () = stopped(stop) => return Ok(End::Stop),
             }
@@ -158,7 +158,7 @@ impl Agent {
     async fn received(
         &mut self,
         message: ServerMessage,
-        connection: &Connection,
+        connection: &mut Connection,
     ) -> Result<Option<End>, StreamError> {
         let messages = match &mut self.injector {
             Some(injector) => injector.pass(message),
@@ -188,12 +188,12 @@ impl Agent {
                         self.common.score.synced.fetch_add(1, Ordering::Relaxed);
                     }
                     self.owes_ack = self.common.view == View::Node;
-                    self.ack(connection).await;
+                    self.ack(connection);
                 }
                 Event::Send(message) => {
                     let text = "a digest came out differently: resync".to_owned();
                     self.common.score.fault(&self.name, &Fault { kind: Kind::Digest, text });
-                    connection.send(message).await;
+                    connection.send(message);
                 }
                 Event::GoAway(_) => return Ok(Some(End::Again)),
                 Event::Hello(_) | Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
@@ -216,11 +216,11 @@ impl Agent {
     }
 
     /// Acknowledges the newest Commit, unless the last ack was just now.
-    async fn ack(&mut self, connection: &Connection) {
+    fn ack(&mut self, connection: &mut Connection) {
         if self.owes_ack && self.last_ack.is_none_or(|last| last.elapsed() >= ACK) {
             self.owes_ack = false;
             self.last_ack = Some(Instant::now());
-            connection.send(self.session.ack(Vec::new())).await;
+            connection.send(self.session.ack(Vec::new()));
         }
     }
 
