@@ -25,7 +25,7 @@ mod wire;
 pub use client::{ClientError, ClientSession, Committed, EntryChange, Event, SavedError};
 pub use digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest};
 pub use publisher::{Change, Publisher, ViewChange};
-pub use server::{Advance, Refusal, ServerFacts, ServerSession, Subscription};
+pub use server::{Advance, Refusal, Resume, ServerFacts, ServerSession, Subscription};
 pub use snapshot::{Affected, Snapshot};
 pub use topic::{Frame, Outgoing, TopicState, Whole};
 pub use vector::Vector;

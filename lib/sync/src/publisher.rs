@@ -117,6 +117,27 @@ impl Publisher {
         self.now.progress = Vector::default();
     }
 
+    /// Another store answers: everything is published anew, as one publication under another key of
+    /// digests. What was published before is another publisher's.
+    pub fn begin_anew(&mut self, key: DigestKey) {
+        let before = std::mem::replace(self, Self::with_history(key, self.history.budget)).now;
+        let entries = before.topics.iter().flat_map(|(topic, state)| {
+            let change = |(key, value): (&ArcStr, &Bytes)| Change {
+                topic: topic.clone(),
+                key: key.clone(),
+                value: Some(value.clone()),
+            };
+            state.entries.iter().map(change)
+        });
+        let views = before.views.iter().map(|(node, topics)| ViewChange {
+            node: node.clone(),
+            add: topics.iter().cloned().collect(),
+            drop: Vec::new(),
+        });
+        let none = Vector::default();
+        self.publish(entries, views, &none, &none, before.observed_at);
+    }
+
     /// Publishes a batch. `vector` and `progress` say what the store's streams had reached when the
     /// batch was computed; `observed_at` is the clock then. A write of what is there already counts
     /// as no change; when nothing at all changes, the number of the publication stays.
@@ -431,6 +452,37 @@ mod tests {
         let two = publish(&mut two, vec![delete(&Topic::Pools, "x"), put(&Topic::Pools, "a", "3")]);
         let digest = |snapshot: &Snapshot| snapshot.topic(&Topic::Pools).unwrap().digest;
         assert_eq!(digest(&one), digest(&two));
+    }
+
+    #[test]
+    fn who_begins_anew_shows_the_same_under_another_key() {
+        let mut publisher = Publisher::new(KEY);
+        let set = Topic::IpSet("s:x".into());
+        let view = ViewChange { node: "a".into(), add: vec![set.clone()], drop: Vec::new() };
+        let none = Vector::default();
+        let mut vector = Vector::default();
+        vector.advance(model::StreamIndex(0), 9);
+        publisher.publish([put(&set, "m", "")], [view.clone()], &vector, &vector, 0);
+        publish(&mut publisher, vec![put(&Topic::Pools, "a", "1")]);
+        let before = publisher.snapshot();
+
+        publisher.begin_anew(DigestKey([8; 16]));
+        let after = publisher.snapshot();
+        assert_eq!((after.publication, &after.vector), (1, &none));
+        assert_eq!(after.node_view(&"a".into()), before.node_view(&"a".into()));
+        for (topic, state) in before.topics() {
+            let now = after.topic(topic).unwrap();
+            assert_eq!(now.entries, state.entries);
+            assert_ne!(now.digest, state.digest);
+        }
+        publisher.publish(
+            [],
+            [ViewChange { add: vec![], drop: vec![set.clone()], ..view }],
+            &none,
+            &none,
+            0,
+        );
+        assert!(!publisher.snapshot().node_view(&"a".into()).contains(&set));
     }
 
     #[test]

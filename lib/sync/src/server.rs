@@ -204,6 +204,34 @@ impl From<&AgentHello> for Held {
     }
 }
 
+/// How a session began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The agent held nothing.
+    Fresh,
+    /// It was served by the same run of this server.
+    SameRun,
+    /// It was served by another server, or by an earlier run: digests said what differs.
+    Digests,
+    /// It was served from another store.
+    OtherStore,
+}
+
+impl Resume {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Fresh, Self::SameRun, Self::Digests, Self::OtherStore];
+
+    /// The kind in one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::SameRun => "same_run",
+            Self::Digests => "digests",
+            Self::OtherStore => "other_store",
+        }
+    }
+}
+
 /// What a snapshot means to a session.
 #[derive(Debug)]
 pub enum Advance {
@@ -222,6 +250,7 @@ pub struct ServerSession {
     facts: Arc<ServerFacts>,
     /// What the agent said that it holds, until the first Commit.
     held: Option<Box<Held>>,
+    resumed: Option<Resume>,
     generation: Option<u64>,
     /// What the node needed at the last Commit.
     needed: Needed,
@@ -250,6 +279,7 @@ impl ServerSession {
             subscription,
             facts,
             held: Some(Box::new(hello.into())),
+            resumed: None,
             generation: None,
             needed: Needed::default(),
             lacks: BTreeSet::new(),
@@ -259,6 +289,11 @@ impl ServerSession {
             vector: Vector::default(),
             progress: Vector::default(),
         })
+    }
+
+    /// How it began; none: it hasn't yet.
+    pub fn resumed(&self) -> Option<Resume> {
+        self.resumed
     }
 
     /// What it may see.
@@ -398,6 +433,12 @@ impl ServerSession {
         let same_run = same_epoch
             && held.incarnation == self.facts.incarnation
             && held.publication <= snapshot.publication;
+        self.resumed = Some(match (held.epoch.is_empty(), same_epoch, same_run) {
+            (true, ..) => Resume::Fresh,
+            (_, false, _) => Resume::OtherStore,
+            (.., true) => Resume::SameRun,
+            (.., false) => Resume::Digests,
+        });
         self.cursor = if same_run { held.publication } else { snapshot.publication };
         let mut add = Vec::new();
         for topic in view {
