@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Status, Streaming,
+    codec::CompressionEncoding,
     transport::{Channel, Endpoint},
 };
 
@@ -62,7 +63,8 @@ impl Connection {
         let (outbound, messages) = mpsc::channel(IN_FLIGHT);
         // The channel is new and has room.
         let _ = outbound.try_send(AgentMessage { message: Some(Message::Hello(hello)) });
-        let mut client = TyphaClient::new(channel);
+        // A message that unpacks to more than 4 MiB is refused, as one that is longer is.
+        let mut client = TyphaClient::new(channel).accept_compressed(CompressionEncoding::Zstd);
         let call = timeout(CONNECT_TIMEOUT, client.sync(ReceiverStream::new(messages))).await;
         let call = call.map_err(|_| StreamError::Unanswered {
             address: address.to_owned(),
