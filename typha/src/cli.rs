@@ -36,6 +36,9 @@ pub struct Flags {
     /// How many agents are served at once.
     #[arg(long, env = "TYPHA_MAXCONNECTIONSUPPERLIMIT", default_value_t = 10_000)]
     pub max_connections: usize,
+    /// Other servers, `HOST:PORT`, separated by commas: agents that this one sends away are told of them.
+    #[arg(long, env = "TYPHA_ALTERNATIVES", value_delimiter = ',', value_name = "HOST:PORT")]
+    pub alternatives: Vec<String>,
     /// Port of /liveness and /readiness.
     #[arg(long, env = "TYPHA_HEALTHPORT", default_value_t = 9098)]
     pub health_port: u16,
@@ -65,6 +68,7 @@ impl Flags {
             plaintext: self.plaintext,
             limits: Limits::default(),
             max_connections: self.max_connections,
+            alternatives: self.alternatives,
             health: SocketAddr::new(self.listen, self.health_port),
             metrics: SocketAddr::new(self.listen, self.metrics_port),
             status: SocketAddr::from(([127, 0, 0, 1], self.status_port)),

@@ -12,6 +12,8 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::warn;
 
+use crate::sessions::Patience;
+
 /// How many of those turned away are remembered.
 const REMEMBERED: usize = 20;
 
@@ -32,6 +34,12 @@ pub struct Limits {
     pub ping: Duration,
     /// A sign of life may take so long.
     pub ping_timeout: Duration,
+    /// An agent takes something of what it is sent in this time, or is hung up on.
+    pub stall: Duration,
+    /// The same before its first Commit, which is the largest by far.
+    pub first_stall: Duration,
+    /// An agent that has seen more than this server waits so long for it to catch up.
+    pub behind: Duration,
     /// A stop takes at most so long: agents leave spread over it.
     pub drain: Duration,
     /// The files of TLS are looked at so often.
@@ -48,9 +56,20 @@ impl Default for Limits {
             message_bytes: 4 * 1024 * 1024,
             ping: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(10),
+            stall: Duration::from_secs(30),
+            first_stall: Duration::from_mins(2),
+            behind: Duration::from_secs(5),
             drain: Duration::from_secs(10),
             reload: Duration::from_secs(5),
         }
+    }
+}
+
+impl Limits {
+    /// Those of a session; a heartbeat comes after so much quiet.
+    pub(crate) fn patience(&self, quiet: Duration) -> Patience {
+        let Self { stall, first_stall, behind, .. } = *self;
+        Patience { quiet, stall, first_stall, behind }
     }
 }
 
@@ -171,10 +190,14 @@ impl Drop for Place {
 pub(crate) enum Stage {
     /// In the door.
     Waiting,
+    /// In the door, to ask for the server's health.
+    Visiting,
     /// Has so many sessions.
     In(usize),
     /// It was refused, or its last session is over: it may go.
     Over,
+    /// It takes nothing any more: it is hung up on.
+    Cut,
 }
 
 /// A connection, from its accept on.
@@ -193,7 +216,8 @@ impl Arrival {
         self.0.stage.send_modify(|stage| {
             *stage = match *stage {
                 Stage::In(sessions) => Stage::In(sessions + 1),
-                Stage::Waiting | Stage::Over => Stage::In(1),
+                Stage::Waiting | Stage::Visiting | Stage::Over => Stage::In(1),
+                Stage::Cut => Stage::Cut,
             }
         });
         Welcome(self.clone())
@@ -202,10 +226,24 @@ impl Arrival {
     /// There will be no session: the hello was refused.
     pub(crate) fn refused(&self) {
         self.0.stage.send_modify(|stage| {
-            if *stage == Stage::Waiting {
+            if matches!(*stage, Stage::Waiting | Stage::Visiting) {
                 *stage = Stage::Over;
             }
         });
+    }
+
+    /// It asks for the server's health, and needn't say hello.
+    pub(crate) fn visits(&self) {
+        self.0.stage.send_modify(|stage| {
+            if *stage == Stage::Waiting {
+                *stage = Stage::Visiting;
+            }
+        });
+    }
+
+    /// It takes nothing any more.
+    pub(crate) fn cut(&self) {
+        self.0.stage.send_replace(Stage::Cut);
     }
 
     /// How far it has come, and goes.
@@ -222,6 +260,7 @@ impl Drop for Welcome {
         self.0.0.stage.send_modify(|stage| {
             *stage = match *stage {
                 Stage::In(sessions) if sessions > 1 => Stage::In(sessions - 1),
+                Stage::Cut => Stage::Cut,
                 _ => Stage::Over,
             }
         });

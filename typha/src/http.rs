@@ -12,8 +12,8 @@ use sync::ServerFacts;
 use tokio::sync::watch;
 
 use crate::{
-    door::Door,
-    sessions::{SessionInfo, Sessions},
+    service::Shared,
+    sessions::SessionInfo,
     status::{AgentStatus, PublicationStatus, Sizes, Status, StreamStatus, TurnedAwayStatus},
     tls::Current,
     writer::Outputs,
@@ -21,11 +21,11 @@ use crate::{
 
 /// What the pages read.
 pub(crate) struct Pages {
-    pub(crate) facts: Arc<ServerFacts>,
+    /// Until the first publication; those of the newest count.
+    pub(crate) facts: ServerFacts,
     pub(crate) outputs: Outputs,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) store: Arc<dyn Datastore>,
-    pub(crate) door: Arc<Door>,
     pub(crate) tls: Option<watch::Receiver<Current>>,
 }
 
@@ -64,15 +64,18 @@ impl Pages {
     }
 
     fn metrics(&self) -> String {
-        let snapshot = self.outputs.published.borrow().clone().unwrap_or_default();
+        let published = self.outputs.published.borrow().clone();
+        let history = published.as_ref().map_or(0, |published| published.history_bytes);
+        let snapshot = published.map(|published| published.snapshot.clone()).unwrap_or_default();
         let store = self.outputs.store.borrow().clone();
+        let (sessions, door) = (&self.shared.sessions, &self.shared.door);
         let mut text = Text::default();
-        text.gauge("typha_connections_active", "Live sessions.", self.sessions.active());
-        text.counter("typha_connections_accepted", "Sessions opened.", self.sessions.accepted());
+        text.gauge("typha_connections_active", "Live sessions.", sessions.active());
+        text.counter("typha_connections_accepted", "Sessions opened.", sessions.accepted());
         let help = "Sessions that the server ended.";
-        text.counter("typha_connections_dropped", help, self.sessions.dropped());
+        text.counter("typha_connections_dropped", help, sessions.dropped());
         let help = "Connections turned away before a session.";
-        text.counter("bulrush_typha_handshakes_failed", help, self.door.turned_away_count());
+        text.counter("bulrush_typha_handshakes_failed", help, door.turned_away_count());
         text.gauge("typha_cache_size", "Entries in all topics.", snapshot.entry_count());
         let help = "Number of the newest publication.";
         text.gauge("typha_breadcrumb_seq_number", help, snapshot.publication);
@@ -84,17 +87,45 @@ impl Pages {
         text.gauge("bulrush_typha_topics", "Topics with entries.", snapshot.topic_count());
         let help = "Whether the store was read whole.";
         text.gauge("bulrush_typha_in_sync", help, u8::from(snapshot.publication > 0));
+        self.traffic(&mut text, history);
         text.finish()
+    }
+
+    /// What goes out, and what that costs.
+    fn traffic(&self, text: &mut Text, history: usize) {
+        let figures = self.shared.traffic.figures();
+        let help = "Bytes of messages to agents, as they travel.";
+        text.counter("bulrush_typha_sent_bytes_total", help, figures.bytes);
+        let help = "Messages to agents.";
+        text.counter("bulrush_typha_sent_frames_total", help, figures.messages);
+        let help = "Time to encode and compress messages: once for all agents that get them.";
+        let seconds = figures.encoding.as_secs_f64();
+        text.summary("bulrush_typha_encode_seconds", help, seconds, figures.encoded);
+        let help = "Parts of whole topics that were encoded.";
+        text.counter("bulrush_typha_replace_frames_built_total", help, figures.parts_built);
+        let help = "Parts of whole topics that had been encoded for another agent.";
+        text.counter("bulrush_typha_replace_frames_shared_total", help, figures.parts_shared);
+        let help = "Bytes of changes that are kept for agents that lag.";
+        text.gauge("bulrush_typha_history_bytes", help, history);
+        let help = "Agents that are being brought to a newer publication.";
+        text.gauge("bulrush_typha_laggards", help, self.shared.sessions.lagging());
+        let help = "Sessions ended because the agent did not take what it was sent.";
+        text.counter("bulrush_typha_stalled_total", help, self.shared.sessions.stalled());
+        let help = "Sessions by what the agent held: fresh, same_run, digests, other_store.";
+        let resumes = figures.resumes.map(|(resume, count)| (resume.name(), count));
+        text.counters("bulrush_typha_resumes_total", help, "kind", &resumes);
     }
 
     /// What `/api/v1/status` says.
     pub(crate) fn status(&self) -> Status {
         let published = self.outputs.published.borrow().clone();
         let in_sync = published.is_some();
-        let snapshot = published.unwrap_or_default();
+        let facts = published.as_ref().map_or(&self.facts, |published| &*published.facts);
+        let snapshot = published.as_ref().map(|published| published.snapshot.clone());
+        let snapshot = snapshot.unwrap_or_default();
         let store = self.outputs.store.borrow().clone();
-        let sessions = self.sessions.all();
-        let streams = self.facts.streams.iter().enumerate().map(|(index, name)| {
+        let sessions = self.shared.sessions.all();
+        let streams = facts.streams.iter().enumerate().map(|(index, name)| {
             let index = model::StreamIndex(index as u16);
             StreamStatus {
                 name: name.clone(),
@@ -111,9 +142,9 @@ impl Pages {
             acked: acting().filter(|session| session.holds() >= recent.publication).count(),
         });
         let stale = store.stale_milliseconds();
-        let failing = acting().filter(|session| !session.failed.is_empty()).count();
+        let failing = acting().filter(|session| !session.reported.failed.is_empty()).count();
         let tls_problem = self.tls.as_ref().and_then(|tls| tls.borrow().problem.clone());
-        let turned_away = self.door.turned_away().into_iter().map(|away| TurnedAwayStatus {
+        let turned_away = self.shared.door.turned_away().into_iter().map(|away| TurnedAwayStatus {
             address: away.address.to_string(),
             reason: away.reason,
             at_ms: away
@@ -137,9 +168,9 @@ impl Pages {
         };
         Status {
             verdict,
-            version: self.facts.version.clone(),
-            incarnation: self.facts.incarnation.clone(),
-            epoch: self.facts.epoch.clone(),
+            version: facts.version.clone(),
+            incarnation: facts.incarnation.clone(),
+            epoch: facts.epoch.clone(),
             store: self.store.describe(),
             in_sync,
             not_in_sync: (!in_sync).then(|| store.why_not_in_sync()),
@@ -158,9 +189,9 @@ impl Pages {
 }
 
 fn agent_status(session: &SessionInfo) -> AgentStatus {
-    let failed = session.failed.iter();
+    let failed = session.reported.failed.iter();
     AgentStatus {
-        node: session.node.clone(),
+        node: session.node.to_string(),
         view: if session.full { "full" } else { "node" },
         observer: session.observer,
         version: session.version.clone(),
@@ -171,8 +202,8 @@ fn agent_status(session: &SessionInfo) -> AgentStatus {
         sent: session.sent,
         acked: session.holds(),
         current: session.is_current(),
-        endpoints_up: session.endpoints.iter().filter(|endpoint| endpoint.up).count(),
-        endpoints: session.endpoints.len(),
+        endpoints_up: session.reported.endpoints.iter().filter(|endpoint| endpoint.up).count(),
+        endpoints: session.reported.endpoints.len(),
         failed: failed.map(|f| format!("{} {}: {}", f.topic, f.key, f.reason)).collect(),
     }
 }

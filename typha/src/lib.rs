@@ -10,17 +10,22 @@
 //! The logic is in `engine` and `sync`; what is here moves bytes and keeps time.
 
 mod access;
+mod body;
 pub mod cli;
 mod door;
+mod health;
 mod hello_body;
 mod http;
 mod listener;
+mod live;
 mod server;
 mod service;
 mod sessions;
 mod status;
+mod streams;
 mod tick;
 mod tls;
+mod traffic;
 mod writer;
 
 pub use door::Limits;

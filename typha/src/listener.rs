@@ -8,9 +8,8 @@
 use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use identity::Certificate;
-use proto::v1::typha_server::TyphaServer;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -20,7 +19,6 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
-use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use crate::{
@@ -28,6 +26,7 @@ use crate::{
     door::{Arrival, Door, Limits, Stage},
     hello_body::HelloBody,
     service::Service,
+    streams::{Running, Streams},
     tls::Current,
 };
 
@@ -37,6 +36,8 @@ const TLS_FIRST: u8 = 0x16;
 const HTTP2_FIRST: u8 = b'P';
 /// What the kernel may hold for one agent; it doubles it.
 const SEND_BUFFER: usize = 32 * 1024;
+/// What an agent may send before it is read.
+const RECEIVE_WINDOW: u32 = 64 * 1024;
 /// Streams of one connection.
 const STREAMS: u32 = 2;
 /// How long a connection without a session has to take what was written, and to go.
@@ -60,8 +61,8 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<watch::Receiver<Current>>,
     pub(crate) limits: Arc<Limits>,
     pub(crate) door: Arc<Door>,
-    pub(crate) service: TyphaServer<Service>,
-    pub(crate) draining: watch::Receiver<Option<Duration>>,
+    pub(crate) service: Service,
+    pub(crate) draining: watch::Receiver<bool>,
 }
 
 impl Listener {
@@ -69,7 +70,7 @@ impl Listener {
     pub(crate) async fn run(self, tcp: TcpListener) {
         let mut connections = JoinSet::new();
         let mut draining = self.draining.clone();
-        let mut drained = pin!(draining.wait_for(Option::is_some));
+        let mut drained = pin!(draining.wait_for(|draining| *draining));
         loop {
             let accepted = tokio::select! {
                 _ = &mut drained => break,
@@ -100,7 +101,7 @@ impl Listener {
         let mut draining = self.draining.clone();
         let secured = tokio::select! {
             // A stranger has nothing to lose.
-            _ = draining.wait_for(Option::is_some) => return,
+            _ = draining.wait_for(|draining| *draining) => return,
             secured = timeout_at(deadline, self.secure(stream)) => secured,
         };
         let refused = match secured {
@@ -179,29 +180,34 @@ impl Listener {
             request.extensions_mut().insert(caller.clone());
             async move { grpc.call(request).await }
         });
-        let mut http = http2::Builder::new(TokioExecutor::new());
+        let streams = Streams::default();
+        let mut running = Running::default();
+        let mut http = http2::Builder::new(streams.clone());
         http.timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(16 * 1024)
+            .initial_stream_window_size(RECEIVE_WINDOW)
+            .initial_connection_window_size(RECEIVE_WINDOW)
             .keep_alive_interval(self.limits.ping)
             .keep_alive_timeout(self.limits.ping_timeout);
         let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         let mut draining = self.draining.clone();
-        let mut drained = pin!(draining.wait_for(Option::is_some));
+        let mut drained = pin!(draining.wait_for(|draining| *draining));
         let mut going = false;
         let mut over = false;
         let mut wait = pin!(sleep_until(deadline));
         loop {
             let now = *stage.borrow_and_update();
-            if now == Stage::Over && !over {
+            let stranger = matches!(now, Stage::Waiting | Stage::Visiting);
+            if matches!(now, Stage::Over | Stage::Cut) && !over {
                 // What its last session said still goes out.
                 (going, over) = (true, true);
                 connection.as_mut().graceful_shutdown();
                 wait.as_mut().reset(Instant::now() + FAREWELL);
             }
             tokio::select! {
-                result = connection.as_mut() => {
+                result = streams.drive(connection.as_mut(), &mut running) => {
                     if now == Stage::Waiting && !going {
                         let reason = match result {
                             Ok(()) => "it left without a hello".into(),
@@ -212,18 +218,20 @@ impl Listener {
                     return;
                 }
                 _ = stage.changed() => {}
-                () = &mut wait, if over || (now == Stage::Waiting && !going) => {
+                () = &mut wait, if over || (stranger && !going) => {
                     if over {
                         return;
                     }
                     // A stream without a hello is told by its session, and ends then.
-                    self.door.turn_away(address, self.late());
+                    if now == Stage::Waiting {
+                        self.door.turn_away(address, self.late());
+                    }
                     (going, over) = (true, true);
                     connection.as_mut().graceful_shutdown();
                     wait.as_mut().reset(Instant::now() + FAREWELL);
                 }
                 _ = &mut drained, if !going => {
-                    if now == Stage::Waiting {
+                    if stranger {
                         return;
                     }
                     // No new streams; those that are open end by themselves.

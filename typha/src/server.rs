@@ -2,20 +2,23 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use datastore::{Datastore, StoreConfig};
-use proto::v1::typha_server::TyphaServer;
-use sync::{DIGEST_KEY_LEN, DigestKey, ServerFacts};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use datastore::StoreConfig;
+use rand::seq::SliceRandom as _;
+use sync::ServerFacts;
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tracing::warn;
 
 use crate::{
     door::{Door, Limits},
+    health,
     http::{self, Pages},
     listener::Listener,
-    service::Service,
+    service::{Service, Shared, sweep},
     sessions::Sessions,
     status::Status,
-    tls, writer,
+    tls,
+    traffic::Traffic,
+    writer,
 };
 
 /// A heartbeat comes after so much quiet.
@@ -40,6 +43,8 @@ pub struct Config {
     pub limits: Limits,
     /// How many agents are served at once.
     pub max_connections: usize,
+    /// Other servers, `HOST:PORT`: named to agents that this one sends away.
+    pub alternatives: Vec<String>,
     /// Where /liveness and /readiness are.
     pub health: SocketAddr,
     /// Where /metrics is.
@@ -76,11 +81,17 @@ pub enum StartError {
     #[error(transparent)]
     Tls(#[from] identity::TlsError),
     /// The store's digest key is unusable.
-    #[error(
-        "the key /bulrush/digest-key has {0} bytes, not {DIGEST_KEY_LEN}: delete it, and servers \
-         make a new one"
-    )]
-    DigestKey(usize),
+    #[error("{0}")]
+    DigestKey(String),
+}
+
+impl From<writer::DigestKeyError> for StartError {
+    fn from(error: writer::DigestKeyError) -> Self {
+        match error {
+            writer::DigestKeyError::Store(error) => Self::Store(error),
+            error @ writer::DigestKeyError::Length(_) => Self::DigestKey(error.to_string()),
+        }
+    }
 }
 
 /// A running server.
@@ -88,7 +99,7 @@ pub struct Typha {
     address: SocketAddr,
     pages: Arc<Pages>,
     status_address: SocketAddr,
-    drain: watch::Sender<Option<Duration>>,
+    drain: watch::Sender<bool>,
     drain_limit: Duration,
     grpc: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
@@ -115,42 +126,46 @@ impl Typha {
         let status = listen(config.status, "the status page", "status-port").await?;
 
         let store = config.store.connect().await?;
-        let digest_key = digest_key(store.as_ref()).await?;
-        let facts = Arc::new(ServerFacts {
-            incarnation: format!("{:016x}", rand::random::<u64>()),
+        let facts = ServerFacts {
+            incarnation: writer::incarnation(),
             epoch: store.epoch().await?.to_string(),
             streams: store.streams().iter().map(|stream| stream.name.to_string()).collect(),
-            digest_key,
+            digest_key: writer::digest_key(store.as_ref()).await?,
             heartbeat_seconds: HEARTBEAT_SECONDS,
             version: env!("CARGO_PKG_VERSION").into(),
-        });
-
-        let (writer, outputs) = writer::start(store.clone(), digest_key);
+        };
         let sessions = Arc::new(Sessions::default());
-        let (drain, draining) = watch::channel(None);
-        let limits = Arc::new(config.limits);
-        let door = Door::new(&limits);
-        let service = Service {
-            facts: facts.clone(),
+        let (writer, outputs) = writer::start(store.clone(), facts.clone(), sessions.clone());
+        let (drain, draining) = watch::channel(false);
+        let door = Door::new(&config.limits);
+        let shared = Arc::new(Shared {
             published: outputs.published.clone(),
             store: outputs.store.clone(),
-            sessions: sessions.clone(),
+            sessions,
+            traffic: Traffic::default(),
             max_sessions: config.max_connections,
-            limits: limits.clone(),
+            limits: config.limits.clone(),
             door: door.clone(),
+            alternatives: config.alternatives,
             draining: draining.clone(),
-        };
-        let pages = Pages { facts, outputs, sessions, store, door: door.clone(), tls: tls.clone() };
+        });
+        let pages = Pages { facts, outputs, shared: shared.clone(), store, tls: tls.clone() };
         let pages = Arc::new(pages);
 
         let address = local(&agents, config.listen);
         let status_address = local(&status, config.status);
-        let drain_limit = limits.drain;
-        let service = TyphaServer::new(service).max_decoding_message_size(limits.message_bytes);
+        let drain_limit = config.limits.drain;
+        let (health_service, health_task) =
+            health::start(shared.published.clone(), draining.clone());
+        let service = Service { shared: shared.clone(), health: health_service };
+        let limits = Arc::new(config.limits);
         let listener = Listener { tls, limits, door, service, draining };
         let grpc = tokio::spawn(listener.run(agents));
+        let quiet = Duration::from_secs(HEARTBEAT_SECONDS.into());
         others.extend([
             writer,
+            health_task,
+            tokio::spawn(sweep(shared, quiet)),
             runtime::http::serve(health, http::health(pages.clone())),
             runtime::http::serve(metrics, http::metrics(pages.clone())),
             runtime::http::serve(status, http::status(pages.clone())),
@@ -175,10 +190,20 @@ impl Typha {
 
     /// Tells every agent to go, one after the other at a bounded rate, and ends.
     pub async fn stop(mut self) {
-        let seconds = self.pages.sessions.active() as f64 / DRAIN_PER_SECOND;
+        self.drain.send_replace(true);
+        let mut sessions = self.pages.shared.sessions.live();
+        let seconds = sessions.len() as f64 / DRAIN_PER_SECOND;
         let window = Duration::from_secs_f64(seconds).min(self.drain_limit);
-        self.drain.send_replace(Some(window));
-        if tokio::time::timeout(window + FAREWELL, &mut self.grpc).await.is_err() {
+        sessions.shuffle(&mut rand::rng());
+        let begin = Instant::now();
+        let count = sessions.len() as f64;
+        for (n, session) in sessions.into_iter().enumerate() {
+            tokio::time::sleep_until(begin + window.mul_f64(n as f64 / count)).await;
+            Sessions::drain(&session);
+        }
+        // Those that came in while the server began to stop.
+        self.pages.shared.sessions.live().iter().for_each(|session| Sessions::drain(session));
+        if tokio::time::timeout(FAREWELL, &mut self.grpc).await.is_err() {
             warn!("some agents did not leave in time");
             self.grpc.abort();
         }
@@ -201,11 +226,4 @@ async fn listen(
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
-}
-
-async fn digest_key(store: &dyn Datastore) -> Result<DigestKey, StartError> {
-    let ours: [u8; DIGEST_KEY_LEN] = rand::random();
-    let key = store.get_or_create_raw("digest-key", &ours).await?;
-    let length = key.len();
-    key.try_into().map(DigestKey).map_err(|_| StartError::DigestKey(length))
 }

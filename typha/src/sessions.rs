@@ -1,25 +1,68 @@
-//! The table of live sessions: who is connected, what they were sent, what they acknowledged.
+//! The table of live sessions: who is connected, what they were sent, whom a publication wakes.
+//!
+//! A session is served by the task of its connection. What reaches it from elsewhere is a mark on it
+//! and a wake-up; what others want to know of it, it writes into figures that are read at any time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
+use arcstr::ArcStr;
+use futures::task::AtomicWaker;
 use proto::v1::{AgentHello, EndpointStatus, Failure, View};
-use tokio::sync::Notify;
+use sync::{Affected, Subscription};
+
+use crate::door::Arrival;
 
 /// A number that no other session of this server has.
 pub(crate) type SessionId = u64;
 
+/// What a session is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mark {
+    /// There may be something new, whatever publications say.
+    Look = 1,
+    /// A heartbeat is due.
+    Heartbeat = 2,
+    /// A newer agent of its node has connected.
+    Replaced = 4,
+    /// The server stops.
+    Drain = 8,
+    /// It has waited long enough for the server to catch up.
+    Behind = 16,
+    /// It hasn't taken what it was sent.
+    Stalled = 32,
+}
+
+/// Some marks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Marks(u8);
+
+impl Marks {
+    pub(crate) fn has(self, mark: Mark) -> bool {
+        self.0 & mark as u8 != 0
+    }
+}
+
+/// What an agent reports.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reported {
+    pub(crate) failed: Vec<Failure>,
+    pub(crate) endpoints: Vec<EndpointStatus>,
+    pub(crate) dataplane: String,
+}
+
 /// One session, as the status page shows it.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionInfo {
-    pub(crate) node: String,
+    pub(crate) node: ArcStr,
     pub(crate) full: bool,
     pub(crate) observer: bool,
     pub(crate) version: String,
@@ -31,9 +74,7 @@ pub(crate) struct SessionInfo {
     pub(crate) committed: u64,
     /// The publication that it acknowledged last.
     pub(crate) acked: u64,
-    pub(crate) failed: Vec<Failure>,
-    pub(crate) endpoints: Vec<EndpointStatus>,
-    pub(crate) dataplane: String,
+    pub(crate) reported: Reported,
 }
 
 impl SessionInfo {
@@ -49,78 +90,337 @@ impl SessionInfo {
     }
 }
 
-struct Session {
-    info: SessionInfo,
-    replaced: Arc<Notify>,
+/// A live session. Times are milliseconds on the table's clock; 0 is never.
+pub(crate) struct Session {
+    pub(crate) id: SessionId,
+    pub(crate) node: ArcStr,
+    observer: bool,
+    version: String,
+    address: SocketAddr,
+    since: SystemTime,
+    subscription: Subscription,
+    arrival: Arrival,
+
+    waker: AtomicWaker,
+    marks: AtomicU8,
+    /// The first publication that has something for it and that it hasn't looked at; 0: none.
+    due: AtomicU64,
+    /// What it has been told to send is under way since then; 0: nothing is.
+    sending: AtomicU64,
+    last_sent: AtomicU64,
+    behind_since: AtomicU64,
+    sent: AtomicU64,
+    committed: AtomicU64,
+    acked: AtomicU64,
+    reported: Mutex<Reported>,
 }
 
-/// Counters and the table. The lock is held for the length of one look-up, never across an await.
+impl Session {
+    /// Tells it something.
+    fn mark(&self, mark: Mark) {
+        self.marks.fetch_or(mark as u8, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// A publication has something for it.
+    fn publish(&self, publication: u64) {
+        // An older one that it hasn't looked at yet stays the first.
+        let _ = self.due.compare_exchange(0, publication, Ordering::AcqRel, Ordering::Acquire);
+        self.waker.wake();
+    }
+
+    /// Who is woken from now on.
+    pub(crate) fn listen(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
+    }
+
+    /// What it was told since this was asked last.
+    pub(crate) fn take_marks(&self) -> Marks {
+        match self.marks.load(Ordering::Acquire) {
+            0 => Marks(0),
+            _ => Marks(self.marks.swap(0, Ordering::AcqRel)),
+        }
+    }
+
+    /// The first publication with something for it since this was asked last.
+    pub(crate) fn take_due(&self) -> Option<u64> {
+        match self.due.load(Ordering::Acquire) {
+            0 => None,
+            _ => Some(self.due.swap(0, Ordering::AcqRel)),
+        }
+    }
+
+    /// It was brought to a publication; its last Commit was of `committed`.
+    pub(crate) fn brought_to(&self, sent: u64, committed: u64) {
+        self.sent.store(sent, Ordering::Release);
+        self.committed.store(committed, Ordering::Release);
+    }
+
+    pub(crate) fn acked(&self, publication: u64, failed: Vec<Failure>) {
+        self.acked.store(publication, Ordering::Release);
+        self.report(|reported| reported.failed = failed);
+    }
+
+    pub(crate) fn report(&self, change: impl FnOnce(&mut Reported)) {
+        change(&mut self.reported.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn info(&self, settled: u64) -> SessionInfo {
+        let idle = self.due.load(Ordering::Acquire) == 0
+            && self.sending.load(Ordering::Acquire) == 0
+            && self.committed.load(Ordering::Acquire) > 0;
+        let sent = self.sent.load(Ordering::Acquire);
+        SessionInfo {
+            node: self.node.clone(),
+            full: matches!(self.subscription, Subscription::Full(_)),
+            observer: self.observer,
+            version: self.version.clone(),
+            address: self.address,
+            since: self.since,
+            // Publications that had nothing for it didn't wake it.
+            sent: if idle { sent.max(settled) } else { sent },
+            committed: self.committed.load(Ordering::Acquire),
+            acked: self.acked.load(Ordering::Acquire),
+            reported: self.reported.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+/// How long a session may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// To the next heartbeat, of quiet.
+    pub(crate) quiet: Duration,
+    /// To take something of what it was sent.
+    pub(crate) stall: Duration,
+    /// The same before its first Commit.
+    pub(crate) first_stall: Duration,
+    /// To wait for a server that has not caught up.
+    pub(crate) behind: Duration,
+}
+
 #[derive(Default)]
+struct Table {
+    all: BTreeMap<SessionId, Arc<Session>>,
+    /// Those with a node's view, by node.
+    nodes: HashMap<ArcStr, Vec<Arc<Session>>>,
+    /// Those with a full view.
+    full: Vec<Arc<Session>>,
+}
+
+/// Counters and the table. The lock is held for the length of one walk, never across an await.
 pub(crate) struct Sessions {
-    table: Mutex<BTreeMap<SessionId, Session>>,
+    table: Mutex<Table>,
+    start: Instant,
     next: AtomicU64,
     accepted: AtomicU64,
     dropped: AtomicU64,
+    stalled: AtomicU64,
+    /// How many wait for this server to catch up.
+    waiting: AtomicUsize,
+    /// Everybody who a publication up to this one has something for was told.
+    settled: AtomicU64,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            table: Mutex::default(),
+            start: Instant::now(),
+            next: AtomicU64::default(),
+            accepted: AtomicU64::default(),
+            dropped: AtomicU64::default(),
+            stalled: AtomicU64::default(),
+            waiting: AtomicUsize::default(),
+            settled: AtomicU64::default(),
+        }
+    }
 }
 
 impl Sessions {
-    fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, Session>> {
-        // A panic under the lock can't leave the map broken: each use is one map operation.
-        self.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic under the lock can't leave the maps broken: each use is one operation of each.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_millis() as u64 + 1
     }
 
     /// Enters a session. A node has one: an older one of the same node is told that it is replaced,
     /// unless one of the two only looks on.
-    pub(crate) fn open(&self, hello: &AgentHello, address: SocketAddr) -> (SessionId, Arc<Notify>) {
-        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        self.accepted.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn open(
+        &self,
+        hello: &AgentHello,
+        subscription: Subscription,
+        address: SocketAddr,
+        arrival: Arrival,
+    ) -> Arc<Session> {
         let full = hello.view == i32::from(View::Full);
-        let info = SessionInfo {
-            node: hello.node.clone(),
-            full,
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+        let session = Arc::new(Session {
+            id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
+            node: hello.node.as_str().into(),
             observer: hello.observer || full,
             version: hello.version.clone(),
             address,
             since: SystemTime::now(),
-            sent: 0,
-            committed: 0,
-            acked: 0,
-            failed: Vec::new(),
-            endpoints: Vec::new(),
-            dataplane: String::new(),
-        };
-        let replaced = Arc::new(Notify::new());
+            subscription,
+            arrival,
+            waker: AtomicWaker::new(),
+            marks: AtomicU8::new(Mark::Look as u8),
+            due: AtomicU64::new(0),
+            sending: AtomicU64::new(0),
+            last_sent: AtomicU64::new(self.now()),
+            behind_since: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            committed: AtomicU64::new(0),
+            acked: AtomicU64::new(0),
+            reported: Mutex::default(),
+        });
         let mut table = self.table();
-        if !info.observer {
-            let same = table.values().filter(|s| !s.info.observer && s.info.node == info.node);
-            same.for_each(|old| old.replaced.notify_one());
+        match &session.subscription {
+            Subscription::Full(_) => table.full.push(session.clone()),
+            Subscription::Node(node) => {
+                let same = table.nodes.entry(node.clone()).or_default();
+                if !session.observer {
+                    same.iter()
+                        .filter(|old| !old.observer)
+                        .for_each(|old| old.mark(Mark::Replaced));
+                }
+                same.push(session.clone());
+            }
         }
-        table.insert(id, Session { info, replaced: replaced.clone() });
-        (id, replaced)
-    }
-
-    /// Changes what is known of a session.
-    pub(crate) fn update(&self, id: SessionId, change: impl FnOnce(&mut SessionInfo)) {
-        if let Some(session) = self.table().get_mut(&id) {
-            change(&mut session.info);
-        }
+        table.all.insert(session.id, session.clone());
+        session
     }
 
     /// A session is over; `cut`: not by its own wish.
-    pub(crate) fn close(&self, id: SessionId, cut: bool) {
-        if self.table().remove(&id).is_some() && cut {
+    pub(crate) fn close(&self, session: &Arc<Session>, cut: bool) {
+        let mut table = self.table();
+        if table.all.remove(&session.id).is_none() {
+            return;
+        }
+        match &session.subscription {
+            Subscription::Full(_) => table.full.retain(|other| other.id != session.id),
+            Subscription::Node(node) => {
+                if let Some(same) = table.nodes.get_mut(node) {
+                    same.retain(|other| other.id != session.id);
+                    if same.is_empty() {
+                        table.nodes.remove(node);
+                    }
+                }
+            }
+        }
+        drop(table);
+        if cut {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        if session.behind_since.swap(0, Ordering::AcqRel) != 0 {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Wakes those that a publication, which they can see already, has something for.
+    pub(crate) fn publish(&self, publication: u64, affected: &Affected) {
+        let table = self.table();
+        if affected.every_node {
+            table.nodes.values().flatten().for_each(|session| session.publish(publication));
+        } else {
+            let nodes = affected.nodes.iter().filter_map(|node| table.nodes.get(node));
+            nodes.flatten().for_each(|session| session.publish(publication));
+        }
+        let full = table.full.iter().filter(|session| session.subscription.is_affected(affected));
+        full.for_each(|session| session.publish(publication));
+        self.settled.store(publication, Ordering::Release);
+    }
+
+    /// The server has come further: those that waited for that look again.
+    pub(crate) fn progressed(&self) {
+        if self.waiting.load(Ordering::Acquire) > 0 {
+            let table = self.table();
+            let waiting =
+                |session: &&Arc<Session>| session.behind_since.load(Ordering::Acquire) != 0;
+            table.all.values().filter(waiting).for_each(|session| session.mark(Mark::Look));
+        }
+    }
+
+    /// Every session looks again.
+    pub(crate) fn wake_all(&self) {
+        self.table().all.values().for_each(|session| session.mark(Mark::Look));
+    }
+
+    /// The session waits for this server to catch up, or no longer. Whether that is news.
+    pub(crate) fn waits(&self, session: &Session, waits: bool) -> bool {
+        let since = if waits { self.now() } else { 0 };
+        let before = session.behind_since.load(Ordering::Acquire);
+        if (before != 0) == waits {
+            return false;
+        }
+        session.behind_since.store(since, Ordering::Release);
+        if waits {
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        true
+    }
+
+    /// The session hands something over to its connection, which asks for more when it has room.
+    pub(crate) fn sends(&self, session: &Session) {
+        let now = self.now();
+        session.last_sent.store(now, Ordering::Release);
+        session.sending.store(now, Ordering::Release);
+    }
+
+    /// The session has nothing to send.
+    pub(crate) fn rests(session: &Session) {
+        session.sending.store(0, Ordering::Release);
+    }
+
+    /// Looks for what time alone brings: heartbeats, and sessions that take too long.
+    pub(crate) fn sweep(&self, patience: &Patience) {
+        let now = self.now();
+        let over = |since: u64, limit: Duration| {
+            since != 0 && Duration::from_millis(now.saturating_sub(since)) >= limit
+        };
+        let table = self.table();
+        for session in table.all.values() {
+            let first = session.committed.load(Ordering::Acquire) == 0;
+            let stall = if first { patience.first_stall } else { patience.stall };
+            if over(session.sending.load(Ordering::Acquire), stall) {
+                self.stalled.fetch_add(1, Ordering::Relaxed);
+                // Its connection doesn't ask it for anything any more: that is ended, too.
+                session.sending.store(0, Ordering::Release);
+                session.mark(Mark::Stalled);
+                session.arrival.cut();
+            } else if over(session.behind_since.load(Ordering::Acquire), patience.behind) {
+                session.mark(Mark::Behind);
+            } else if over(session.last_sent.load(Ordering::Acquire), patience.quiet) {
+                session.mark(Mark::Heartbeat);
+            }
+        }
+    }
+
+    /// Every live session, for a drain.
+    pub(crate) fn live(&self) -> Vec<Arc<Session>> {
+        self.table().all.values().cloned().collect()
+    }
+
+    /// Tells a session that the server stops.
+    pub(crate) fn drain(session: &Session) {
+        session.mark(Mark::Drain);
     }
 
     /// Every session.
     pub(crate) fn all(&self) -> Vec<SessionInfo> {
-        self.table().values().map(|session| session.info.clone()).collect()
+        let settled = self.settled.load(Ordering::Acquire);
+        self.table().all.values().map(|session| session.info(settled)).collect()
     }
 
     /// How many are live.
     pub(crate) fn active(&self) -> usize {
-        self.table().len()
+        self.table().all.len()
     }
 
     /// How many there ever were.
@@ -131,5 +431,18 @@ impl Sessions {
     /// How many the server ended.
     pub(crate) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many it ended because they did not take what they were sent.
+    pub(crate) fn stalled(&self) -> u64 {
+        self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// How many have publications to be brought to, or are being brought to them.
+    pub(crate) fn lagging(&self) -> usize {
+        let busy = |session: &&Arc<Session>| {
+            session.due.load(Ordering::Acquire) != 0 || session.sending.load(Ordering::Acquire) != 0
+        };
+        self.table().all.values().filter(busy).count()
     }
 }

@@ -6,6 +6,10 @@
 //!
 //! A version of the store is applied whole, and a publication is made of whole versions. Nothing is
 //! published before every stream was read once, nor while the store says `datastoreReady: false`.
+//!
+//! When another store answers at the address, the server begins anew: another epoch, key of digests
+//! and incarnation. Sessions end, and agents get the difference by digests that they can't compare,
+//! so whole.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,22 +22,36 @@ use datastore::{Datastore, Feed, Selection};
 use engine::Engine;
 use futures::StreamExt as _;
 use model::StreamIndex;
-use sync::{Change, DigestKey, Publisher, Snapshot, Vector, ViewChange};
+use sync::{
+    Change, DIGEST_KEY_LEN, DigestKey, Publisher, ServerFacts, Snapshot, Vector, ViewChange,
+};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{error, info, warn};
 
-use crate::{status::Problem, tick::Tick};
+use crate::{sessions::Sessions, status::Problem, tick::Tick};
 
 /// How many publications the status page remembers.
 const RECENT: usize = 20;
 /// The writer says at least so often that it moves.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// Another store's key of digests is asked for so often.
+const KEY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What sessions see.
+pub(crate) struct Published {
+    /// Who says so: a session lives as long as it.
+    pub(crate) facts: Arc<ServerFacts>,
+    pub(crate) snapshot: Snapshot,
+    /// How many bytes of frames are kept for those that lag.
+    pub(crate) history_bytes: usize,
+}
+
 /// What the rest of the server reads of the writer.
 #[derive(Clone)]
 pub(crate) struct Outputs {
     /// The newest publication; none before the first.
-    pub(crate) published: watch::Receiver<Option<Arc<Snapshot>>>,
+    pub(crate) published: watch::Receiver<Option<Arc<Published>>>,
     pub(crate) store: watch::Receiver<StoreState>,
     /// When the writer last moved.
     pub(crate) heartbeat: watch::Receiver<Instant>,
@@ -89,27 +107,43 @@ impl StoreState {
 
 /// The pure part: what feeds do to the engine, and what comes out at a tick.
 struct Core {
+    facts: Arc<ServerFacts>,
     engine: Engine,
     publisher: Publisher,
     vector: Vector,
     progress: Vector,
-    names: Vec<String>,
     state: StoreState,
     observed_at: u64,
+    /// Another store answers, and its key of digests isn't known yet: nothing is published.
+    other_store: Option<String>,
+    /// It has begun anew, and nothing was published since.
+    anew: bool,
 }
 
 impl Core {
-    fn new(names: Vec<String>, key: DigestKey) -> Self {
-        let state = StoreState { unsynced: names.clone(), ..StoreState::default() };
+    fn new(facts: ServerFacts) -> Self {
+        let state = StoreState { unsynced: facts.streams.clone(), ..StoreState::default() };
         Self {
             engine: Engine::new(engine::Options { plist_id: proto::plist_id }),
-            publisher: Publisher::new(key),
+            publisher: Publisher::new(facts.digest_key),
+            facts: Arc::new(facts),
             vector: Vector::default(),
             progress: Vector::default(),
-            names,
             state,
             observed_at: 0,
+            other_store: None,
+            anew: false,
         }
+    }
+
+    /// Goes on as the server of another store.
+    fn begin_anew(&mut self, epoch: String, key: DigestKey) {
+        info!(epoch, "begun anew: agents are told by new sessions");
+        let facts = ServerFacts { epoch, digest_key: key, ..(*self.facts).clone() };
+        self.facts = Arc::new(ServerFacts { incarnation: incarnation(), ..facts });
+        self.publisher.begin_anew(key);
+        self.other_store = None;
+        self.anew = true;
     }
 
     /// Takes one feed. `observed_at` is the clock, nanoseconds since 1970. True: there may be
@@ -128,7 +162,8 @@ impl Core {
             Feed::Synced { stream, at, newest } => {
                 self.vector.advance(stream, newest);
                 self.progress.advance(stream, at.version);
-                let name = &self.names[usize::from(stream.0)];
+                let facts = self.facts.clone();
+                let name = &facts.streams[usize::from(stream.0)];
                 info!(stream = name, version = at.version, "in sync");
                 self.state.unsynced.retain(|unsynced| unsynced != name);
                 true
@@ -138,21 +173,27 @@ impl Core {
                 true
             }
             Feed::Lost { stream, error, since } => {
-                warn!(stream = self.names[usize::from(stream.0)], %error, "the store can't be read");
+                warn!(stream = self.facts.streams[usize::from(stream.0)], %error, "the store can't be read");
                 self.state.lost.insert(stream, (since, error.to_string()));
                 false
             }
             Feed::Regained { stream, after } => {
-                let stream_name = &self.names[usize::from(stream.0)];
+                let stream_name = &self.facts.streams[usize::from(stream.0)];
                 info!(stream = stream_name, ?after, "the store can be read again");
                 self.state.lost.remove(&stream);
                 false
             }
             Feed::Reset { had, now, .. } => {
-                warn!(%had, %now, "the store went back in time: agents are told by new sessions");
                 self.vector = Vector::default();
                 self.progress = Vector::default();
-                self.publisher.rewind();
+                if now.epoch.as_str() == self.facts.epoch {
+                    warn!(%had, %now, "the store went back in time: agents are told by new sessions");
+                    self.publisher.rewind();
+                    self.other_store = None;
+                } else {
+                    warn!(%had, %now, "another store answers at the address of the one before");
+                    self.other_store = Some(now.epoch.to_string());
+                }
                 false
             }
         }
@@ -160,7 +201,7 @@ impl Core {
 
     /// Publishes what has gathered, if it may be. True: there is a new publication.
     fn publish(&mut self) -> bool {
-        if !self.state.unsynced.is_empty() {
+        if !self.state.unsynced.is_empty() || self.other_store.is_some() {
             return false;
         }
         let frozen = !self.engine.datastore_ready();
@@ -188,9 +229,10 @@ impl Core {
             .publisher
             .publish(changes, views, &self.vector, &self.progress, self.observed_at)
             .publication;
-        if publication == before {
+        if publication == before && !std::mem::take(&mut self.anew) {
             return false;
         }
+        self.anew = false;
         self.state.problems = self
             .engine
             .problems()
@@ -208,22 +250,51 @@ impl Core {
     }
 }
 
+/// Another number for each run of a server.
+pub(crate) fn incarnation() -> String {
+    format!("{:016x}", rand::random::<u64>())
+}
+
+/// The store's key of digests, made where it has none.
+pub(crate) async fn digest_key(store: &dyn Datastore) -> Result<DigestKey, DigestKeyError> {
+    let ours: [u8; DIGEST_KEY_LEN] = rand::random();
+    let key = store.get_or_create_raw("digest-key", &ours).await?;
+    let length = key.len();
+    key.try_into().map(DigestKey).map_err(|_| DigestKeyError::Length(length))
+}
+
+/// Why there is no key of digests.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DigestKeyError {
+    #[error(transparent)]
+    Store(#[from] datastore::Error),
+    #[error(
+        "the key /bulrush/digest-key has {0} bytes, not {DIGEST_KEY_LEN}: delete it, and servers \
+         make a new one"
+    )]
+    Length(usize),
+}
+
 /// Starts the writer.
-pub(crate) fn start(store: Arc<dyn Datastore>, key: DigestKey) -> (JoinHandle<()>, Outputs) {
-    let names: Vec<String> = store.streams().iter().map(|stream| stream.name.to_string()).collect();
-    let core = Core::new(names, key);
+pub(crate) fn start(
+    store: Arc<dyn Datastore>,
+    facts: ServerFacts,
+    sessions: Arc<Sessions>,
+) -> (JoinHandle<()>, Outputs) {
+    let core = Core::new(facts);
     let (published, published_reader) = watch::channel(None);
     let (state, state_reader) = watch::channel(core.state.clone());
     let (heartbeat, heartbeat_reader) = watch::channel(Instant::now());
     let outputs =
         Outputs { published: published_reader, store: state_reader, heartbeat: heartbeat_reader };
-    let writer = Writer { core, published, state, heartbeat };
+    let writer = Writer { core, sessions, published, state, heartbeat };
     (tokio::spawn(writer.run(store)), outputs)
 }
 
 struct Writer {
     core: Core,
-    published: watch::Sender<Option<Arc<Snapshot>>>,
+    sessions: Arc<Sessions>,
+    published: watch::Sender<Option<Arc<Published>>>,
     state: watch::Sender<StoreState>,
     heartbeat: watch::Sender<Instant>,
 }
@@ -232,7 +303,14 @@ impl Writer {
     async fn run(mut self, store: Arc<dyn Datastore>) {
         let mut feeds = datastore::follow(&store, Selection::fan_out());
         let mut tick = Tick::default();
+        // The key of another store, while it is being asked for.
+        let mut key = None;
         loop {
+            if let Some(epoch) = self.core.other_store.clone()
+                && key.as_ref().is_none_or(|(of, _)| *of != epoch)
+            {
+                key = Some((epoch, Box::pin(other_key(store.clone()))));
+            }
             let due = tick.due().map(tokio::time::Instant::from_std);
             tokio::select! {
                 biased;
@@ -240,6 +318,17 @@ impl Writer {
                     if due.is_some() {
                         self.publish();
                         tick.published(Instant::now());
+                    }
+                }
+                known = async { match &mut key {
+                    Some((_, asked)) => asked.await,
+                    None => std::future::pending().await,
+                } } => {
+                    if let Some((epoch, _)) = key.take()
+                        && self.core.other_store.as_ref() == Some(&epoch)
+                    {
+                        self.core.begin_anew(epoch, known);
+                        tick.changed(Instant::now());
                     }
                 }
                 feed = feeds.next() => {
@@ -259,15 +348,41 @@ impl Writer {
 
     fn publish(&mut self) {
         let news = self.core.publish();
-        let snapshot = Arc::new(self.core.publisher.snapshot());
-        // Readers see the newest versions in any case; sessions wake for a publication only.
-        self.published.send_if_modified(|published| {
-            if news || published.is_some() {
-                *published = Some(snapshot);
+        let snapshot = self.core.publisher.snapshot();
+        let before = self.published.borrow().clone();
+        if self.core.other_store.is_none() && (news || before.is_some()) {
+            let publication = snapshot.publication;
+            let facts = self.core.facts.clone();
+            let same = before.is_some_and(|before| {
+                Arc::ptr_eq(&before.facts, &facts)
+                    && before.snapshot.generation == snapshot.generation
+            });
+            let history_bytes = self.core.publisher.history_bytes();
+            self.published.send_replace(Some(Arc::new(Published {
+                facts,
+                snapshot,
+                history_bytes,
+            })));
+            if !same {
+                self.sessions.wake_all();
             }
-            news
-        });
+            if news {
+                self.sessions.publish(publication, self.core.publisher.affected());
+            }
+            self.sessions.progressed();
+        }
         self.state.send_replace(self.core.state.clone());
+    }
+}
+
+/// The key of another store, asked for until it is told.
+async fn other_key(store: Arc<dyn Datastore>) -> DigestKey {
+    loop {
+        match digest_key(store.as_ref()).await {
+            Ok(key) => return key,
+            Err(error) => warn!(%error, "no key of digests: nothing is published until there is"),
+        }
+        tokio::time::sleep(KEY_PAUSE).await;
     }
 }
 

@@ -77,6 +77,7 @@ impl Args {
             plaintext: false,
             limits: typha::Limits::default(),
             max_connections: 10_000,
+            alternatives: Vec::new(),
             health: free_or(9098).await?,
             metrics: free_or(9093).await?,
             status: free_or(9095).await?,

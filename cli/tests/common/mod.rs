@@ -104,6 +104,7 @@ pub(crate) async fn start_typha(store: &str, max_connections: usize) -> typha::T
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections,
+        alternatives: Vec::new(),
         health: any,
         metrics: any,
         status: any,

@@ -139,6 +139,7 @@ impl World {
             plaintext: false,
             limits,
             max_connections: 10,
+            alternatives: Vec::new(),
             health: any,
             metrics: any,
             status: any,

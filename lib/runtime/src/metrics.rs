@@ -20,6 +20,15 @@ impl Text {
         self.metric("counter", name, help, value);
     }
 
+    /// Values that only grow, by one label.
+    pub fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+        // Writing to a string can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} counter");
+        for (which, value) in values {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{which}\"}} {value}");
+        }
+    }
+
     /// A sum of observations and their number.
     pub fn summary(&mut self, name: &str, help: &str, sum: f64, count: u64) {
         // Writing to a string can't fail.

@@ -1,0 +1,319 @@
+//! A session under way: between the agent's messages, the newest publication, and the chunks that its
+//! connection takes when it has room.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::Stream as _;
+use proto::v1::{
+    AgentHello, AgentMessage, ServerMessage, agent_message, go_away::Reason,
+    server_message::Message,
+};
+use sync::{Advance, Encoding, Outgoing, ServerFacts, ServerSession};
+use tonic::{Status, Streaming};
+use tracing::{info, warn};
+
+use crate::{
+    body::go_away,
+    listener::Caller,
+    service::Shared,
+    sessions::{Mark, Marks, Session, Sessions},
+};
+
+/// Messages below this many bytes are copied into one chunk: a write costs more than a copy.
+const SMALL: usize = 4 * 1024;
+/// The largest chunk: that of a frame of HTTP/2.
+const CHUNK: usize = 16 * 1024;
+/// How many messages of its agent a session looks at before it lets others work.
+const AT_ONCE: usize = 16;
+
+/// What a session says next.
+pub(crate) enum Said {
+    Chunk(Bytes),
+    /// The last words, and the status.
+    End(VecDeque<Bytes>, Status),
+}
+
+/// Why a session is over.
+enum End {
+    /// The agent left.
+    Left,
+    /// The server ends it, and tells the agent why.
+    Away(Reason, &'static str),
+    /// The agent doesn't take what it is sent.
+    Stalled,
+    /// What came is no message, or too large a one.
+    Broken(Status),
+}
+
+/// A session under way.
+pub(crate) struct Live {
+    shared: Arc<Shared>,
+    session: Arc<Session>,
+    protocol: ServerSession,
+    facts: Arc<ServerFacts>,
+    inbound: Streaming<AgentMessage>,
+    encoding: Encoding,
+    queue: VecDeque<Outgoing>,
+    /// What is left of a message that didn't fit into a chunk.
+    rest: Bytes,
+    /// There may be something new, whatever publications say.
+    look: bool,
+    /// The first Commit was sent, and counted.
+    begun: bool,
+    over: bool,
+}
+
+impl Live {
+    /// Enters a session into the table. Its first words are the server's hello.
+    pub(crate) fn begin(
+        shared: Arc<Shared>,
+        hello: &AgentHello,
+        protocol: ServerSession,
+        facts: Arc<ServerFacts>,
+        inbound: Streaming<AgentMessage>,
+        caller: Caller,
+        encoding: Encoding,
+    ) -> Self {
+        let subscription = protocol.subscription().clone();
+        let session = shared.sessions.open(hello, subscription, caller.address, caller.arrival);
+        let queue = VecDeque::from([Outgoing::Own(Box::new(facts.hello()))]);
+        Self {
+            shared,
+            session,
+            protocol,
+            facts,
+            inbound,
+            encoding,
+            queue,
+            rest: Bytes::new(),
+            look: true,
+            begun: false,
+            over: false,
+        }
+    }
+
+    /// The next chunk, when there is one.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Said> {
+        self.session.listen(cx.waker());
+        let marks = self.session.take_marks();
+        let end = match self.received(cx) {
+            Err(end) => Some(end),
+            Ok(()) => self.told(marks),
+        };
+        if let Some(end) = end {
+            return Poll::Ready(self.end(end));
+        }
+        loop {
+            if let Some(chunk) = self.chunk() {
+                self.shared.sessions.sends(&self.session);
+                return Poll::Ready(Said::Chunk(chunk));
+            }
+            match self.advance() {
+                Err(end) => return Poll::Ready(self.end(end)),
+                Ok(true) => {}
+                Ok(false) => break,
+            }
+        }
+        if marks.has(Mark::Heartbeat) {
+            self.heartbeat();
+            if let Some(chunk) = self.chunk() {
+                self.shared.sessions.sends(&self.session);
+                return Poll::Ready(Said::Chunk(chunk));
+            }
+        }
+        Sessions::rests(&self.session);
+        Poll::Pending
+    }
+
+    /// Looks at what the agent has said.
+    fn received(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        for _ in 0..AT_ONCE {
+            match Pin::new(&mut self.inbound).poll_next(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(None) => return Err(End::Left),
+                Poll::Ready(Some(Ok(message))) => self.message(message),
+                // The connection, not what came over it.
+                Poll::Ready(Some(Err(status))) if std::error::Error::source(&status).is_some() => {
+                    info!(node = %self.session.node, reason = status.message(), "stream broke");
+                    return Err(End::Left);
+                }
+                Poll::Ready(Some(Err(status))) => return Err(End::Broken(status)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn message(&mut self, message: AgentMessage) {
+        match message.message {
+            Some(agent_message::Message::Ack(ack)) => {
+                self.session.acked(ack.publication, ack.failed);
+            }
+            Some(agent_message::Message::Resync(resync)) => {
+                self.protocol.resync(&resync.topic);
+                self.look = true;
+            }
+            Some(agent_message::Message::Status(status)) => self.session.report(|reported| {
+                reported.endpoints = status.endpoints;
+                reported.dataplane = status.dataplane;
+            }),
+            // A second hello, or a message of a newer agent: nothing that this server must act on.
+            Some(agent_message::Message::Hello(_)) | None => {}
+        }
+    }
+
+    /// What it was told to do, unless that is to look or to say something.
+    fn told(&mut self, marks: Marks) -> Option<End> {
+        self.look |= marks.has(Mark::Look);
+        if marks.has(Mark::Stalled) {
+            Some(End::Stalled)
+        } else if marks.has(Mark::Replaced) {
+            Some(End::Away(Reason::Replaced, "another agent of this node has connected"))
+        } else if marks.has(Mark::Drain) {
+            Some(End::Away(Reason::Draining, "the server stops"))
+        } else if marks.has(Mark::Behind) && self.protocol.is_waiting() {
+            let text = "this server has not caught up with what the agent has seen";
+            Some(End::Away(Reason::Behind, text))
+        } else {
+            None
+        }
+    }
+
+    /// Takes in the newest publication. Whether there is something to send.
+    fn advance(&mut self) -> Result<bool, End> {
+        let due = self.session.take_due();
+        if due.is_none() && !std::mem::take(&mut self.look) {
+            return Ok(false);
+        }
+        self.look = false;
+        let published = self.shared.published.borrow().clone();
+        let Some(published) = published.filter(|now| Arc::ptr_eq(&now.facts, &self.facts)) else {
+            return Err(End::Away(
+                Reason::Draining,
+                "this server has begun anew with another store",
+            ));
+        };
+        if let Some(first) = due {
+            self.protocol.unaffected_until(first - 1);
+        }
+        match self.protocol.advance(&published.snapshot) {
+            Advance::Frames(frames) => {
+                self.shared.sessions.waits(&self.session, false);
+                self.queue.extend(frames);
+                if let Some(resume) = self.protocol.resumed().filter(|_| !self.begun) {
+                    self.begun = true;
+                    self.shared.traffic.resumed(resume);
+                }
+                if self.queue.is_empty() {
+                    self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
+                }
+            }
+            Advance::Behind(behind) => {
+                if self.shared.sessions.waits(&self.session, true) {
+                    let node = &self.session.node;
+                    info!(%node, ?behind, "the agent has seen more than this server");
+                    self.say(Message::Behind(behind));
+                }
+            }
+            Advance::Rewound => {
+                return Err(End::Away(Reason::Draining, "the store went back in time"));
+            }
+        }
+        Ok(!self.queue.is_empty())
+    }
+
+    fn heartbeat(&mut self) {
+        let stale = self.shared.store.borrow().stale_milliseconds();
+        if let Some(published) = self.shared.published.borrow().clone() {
+            let heartbeat = self.protocol.heartbeat(&published.snapshot, stale);
+            self.queue.push_back(Outgoing::Own(Box::new(heartbeat)));
+        }
+    }
+
+    fn say(&mut self, message: Message) {
+        let message = ServerMessage { message: Some(message) };
+        self.queue.push_back(Outgoing::Own(Box::new(message)));
+    }
+
+    /// The next chunk of what is queued: small messages together, a large one in pieces.
+    fn chunk(&mut self) -> Option<Bytes> {
+        if !self.rest.is_empty() {
+            return Some(self.piece());
+        }
+        let mut small = BytesMut::new();
+        while let Some(message) = self.queue.front() {
+            let bytes = self.shared.traffic.bytes(message, self.encoding);
+            let fits = bytes.len() < SMALL && small.len() + bytes.len() <= CHUNK;
+            self.queue.pop_front();
+            if self.queue.is_empty() && self.begun {
+                self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
+            }
+            if !fits || (small.is_empty() && self.queue.is_empty()) {
+                self.rest = bytes;
+                break;
+            }
+            if small.is_empty() {
+                small.reserve(SMALL);
+            }
+            small.extend_from_slice(&bytes);
+        }
+        if !small.is_empty() {
+            return Some(small.freeze());
+        }
+        (!self.rest.is_empty()).then(|| self.piece())
+    }
+
+    fn piece(&mut self) -> Bytes {
+        self.rest.split_to(self.rest.len().min(CHUNK))
+    }
+
+    fn end(&mut self, end: End) -> Said {
+        self.over = true;
+        let (node, sessions) = (&self.session.node, &self.shared.sessions);
+        sessions.close(&self.session, !matches!(end, End::Left));
+        match end {
+            End::Left => {
+                info!(%node, "session closed by the agent");
+                Said::End(VecDeque::new(), Status::ok(""))
+            }
+            End::Away(why, text) => {
+                info!(%node, reason = why.as_str_name(), "session ended");
+                let word = go_away(self.shared.go_away(why, text));
+                Said::End(self.last_words(word), Status::unavailable(text))
+            }
+            End::Stalled => {
+                let text = "the agent has not taken what it was sent";
+                warn!(%node, text);
+                let rest = std::mem::take(&mut self.rest);
+                let words = (!rest.is_empty()).then_some(rest).into_iter().collect();
+                Said::End(words, Status::resource_exhausted(text))
+            }
+            End::Broken(status) => {
+                warn!(%node, reason = status.message(), "stream broke");
+                Said::End(self.last_words(Bytes::new()), status)
+            }
+        }
+    }
+
+    /// A message that was begun is finished; those after it have no effect without their Commit.
+    fn last_words(&mut self, word: Bytes) -> VecDeque<Bytes> {
+        let rest = std::mem::take(&mut self.rest);
+        [rest, word].into_iter().filter(|bytes| !bytes.is_empty()).collect()
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.over {
+            // Its connection has gone.
+            info!(node = %self.session.node, "session closed by the agent");
+            self.shared.sessions.close(&self.session, false);
+        }
+    }
+}
