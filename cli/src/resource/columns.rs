@@ -101,7 +101,9 @@ pub(crate) fn of(kind: Kind) -> Columns {
         | Kind::FelixConfiguration
         | Kind::IPAMBlock
         | Kind::IPAMHandle
-        | Kind::KubeControllersConfiguration => Columns::new(NAME, NAME, &[]),
+        | Kind::KubeControllersConfiguration
+        | Kind::KubernetesClusterNetworkPolicy
+        | Kind::KubernetesNetworkPolicy => Columns::new(NAME, NAME, &[]),
     }
 }
 
