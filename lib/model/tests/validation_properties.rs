@@ -117,7 +117,7 @@ impl Dice<'_> {
         match (shape.ty, choices) {
             (Type::Text, Some(choices)) => choices[self.below(choices.len())].into(),
             (Type::Bool, _) => (self.below(2) == 0).into(),
-            (Type::Int(min, max), _) => {
+            (Type::Int(min, max) | Type::MaybeInt(min, max), _) => {
                 [1, 0, 80, 1000, -1, min, max, 4_294_967_296][self.below(8)].into()
             }
             (Type::Float, _) => [json!(1.5), json!(10), json!(-0.0)][self.below(3)].clone(),

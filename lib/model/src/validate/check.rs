@@ -56,7 +56,8 @@ pub(super) fn object(object: &Object, scope: Scope<'_>, path: &Path<'_>, faults:
     }
 }
 
-fn value(
+/// Applies the rules of a shape to one value.
+pub(super) fn value(
     shape: &Shape,
     found: &Value,
     read: &Map<String, Value>,

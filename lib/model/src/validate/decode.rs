@@ -52,6 +52,8 @@ impl Decoder<'_> {
             | (Type::Bool, raw @ Value::Bool(_))
             | (Type::Text | Type::IntOrText, raw @ Value::String(_)) => Ok(raw.clone()),
             (Type::Int(min, max), Value::Number(number)) => whole(number, *min, *max),
+            (Type::MaybeInt(..), Value::Null) => Ok(Value::Null),
+            (Type::MaybeInt(min, max), Value::Number(number)) => whole(number, *min, *max),
             (Type::Float, Value::Number(number)) => float(number),
             (Type::Duration, Value::String(text)) => notation::duration(text)
                 .map(|nanos| notation::duration_text(nanos).into())
@@ -114,7 +116,7 @@ pub(super) fn zero(ty: &Type) -> Value {
         | Type::IntOrText => 0.into(),
         Type::Text => "".into(),
         Type::Duration => "0s".into(),
-        Type::Time | Type::Any | Type::List(_) | Type::Map(_) => Value::Null,
+        Type::MaybeInt(..) | Type::Time | Type::Any | Type::List(_) | Type::Map(_) => Value::Null,
         Type::Object(_) => Map::new().into(),
     }
 }
@@ -123,6 +125,9 @@ fn named(ty: &Type) -> String {
     let name = match ty {
         Type::Bool => "true or false",
         Type::Int(min, max) => return whole_named(*min, *max),
+        Type::MaybeInt(min, max) => {
+            return format!("null, or {}", whole_named(*min, *max));
+        }
         Type::Float => "a number",
         Type::Text => "a text",
         Type::Duration => "a duration as text, such as \"90s\"",

@@ -11,6 +11,7 @@
 //! held to golden cases.
 
 mod check;
+pub mod crd;
 mod decode;
 mod encode;
 mod fault;
@@ -20,6 +21,7 @@ mod net;
 mod notation;
 mod regex;
 pub mod schema;
+pub mod yaml;
 
 use decode::Decoder;
 use fault::{Faults, Path};

@@ -1,7 +1,7 @@
 //! How objects of a kind are described: their fields, types, rules and defaults, as data.
 //!
-//! Whatever speaks of a kind's form is made from this one description: reading, validation and
-//! defaulting here, and later its CRD and its reference page.
+//! Whatever speaks of a kind's form is made from this one description: reading, validation,
+//! defaulting, its CRD and its reference page.
 
 use std::sync::{LazyLock, OnceLock};
 
@@ -15,6 +15,8 @@ use crate::Kind;
 pub struct Schema {
     /// Which.
     pub kind: Kind,
+    /// What it is for, in a sentence or two.
+    pub doc: &'static str,
     /// `metadata`, `spec` and, where there is one, `status`.
     pub object: Object,
     /// What names its objects may have, apart from what holds for every name.
@@ -24,6 +26,16 @@ pub struct Schema {
     pub(super) on_write: fn(&mut Map<String, Value>),
     /// What must hold for a write besides the rules of the object itself.
     pub(super) write_rules: fn(&Write<'_>, &mut Faults),
+    /// What an API server can check of these and of [`Schema::name`].
+    pub(super) on_server: &'static [ServerRule],
+}
+
+/// A rule that an API server checks when an object is written.
+pub(super) struct ServerRule {
+    /// What must hold, as a sentence.
+    pub(super) says: &'static str,
+    /// The same in CEL: `self` is the whole object, `oldSelf` the one it replaces.
+    pub(super) cel: &'static str,
 }
 
 /// An object about to be written.
@@ -47,6 +59,10 @@ pub struct Object {
 pub struct Field {
     /// The name in JSON.
     pub name: &'static str,
+    /// What it means, with its unit.
+    pub doc: &'static str,
+    /// What is done when it is absent, if that isn't in [`Field::default`]; empty: nothing.
+    pub absent: &'static str,
     /// What it holds.
     pub shape: Shape,
     /// When it is written.
@@ -87,6 +103,8 @@ pub enum Type {
     Bool,
     /// A whole number between these two, written without fraction and exponent.
     Int(i64, i64),
+    /// Such a number, or null, which isn't the same as absent.
+    MaybeInt(i64, i64),
     /// A 64-bit float.
     Float,
     /// Text.
@@ -147,8 +165,30 @@ pub enum Check {
 pub struct Format {
     /// What the value must be, after "must be".
     pub says: &'static str,
+    /// What an API server can check of it.
+    pub(super) server: &'static [Server],
     /// The way out if it isn't; empty: there is no better one than the rule.
     pub(super) breach: fn(&Value) -> Option<String>,
+}
+
+/// How an API server checks a value. It may accept what the rule refuses where neither `OpenAPI`
+/// nor CEL can say it, and refuses nothing that the rule accepts.
+#[derive(Clone, Copy)]
+pub(super) enum Server {
+    /// A text that matches; the syntax that Go and Rust share.
+    Pattern(&'static str),
+    /// A text that doesn't match.
+    Never(&'static str),
+    /// A text of one of these formats of `OpenAPI`.
+    Formats(&'static [&'static str]),
+    /// At most so many characters: no longer text can fulfil the rule.
+    MaxLength(usize),
+    /// A number from, to.
+    Range(i64, i64),
+    /// A list whose items all match one of these patterns.
+    ItemsAllMatch(&'static [&'static str]),
+    /// In CEL: `self` is the value. Its cost counts, also by the lengths of lists and texts.
+    Cel(&'static str),
 }
 
 /// A regular expression that is compiled once.
@@ -182,6 +222,9 @@ impl Pattern {
 pub struct Rule {
     /// What must hold, as a sentence.
     pub says: &'static str,
+    /// The same in CEL, where `self` is the object, for API servers: all must hold. None: CEL can't
+    /// say it, or not at the cost that an API server allows.
+    pub(super) cel: &'static [&'static str],
     /// Where it doesn't.
     pub(super) breach: fn(&Scope<'_>) -> Option<Breach>,
 }
@@ -266,6 +309,8 @@ impl Field {
     pub(super) const fn new(name: &'static str, ty: Type) -> Self {
         Self {
             name,
+            doc: "",
+            absent: "",
             shape: Shape { ty, checks: &[] },
             keep: Keep::UnlessEmpty,
             is_required: false,
@@ -317,6 +362,18 @@ impl Field {
 
     pub(super) const fn default(mut self, literal: Literal) -> Self {
         self.default = Some(literal);
+        self
+    }
+
+    /// What it means, with its unit.
+    pub(super) const fn doc(mut self, doc: &'static str) -> Self {
+        self.doc = doc;
+        self
+    }
+
+    /// What is done when it is absent.
+    pub(super) const fn absent(mut self, absent: &'static str) -> Self {
+        self.absent = absent;
         self
     }
 

@@ -11,20 +11,25 @@ use crate::{
     Kind,
     validate::{
         fault::{Faults, Path},
-        format::{IPV4, IPV6, NAME, NET, PREFIX, is_word},
+        format::{IPV4, IPV6, NAME, NET, PREFIX, is_word, part16, part32},
         schema::{
-            Breach, Check, Field, Format, Literal, Object, Pattern, Rule, Schema, Scope, Shape,
-            TEXTS, Type, UINT16, Write,
+            Breach, Check, Field, Format, Literal, Object, Pattern, Rule, Schema, Scope, Server,
+            ServerRule, Shape, TEXTS, Type, UINT16, Write,
         },
     },
 };
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::BGPConfiguration,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
     write_rules: only_in_default,
+    on_server: &[ServerRule {
+        says: "the mesh, asNumber, services and nodeMeshPassword are of the whole cluster: set them in the BGPConfiguration called default",
+        cel: "self.metadata.name == 'default' || !has(self.spec) || ![has(self.spec.nodeToNodeMeshEnabled), has(self.spec.asNumber), has(self.spec.nodeMeshPassword), has(self.spec.nodeMeshMaxRestartTime), has(self.spec.serviceLoadBalancerIPs) && size(self.spec.serviceLoadBalancerIPs) > 0, has(self.spec.serviceExternalIPs) && size(self.spec.serviceExternalIPs) > 0, has(self.spec.serviceClusterIPs) && size(self.spec.serviceClusterIPs) > 0].exists(is, is)",
+    }],
 };
 
 static LOG_LEVEL: Pattern = Pattern::new("^(?i)(Trace|Debug|Info|Warning|Error|Fatal)?$");
@@ -64,6 +69,9 @@ static SPEC: Object = Object {
     rules: &[
         Rule {
             says: "nodeMeshPassword and nodeMeshMaxRestartTime need the mesh",
+            cel: &[
+                "self.?nodeToNodeMeshEnabled.orValue(true) || !has(self.nodeMeshPassword) && !has(self.nodeMeshMaxRestartTime)",
+            ],
             breach: |spec| {
                 if spec.get("nodeToNodeMeshEnabled")? == true {
                     return None;
@@ -76,6 +84,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "communities are for prefixAdvertisements",
+            cel: &[
+                "!has(self.communities) || size(self.communities) == 0 || has(self.prefixAdvertisements) && size(self.prefixAdvertisements) > 0",
+            ],
             breach: |spec| {
                 let is_used = !spec.list("prefixAdvertisements").is_empty();
                 if is_used || spec.list("communities").is_empty() {
@@ -86,6 +97,7 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "an advertisement names communities of this configuration, or has values",
+            cel: &[],
             breach: |spec| {
                 let defined: Vec<_> =
                     spec.list("communities").iter().map(|it| text_at(it, "name")).collect();
@@ -120,6 +132,19 @@ static COMMUNITY: Object = Object {
 
 static COMMUNITY_VALUE: Format = Format {
     says: "a community: aa:nn with 16 bits each, or aa:nn:mm with 32 bits each",
+    server: &[Server::Pattern(concat!(
+        "^(0*",
+        part16!(),
+        ":0*",
+        part16!(),
+        "|0*",
+        part32!(),
+        ":0*",
+        part32!(),
+        ":0*",
+        part32!(),
+        ")$"
+    ))],
     breach: |value| value.as_str().filter(|text| !is_community(text)).map(|_| String::new()),
 };
 
@@ -133,6 +158,7 @@ static ADVERTISEMENT: Object = Object {
 
 static IGNORED_INTERFACE: Format = Format {
     says: "the name of an interface, or a part of it with *: 1 to 15 of A-Z a-z 0-9 _ . * -",
+    server: &[Server::Pattern(r"^([A-Za-z0-9_.-][A-Za-z0-9_.*-]{0,14}|\*[A-Za-z0-9_.*-]{1,14})$")],
     breach: |value| {
         let is_one = |text: &&str| *text != "*" && is_word(text, 15, b"_.*-");
         value.as_str().filter(|text| !is_one(text)).map(|_| String::new())

@@ -8,17 +8,19 @@ use super::{
 use crate::{
     Kind,
     validate::{
-        format::{NAME, NET_V4, NET_V6, PREFIX, is_word},
-        schema::{Breach, Check, Field, Format, INT32, Object, Rule, Schema, Shape, Type},
+        format::{NAME, NET_V4, NET_V6, PREFIX, is_word, part16, part32},
+        schema::{Breach, Check, Field, Format, INT32, Object, Rule, Schema, Server, Shape, Type},
     },
 };
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::BGPFilter,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 static SPEC: Object = Object {
@@ -85,6 +87,7 @@ static AS_NUMBERS: Shape = Shape::checked(Type::AsNumber, AS_NUMBER);
 const RULES: &[Rule] = &[
     Rule {
         says: "cidr and matchOperator come together",
+        cel: &["(self.?cidr.orValue('') == '') == (self.?matchOperator.orValue('') == '')"],
         breach: |rule| match (rule.has_text("cidr"), rule.has_text("matchOperator")) {
             (true, false) => Breach::at("matchOperator", "Equal, NotEqual, In or NotIn"),
             (false, true) => Breach::at("cidr", "set it, or leave out matchOperator"),
@@ -93,6 +96,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         says: "prefixLength needs cidr",
+        cel: &["!has(self.prefixLength) || self.?cidr.orValue('') != ''"],
         breach: |rule| {
             rule.get("prefixLength")?;
             if rule.has_text("cidr") { None } else { Breach::at("prefixLength", "set cidr") }
@@ -100,6 +104,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         says: "operations change routes that are accepted",
+        cel: &["!has(self.operations) || size(self.operations) == 0 || self.action == 'Accept'"],
         breach: |rule| {
             if rule.list("operations").is_empty() || rule.text("action") == "Accept" {
                 return None;
@@ -145,6 +150,9 @@ static OPERATION_OBJECT: Object = Object {
     ],
     rules: &[Rule {
         says: "an operation is one of addCommunity, prependASPath, setPriority",
+        cel: &[
+            "(has(self.addCommunity) ? 1 : 0) + (has(self.prependASPath) ? 1 : 0) + (has(self.setPriority) ? 1 : 0) == 1",
+        ],
         breach: |operation| {
             if operation.fields.len() == 1 {
                 return None;
@@ -172,6 +180,7 @@ static SET_PRIORITY: Object = Object {
 
 static INTERFACE_NAME: Format = Format {
     says: "the name of an interface, or a part of it with *: 1 to 15 of A-Z a-z 0-9 _ . * -",
+    server: &[Server::Pattern("^[A-Za-z0-9_.*-]{1,15}$")],
     breach: |value| {
         value.as_str().filter(|text| !is_word(text, 15, b"_.*-")).map(|_| String::new())
     },
@@ -180,6 +189,19 @@ static INTERFACE_NAME: Format = Format {
 /// As BGP configurations have them, but without leading zeros.
 static COMMUNITY_VALUE: Format = Format {
     says: "a community without leading zeros: aa:nn with 16 bits each, or aa:nn:mm with 32",
+    server: &[Server::Pattern(concat!(
+        "^(",
+        part16!(),
+        ":",
+        part16!(),
+        "|",
+        part32!(),
+        ":",
+        part32!(),
+        ":",
+        part32!(),
+        ")$"
+    ))],
     breach: |value| {
         let text = value.as_str()?;
         let has_leading_zero = text.split(':').any(|part| part.len() > 1 && part.starts_with('0'));

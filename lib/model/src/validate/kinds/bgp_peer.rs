@@ -8,21 +8,24 @@ use super::{
 use crate::{
     Kind,
     validate::{
-        format::{IP, NAME, SELECTOR},
+        format::{IP, NAME, SELECTOR, number16},
         net::ip,
         notation::digits,
         schema::{
-            Breach, Check, Field, Format, INT32, Object, Rule, Schema, Scope, Shape, Type, UINT8,
+            Breach, Check, Field, Format, INT32, Object, Rule, Schema, Scope, Server, Shape, Type,
+            UINT8,
         },
     },
 };
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::BGPPeer,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 const SELECTORS: &[Check] = &[Check::Is(&SELECTOR), Check::MaxLength(1024)];
@@ -51,14 +54,19 @@ static SPEC: Object = Object {
     rules: &[
         Rule {
             says: "a peering is of one node, or of those that nodeSelector selects",
+            cel: &["self.?node.orValue('') == '' || self.?nodeSelector.orValue('') == ''"],
             breach: |spec| both(spec, "node", "nodeSelector"),
         },
         Rule {
             says: "a peer has one address, or is what peerSelector selects",
+            cel: &["self.?peerIP.orValue('') == '' || self.?peerSelector.orValue('') == ''"],
             breach: |spec| both(spec, "peerIP", "peerSelector"),
         },
         Rule {
             says: "peers that peerSelector selects bring their AS number",
+            cel: &[
+                "self.?peerSelector.orValue('') == '' || !has(self.asNumber) || self.asNumber == 0 || self.asNumber == '0' || self.asNumber == '0.0'",
+            ],
             breach: |spec| {
                 if !spec.has_text("peerSelector") || !has_as_number(spec) {
                     return None;
@@ -68,6 +76,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a local workload is a peer without address and without peerSelector",
+            cel: &[
+                "self.?localWorkloadSelector.orValue('') == '' || self.?peerIP.orValue('') == '' && self.?peerSelector.orValue('') == ''",
+            ],
             breach: |spec| {
                 both(spec, "localWorkloadSelector", "peerIP")
                     .or_else(|| both(spec, "localWorkloadSelector", "peerSelector"))
@@ -75,6 +86,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a local workload needs an AS number",
+            cel: &[
+                "self.?localWorkloadSelector.orValue('') == '' || has(self.asNumber) && self.asNumber != 0 && self.asNumber != '0' && self.asNumber != '0.0'",
+            ],
             breach: |spec| {
                 if !spec.has_text("localWorkloadSelector") || has_as_number(spec) {
                     return None;
@@ -84,6 +98,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "reachableBy is the way to peerIP, of the same IP version",
+            cel: &[
+                "self.?reachableBy.orValue('') == '' || self.?peerIP.orValue('') != '' && self.peerIP.contains('.') == self.reachableBy.contains('.')",
+            ],
             breach: |spec| {
                 let gateway = ip(spec.text("reachableBy"))?;
                 let (peer, _) = address_and_port(spec.text("peerIP"));
@@ -95,6 +112,7 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "nextHopMode replaces keepOriginalNextHop",
+            cel: &["!has(self.nextHopMode) || !self.?keepOriginalNextHop.orValue(false)"],
             breach: |spec| {
                 spec.get("nextHopMode")?;
                 if !spec.flag("keepOriginalNextHop") {
@@ -119,6 +137,19 @@ fn has_as_number(spec: &Scope<'_>) -> bool {
 
 static PEER_IP: Format = Format {
     says: "an IP address, or one with a port: 10.0.0.1:179, [fd00::1]:179",
+    server: &[
+        Server::Pattern(concat!(
+            r"^([0-9.]+(:",
+            number16!(),
+            r")?|\[[0-9A-Fa-f:.]+\]:",
+            number16!(),
+            "|[0-9A-Fa-f:.]+)$"
+        )),
+        Server::Cel(
+            // CEL doesn't read IPv4 in IPv6.
+            "self.contains('.') && self.startsWith('[') || self.matches('^[0-9.]+:[0-9]+$') && isIP(self.split(':')[0]) || self.startsWith('[') && isIP(self.substring(1, self.indexOf(']'))) || isIP(self) || self.contains('.') && self.contains('::')",
+        ),
+    ],
     breach: |value| {
         let (address, port) = address_and_port(value.as_str()?);
         let has_fine_port = port.is_none_or(|port| digits::<u16>(port).is_some_and(|it| it > 0));

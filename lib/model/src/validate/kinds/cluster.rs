@@ -1,6 +1,6 @@
 //! `ClusterInformation` and `CalicoNodeStatus`: what a cluster and its nodes say of themselves.
 
-use super::{metadata::METADATA, no_write_rules, nothing, only_default};
+use super::{DEFAULT_ALONE, metadata::METADATA, no_write_rules, nothing, only_default};
 use crate::{
     Kind,
     validate::{
@@ -11,10 +11,12 @@ use crate::{
 
 pub(super) static INFORMATION: Schema = Schema {
     kind: Kind::ClusterInformation,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &INFORMATION_SPEC)], rules: &[] },
     name: &NAME,
     on_write: nothing,
     write_rules: only_default,
+    on_server: &[DEFAULT_ALONE],
 };
 
 static INFORMATION_SPEC: Object = Object {
@@ -30,6 +32,7 @@ static INFORMATION_SPEC: Object = Object {
 
 pub(super) static NODE_STATUS: Schema = Schema {
     kind: Kind::CalicoNodeStatus,
+    doc: "",
     object: Object {
         fields: &[
             METADATA,
@@ -41,6 +44,7 @@ pub(super) static NODE_STATUS: Schema = Schema {
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 static STATUS_SPEC: Object = Object {

@@ -20,10 +20,12 @@ use crate::{
 
 pub(super) static WORKLOAD_ENDPOINT: Schema = Schema {
     kind: Kind::WorkloadEndpoint,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &WORKLOAD_SPEC)], rules: &[] },
     name: &NAME,
     on_write: name_and_label,
     write_rules: named_by_spec,
+    on_server: &[],
 };
 
 static NAME_SHAPE: Shape = Shape::checked(Type::Text, &[Check::Is(&NAME)]);
@@ -51,6 +53,7 @@ static WORKLOAD_SPEC: Object = Object {
     rules: &[
         Rule {
             says: "networks of an endpoint are single addresses",
+            cel: &[],
             breach: |spec| {
                 let index = spec.texts("ipNetworks").position(|text| {
                     Cidr::parse_or_ip(text)
@@ -61,6 +64,7 @@ static WORKLOAD_SPEC: Object = Object {
         },
         Rule {
             says: "a NAT maps an address of the endpoint",
+            cel: &[],
             breach: |spec| {
                 let index = spec.list("ipNATs").iter().position(|nat| {
                     let internal = ip(text_at(nat, "internalIP"));
@@ -83,6 +87,7 @@ static NAT: Object = Object {
     ],
     rules: &[Rule {
         says: "a NAT maps an address to one of the same IP version",
+        cel: &[],
         breach: |nat| {
             let [internal, external] = ["internalIP", "externalIP"].map(|field| {
                 let ip = ip(nat.text(field));
@@ -105,6 +110,7 @@ static WORKLOAD_PORT: Object = Object {
         HAS_PORTS,
         Rule {
             says: "a port has a name or a hostPort",
+            cel: &[],
             breach: |port| {
                 let has_host_port = port.get("hostPort").and_then(Value::as_u64) != Some(0);
                 if has_host_port || port.has_text("name") {
@@ -118,6 +124,9 @@ static WORKLOAD_PORT: Object = Object {
 
 const HAS_PORTS: Rule = Rule {
     says: "a port has a protocol that has ports: TCP, UDP or SCTP",
+    cel: &[
+        "self.protocol == 'TCP' || self.protocol == 'UDP' || self.protocol == 'SCTP' || self.protocol == 6 || self.protocol == 17 || self.protocol == 132 || self.protocol == '6' || self.protocol == '17' || self.protocol == '132'",
+    ],
     breach: |port| {
         if port.get("protocol").is_some_and(has_ports) {
             return None;
@@ -204,10 +213,12 @@ fn named_by_spec(write: &Write<'_>, faults: &mut Faults) {
 
 pub(super) static HOST_ENDPOINT: Schema = Schema {
     kind: Kind::HostEndpoint,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &HOST_SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 static HOST_SPEC: Object = Object {
@@ -220,6 +231,9 @@ static HOST_SPEC: Object = Object {
     ],
     rules: &[Rule {
         says: "a host endpoint has an interfaceName or expectedIPs",
+        cel: &[
+            "self.?interfaceName.orValue('') != '' || has(self.expectedIPs) && size(self.expectedIPs) > 0",
+        ],
         breach: |spec| {
             if spec.has_text("interfaceName") || !spec.list("expectedIPs").is_empty() {
                 return None;

@@ -17,6 +17,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::FelixConfiguration,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always()],
         rules: &[checks::NODE_SELECTOR_IS_OF_SOME],
@@ -24,6 +25,7 @@ pub(super) static SCHEMA: Schema = Schema {
     name: &NAME,
     on_write,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 const fn flag(name: &'static str) -> Field {

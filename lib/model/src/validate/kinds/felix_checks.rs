@@ -6,7 +6,11 @@ use serde_json::Value;
 
 use crate::validate::{
     format::{self, CIDR, is_dns_label, is_word},
-    schema::{Breach, Check, Field, Format, INT, Object, Pattern, Rule, Shape, Type, UINT16},
+    schema::{
+        Breach, Check, Field, Format, INT, Object, Pattern, Rule,
+        Server::{Cel, Formats, MaxLength, Never, Pattern as Matches},
+        Shape, Type, UINT16,
+    },
 };
 
 // Numbers.
@@ -71,9 +75,10 @@ pub(super) static FEATURE_GATES: &[Check] = {
 };
 
 macro_rules! formats {
-    ($($(#[$doc:meta])* $name:ident = $says:literal, $holds:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $says:literal, $server:expr, $holds:expr;)*) => {
         $($(#[$doc])* static $name: Format = Format {
             says: $says,
+            server: $server,
             breach: |value| {
                 let holds: fn(&str) -> bool = $holds;
                 value.as_str().filter(|text| !holds(text)).map(|_| String::new())
@@ -84,16 +89,19 @@ macro_rules! formats {
 
 formats! {
     /// IPv4 in IPv6 is refused.
-    IPV4 = "an IPv4 address", |text| text.parse::<Ipv4Addr>().is_ok();
+    IPV4 = "an IPv4 address", &[Formats(&["ipv4"]), Never("(^|[.])0[0-9]")], |text| text.parse::<Ipv4Addr>().is_ok();
     IPV6 = "an IPv6 address that isn't IPv4 in IPv6",
+        &[Formats(&["ipv6"]), Never("^[0:]*:[fF]{4}:")],
         |text| text.parse::<Ipv6Addr>().is_ok_and(|ip| ip.to_ipv4_mapped().is_none());
     /// The length leaves room for the prefix of names that are made from it.
     REGION = "at most 46 of a-z, 0-9 and -, with a letter or digit at both ends",
+        &[Matches("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), MaxLength(46)],
         |text| text.len() <= 46 && is_dns_label(text);
     KEYS_AND_VALUES = "keys of letters, digits and _ with values: A=b,C=d",
+        &[Matches(r"^(\s*[A-Za-z0-9_]+=[^,]*)?(,(\s*[A-Za-z0-9_]+=[^,]*)?)*$")],
         |text| text.split(',').all(|item| item.is_empty() || has_key(item));
-    NOT_NEGATIVE = "a duration that isn't negative", |text| !text.starts_with('-');
-    FAILSAFE_PROTOCOL = "TCP, UDP or SCTP", |text| {
+    NOT_NEGATIVE = "a duration that isn't negative", &[Matches("^[^-]")], |text| !text.starts_with('-');
+    FAILSAFE_PROTOCOL = "TCP, UDP or SCTP", &[Matches("^(?i)(TCP|UDP|SCTP)$")], |text| {
         ["TCP", "UDP", "SCTP"].iter().any(|known| known.eq_ignore_ascii_case(text))
     };
 }
@@ -105,6 +113,7 @@ fn has_key(item: &str) -> bool {
 
 static FILTERED: Format = Format {
     says: "filters by interface, whose names have 1 to 15 of A-Z a-z 0-9 _ . -",
+    server: &[Cel("self.all(name, name.matches('^[A-Za-z0-9_.-]{1,15}$'))")],
     breach: |value| {
         let wrong = value.as_object()?.keys().find(|name| !is_word(name, 15, b"_.-"))?;
         Some(format!("{wrong:?} is none"))
@@ -124,6 +133,7 @@ pub(super) static NUMBERED_PORT: Shape =
     Shape::checked(Type::Port, &[Check::Is(&format::PORT), Check::Is(&WITHOUT_NAME)]);
 static WITHOUT_NAME: Format = Format {
     says: "a port number or a range of them such as 30000:32767",
+    server: &[Matches("^[0-9]+(:[0-9]+)?$")],
     breach: |value| value.as_str().filter(|text| !text.contains(':')).map(|_| String::new()),
 };
 
@@ -184,6 +194,7 @@ static ROUTE_TABLES_OBJECT: Object = Object {
 
 const IN_ORDER: Rule = Rule {
     says: "a range goes from min up to max",
+    cel: &["self.min <= self.?max.orValue(0)"],
     breach: |range| {
         if range.get("min")?.as_i64()? <= range.get("max")?.as_i64()? {
             return None;
@@ -197,6 +208,7 @@ const MAX_TABLES: i64 = 0xFFFF;
 pub(super) const ROUTE_TABLE_RANGES: &[Check] = &[Check::Is(&NOT_TOO_MANY_TABLES)];
 static NOT_TOO_MANY_TABLES: Format = Format {
     says: "ranges of at most 65535 tables in all",
+    server: &[Cel("self.map(range, range.max - range.min + 1).sum() <= 65535")],
     breach: |value| {
         let end = |range: &Value, field| range.get(field).and_then(Value::as_i64).unwrap_or(0);
         let size = |range| end(range, "max").saturating_sub(end(range, "min")).saturating_add(1);
@@ -207,6 +219,9 @@ static NOT_TOO_MANY_TABLES: Format = Format {
 
 pub(super) const NODE_SELECTOR_IS_OF_SOME: Rule = Rule {
     says: "the configurations called default and node.NAME say by their names whose they are",
+    cel: &[
+        "!has(self.spec) || !has(self.spec.nodeSelector) || self.metadata.name != 'default' && !self.metadata.name.startsWith('node.')",
+    ],
     breach: |object| {
         object.child("spec").get("nodeSelector")?;
         let name = object.child("metadata").text("name");

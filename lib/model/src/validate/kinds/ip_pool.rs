@@ -12,12 +12,16 @@ use crate::{
         fault::{Faults, Path},
         format::{NAME, NET, SELECTOR},
         net::Cidr,
-        schema::{Breach, Check, Field, Literal, Object, Rule, Schema, Scope, Shape, Type, Write},
+        schema::{
+            Breach, Check, Field, Literal, Object, Rule, Schema, Scope, ServerRule, Shape, Type,
+            Write,
+        },
     },
 };
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::IPPool,
+    doc: "",
     object: Object {
         fields: &[
             METADATA,
@@ -29,6 +33,20 @@ pub(super) static SCHEMA: Schema = Schema {
     name: &NAME,
     on_write,
     write_rules,
+    on_server: &[
+        ServerRule {
+            says: "the network of a pool can't be changed",
+            cel: "self.spec.cidr == oldSelf.spec.cidr || isCIDR(self.spec.cidr) && isCIDR(oldSelf.spec.cidr) && cidr(self.spec.cidr) == cidr(oldSelf.spec.cidr)",
+        },
+        ServerRule {
+            says: "the block size of a pool can't be changed",
+            cel: "(self.spec.?blockSize.orValue(0) != 0 ? self.spec.blockSize : self.spec.cidr.contains(':') ? 122 : 26) == (oldSelf.spec.?blockSize.orValue(0) != 0 ? oldSelf.spec.blockSize : oldSelf.spec.cidr.contains(':') ? 122 : 26)",
+        },
+        ServerRule {
+            says: "a pool for load balancers stays one",
+            cel: "!has(oldSelf.spec.allowedUses) || size(oldSelf.spec.allowedUses) == 0 || oldSelf.spec.allowedUses[0] != 'LoadBalancer' || !has(self.spec.allowedUses) || self.spec.allowedUses.all(use, use == 'LoadBalancer')",
+        },
+    ],
 };
 
 static STATUS: Object = Object { fields: &[CONDITIONS], rules: &[] };
@@ -37,7 +55,7 @@ const MODES: &[Check] = &[Check::OneOf(&["Never", "Always", "CrossSubnet"])];
 
 static SPEC: Object = Object {
     fields: &[
-        Field::text("cidr").always().checks(&[Check::Is(&NET)]),
+        Field::text("cidr").always().required().checks(&[Check::Is(&NET)]),
         Field::text("vxlanMode").checks(MODES),
         Field::text("ipipMode").checks(MODES),
         Field::bool("natOutgoing"),
@@ -58,6 +76,7 @@ static SPEC: Object = Object {
     rules: &[
         Rule {
             says: "a pool needs a network such as 10.0.0.0/16 or fd00:10::/64",
+            cel: &["isCIDR(self.cidr)"],
             breach: |spec| match cidr(spec) {
                 Some(_) => None,
                 None => Breach::at("cidr", canonical(spec.text("cidr"))),
@@ -65,6 +84,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "blocks have a size from /20 to /32 (IPv4) or from /116 to /128 (IPv6)",
+            cel: &[
+                "self.?blockSize.orValue(0) == 0 || !isCIDR(self.cidr) || (cidr(self.cidr).ip().family() == 4 ? self.blockSize >= 20 && self.blockSize <= 32 : self.blockSize >= 116)",
+            ],
             breach: |spec| {
                 let size = given_block_size(spec).filter(|size| *size != 0)?;
                 let sizes = if cidr(spec)?.is_ipv4() { 20..=32 } else { 116..=128 };
@@ -76,6 +98,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "an enabled pool holds at least one block",
+            cel: &[
+                "self.?disabled.orValue(false) || !isCIDR(self.cidr) || cidr(self.cidr).prefixLength() <= (self.?blockSize.orValue(0) != 0 ? self.blockSize : cidr(self.cidr).ip().family() == 4 ? 26 : 122)",
+            ],
             breach: |spec| {
                 let cidr = cidr(spec).filter(|_| !spec.flag("disabled"))?;
                 let size = block_size(spec, &cidr);
@@ -87,6 +112,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a pool has no link-local addresses: 169.254.0.0/16, fe80::/10",
+            cel: &[
+                "!isCIDR(self.cidr) || ['169.254.0.0/16', 'fe80::/10'].all(net, !cidr(net).containsCIDR(self.cidr) && !cidr(self.cidr).containsCIDR(net))",
+            ],
             breach: |spec| {
                 let cidr = cidr(spec)?;
                 let link_local = ["169.254.0.0/16", "fe80::/10"];
@@ -99,6 +127,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a pool has one encapsulation",
+            cel: &[
+                "self.?ipipMode.orValue('') in ['', 'Never'] || self.?vxlanMode.orValue('') in ['', 'Never']",
+            ],
             breach: |spec| {
                 if !tunnels(spec, "ipipMode") || !tunnels(spec, "vxlanMode") {
                     return None;
@@ -108,6 +139,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "IPIP carries IPv4 only",
+            cel: &[
+                "self.?ipipMode.orValue('') in ['', 'Never'] || !isCIDR(self.cidr) || cidr(self.cidr).ip().family() == 4",
+            ],
             breach: |spec| {
                 if !tunnels(spec, "ipipMode") || cidr(spec)?.is_ipv4() {
                     return None;
@@ -117,6 +151,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "LoadBalancer is the only use of its pool",
+            cel: &[
+                "!has(self.allowedUses) || size(self.allowedUses) == 0 || (self.allowedUses[0] == 'LoadBalancer' ? self.allowedUses.all(use, use == 'LoadBalancer') : !self.allowedUses.exists(use, use == 'LoadBalancer'))",
+            ],
             breach: |spec| {
                 let others = spec.texts("allowedUses").any(|used| used != "LoadBalancer");
                 if !is_used_for(spec, "LoadBalancer") || !others {
@@ -127,6 +164,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a pool for load balancers has no encapsulation",
+            cel: &[
+                "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'LoadBalancer') || self.?ipipMode.orValue('') in ['', 'Never'] && self.?vxlanMode.orValue('') in ['', 'Never']",
+            ],
             breach: |spec| {
                 let is_tunneled = tunnels(spec, "ipipMode") || tunnels(spec, "vxlanMode");
                 if !is_used_for(spec, "LoadBalancer") || !is_tunneled {
@@ -137,6 +177,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a pool for load balancers is for all nodes",
+            cel: &[
+                "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'LoadBalancer') || self.?nodeSelector.orValue('all()') == 'all()'",
+            ],
             breach: |spec| {
                 if !is_used_for(spec, "LoadBalancer") || spec.text("nodeSelector") == "all()" {
                     return None;
@@ -146,6 +189,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a pool for load balancers is exported over BGP",
+            cel: &[
+                "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'LoadBalancer') || !self.?disableBGPExport.orValue(false)",
+            ],
             breach: |spec| {
                 if !is_used_for(spec, "LoadBalancer") || !spec.flag("disableBGPExport") {
                     return None;
@@ -155,6 +201,9 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "a pool for tunnels has no namespaceSelector: tunnels have no namespace",
+            cel: &[
+                "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'Tunnel') || self.?namespaceSelector.orValue('') == ''",
+            ],
             breach: |spec| {
                 if !is_used_for(spec, "Tunnel") || !spec.has_text("namespaceSelector") {
                     return None;
@@ -164,6 +213,10 @@ static SPEC: Object = Object {
         },
         Rule {
             says: "global() means nothing to a pool",
+            cel: &[
+                "!has(self.nodeSelector) || !self.nodeSelector.contains('global(')",
+                "!has(self.namespaceSelector) || !self.namespaceSelector.contains('global(')",
+            ],
             breach: |spec| {
                 ["nodeSelector", "namespaceSelector"]
                     .into_iter()

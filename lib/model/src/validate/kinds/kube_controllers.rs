@@ -4,20 +4,22 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-use super::{metadata::METADATA, only_default, spec_mut, text_at};
+use super::{DEFAULT_ALONE, metadata::METADATA, only_default, spec_mut, text_at};
 use crate::{
     Kind,
     validate::{
         fault::{Faults, Path},
         format::{CIDR, LABELS, NAME, REGEX, SELECTOR},
         schema::{
-            Check, Field, INT, INT32, Literal, Object, Schema, Scope, Shape, TEXT, Type, Write,
+            Check, Field, INT, INT32, Literal, Object, Schema, Scope, ServerRule, Shape, TEXT,
+            Type, Write,
         },
     },
 };
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::KubeControllersConfiguration,
+    doc: "",
     object: Object {
         fields: &[
             METADATA,
@@ -29,6 +31,17 @@ pub(super) static SCHEMA: Schema = Schema {
     name: &NAME,
     on_write,
     write_rules,
+    on_server: &[
+        DEFAULT_ALONE,
+        ServerRule {
+            says: "a template has a name",
+            cel: "!has(self.spec) || !has(self.spec.controllers) || !has(self.spec.controllers.node) || !has(self.spec.controllers.node.hostEndpoint) || !has(self.spec.controllers.node.hostEndpoint.templates) || self.spec.controllers.node.hostEndpoint.templates.all(template, template.?generateName.orValue('') != '')",
+        },
+        ServerRule {
+            says: "a template has interfaceCIDRs or an interfacePattern",
+            cel: "!has(self.spec) || !has(self.spec.controllers) || !has(self.spec.controllers.node) || !has(self.spec.controllers.node.hostEndpoint) || !has(self.spec.controllers.node.hostEndpoint.templates) || self.spec.controllers.node.hostEndpoint.templates.all(template, has(template.interfaceCIDRs) || has(template.interfacePattern))",
+        },
+    ],
 };
 
 const ON_OR_OFF: &[Check] = &[Check::OneOf(&["Enabled", "Disabled"])];

@@ -30,6 +30,7 @@ static OBJECT_META: Object = Object {
     ],
     rules: &[Rule {
         says: "a name has at most 253 bytes",
+        cel: &[],
         breach: |meta| {
             let length = meta.text("name").len();
             if length > MAX_NAME { Breach::at("name", format!("it has {length}")) } else { None }

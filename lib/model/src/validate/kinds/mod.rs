@@ -25,7 +25,7 @@ use serde_json::{Map, Value};
 
 use super::{
     fault::{Faults, Path},
-    schema::{Schema, Scope, Write},
+    schema::{Schema, Scope, ServerRule, Write},
 };
 
 /// All kinds that have a description.
@@ -40,7 +40,9 @@ pub(super) static SCHEMAS: &[&Schema] = &[
     &policy::GLOBAL_NETWORK_POLICY,
     &network_set::GLOBAL_NETWORK_SET,
     &endpoint::HOST_ENDPOINT,
+    &ipam::BLOCK,
     &ipam::CONFIGURATION,
+    &ipam::HANDLE,
     &ip_pool::SCHEMA,
     &ipam::RESERVATION,
     &kube_controllers::SCHEMA,
@@ -90,6 +92,12 @@ fn nothing(_: &mut Map<String, Value>) {}
 
 /// A write of this kind has no rules of its own.
 fn no_write_rules(_: &Write<'_>, _: &mut Faults) {}
+
+/// What an API server checks of [`only_default`].
+const DEFAULT_ALONE: ServerRule = ServerRule {
+    says: "there is one object of this kind, called default",
+    cel: "self.metadata.name == 'default'",
+};
 
 /// There is one object of this kind.
 fn only_default(write: &Write<'_>, faults: &mut Faults) {

@@ -11,18 +11,22 @@ use crate::{
 
 pub(super) static NETWORK_SET: Schema = Schema {
     kind: Kind::NetworkSet,
+    doc: "",
     object: Object { fields: &[METADATA, SPEC], rules: &[NO_NAMESPACE_LABEL] },
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 pub(super) static GLOBAL_NETWORK_SET: Schema = Schema {
     kind: Kind::GlobalNetworkSet,
+    doc: "",
     object: Object { fields: &[METADATA, SPEC], rules: &[NO_NAMESPACE_LABEL] },
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 const SPEC: Field = Field::object("spec", &SPEC_OBJECT).always();
@@ -36,6 +40,7 @@ const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
 
 const NO_NAMESPACE_LABEL: Rule = Rule {
     says: "projectcalico.org/namespace is the namespace itself, not a label of a set",
+    cel: &[],
     breach: |set| {
         set.child("metadata").child("labels").get(NAMESPACE_LABEL)?;
         Breach::at("metadata.labels", "remove the label")

@@ -11,6 +11,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::Node,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC), Field::object("status", &STATUS)],
         rules: &[],
@@ -18,6 +19,7 @@ pub(super) static SCHEMA: Schema = Schema {
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 static SPEC: Object = Object {
@@ -34,6 +36,7 @@ static SPEC: Object = Object {
     ],
     rules: &[Rule {
         says: "BGP configuration has at least one field",
+        cel: &[],
         breach: |spec| {
             let bgp = spec.get("bgp")?.as_object()?;
             if bgp.is_empty() { Breach::at("bgp", "leave bgp out") } else { None }

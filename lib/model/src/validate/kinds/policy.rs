@@ -19,6 +19,7 @@ use crate::{
 
 pub(super) static NETWORK_POLICY: Schema = Schema {
     kind: Kind::NetworkPolicy,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
         rules: &[],
@@ -26,10 +27,12 @@ pub(super) static NETWORK_POLICY: Schema = Schema {
     name: &POLICY_NAME,
     on_write,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     kind: Kind::GlobalNetworkPolicy,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &GLOBAL_SPEC).always(), STATUS],
         rules: &[],
@@ -37,6 +40,7 @@ pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     name: &GLOBAL_POLICY_NAME,
     on_write,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 pub(super) const STATUS: Field =
@@ -88,10 +92,15 @@ static GLOBAL_SPEC: Object = Object {
 };
 
 pub(super) const GLOBAL_RULES: [Rule; 6] = [
-    NO_GLOBAL,
+    no_global(&[
+        "!has(self.selector) || !self.selector.contains('global(')",
+        "!has(self.serviceAccountSelector) || !self.serviceAccountSelector.contains('global(')",
+        "!has(self.namespaceSelector) || !self.namespaceSelector.contains('global(')",
+    ]),
     SERVICES,
     Rule {
         says: "doNotTrack and preDNAT exclude each other",
+        cel: &["!self.?doNotTrack.orValue(false) || !self.?preDNAT.orValue(false)"],
         breach: |spec| {
             if !spec.flag("doNotTrack") || !spec.flag("preDNAT") {
                 return None;
@@ -101,6 +110,9 @@ pub(super) const GLOBAL_RULES: [Rule; 6] = [
     },
     Rule {
         says: "preDNAT has no egress",
+        cel: &[
+            "!self.?preDNAT.orValue(false) || (!has(self.egress) || size(self.egress) == 0) && (!has(self.types) || !self.types.exists(type, type == 'Egress'))",
+        ],
         breach: |spec| {
             if !spec.flag("preDNAT") {
                 return None;
@@ -116,6 +128,9 @@ pub(super) const GLOBAL_RULES: [Rule; 6] = [
     },
     Rule {
         says: "doNotTrack and preDNAT need applyOnForward",
+        cel: &[
+            "!self.?doNotTrack.orValue(false) && !self.?preDNAT.orValue(false) || self.?applyOnForward.orValue(false)",
+        ],
         breach: |spec| {
             let needs = spec.flag("doNotTrack") || spec.flag("preDNAT");
             if !needs || spec.flag("applyOnForward") {
@@ -126,6 +141,10 @@ pub(super) const GLOBAL_RULES: [Rule; 6] = [
     },
     Rule {
         says: "a global policy names the namespace of a service",
+        cel: &[
+            "!has(self.ingress) || self.ingress.all(rule, !has(rule.source) || !has(rule.source.services) || rule.source.services.?namespace.orValue('') != '')",
+            "!has(self.egress) || self.egress.all(rule, !has(rule.destination) || !has(rule.destination.services) || rule.destination.services.?namespace.orValue('') != '')",
+        ],
         breach: |spec| {
             services(spec).find_map(|(direction, index, side, services)| {
                 let is_expected = (direction == "ingress") == (side == "source");
@@ -138,18 +157,31 @@ pub(super) const GLOBAL_RULES: [Rule; 6] = [
     },
 ];
 
-pub(super) const NO_GLOBAL: Rule = Rule {
-    says: "global() belongs into the namespaceSelector of a rule",
-    breach: |spec| {
-        ["selector", "serviceAccountSelector", "namespaceSelector"]
-            .into_iter()
-            .find(|field| spec.text(field).contains("global("))
-            .and_then(|field| Breach::at(field, ""))
-    },
-};
+pub(super) const NO_GLOBAL: Rule = no_global(&[
+    "!has(self.selector) || !self.selector.contains('global(')",
+    "!has(self.serviceAccountSelector) || !self.serviceAccountSelector.contains('global(')",
+]);
+
+/// The CEL names the fields that the kind has.
+const fn no_global(cel: &'static [&'static str]) -> Rule {
+    Rule {
+        says: "global() belongs into the namespaceSelector of a rule",
+        cel,
+        breach: |spec| {
+            ["selector", "serviceAccountSelector", "namespaceSelector"]
+                .into_iter()
+                .find(|field| spec.text(field).contains("global("))
+                .and_then(|field| Breach::at(field, ""))
+        },
+    }
+}
 
 pub(super) const SERVICES: Rule = Rule {
     says: "services are the source of ingress and the destination of egress",
+    cel: &[
+        "!has(self.ingress) || self.ingress.all(rule, !has(rule.destination) || !has(rule.destination.services))",
+        "!has(self.egress) || self.egress.all(rule, !has(rule.source) || !has(rule.source.services))",
+    ],
     breach: |spec| {
         services(spec).find_map(|(direction, index, side, _)| {
             if (direction == "ingress") == (side == "source") {

@@ -14,10 +14,12 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::Profile,
+    doc: "",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC)], rules: &[] },
     name: &NAME,
     on_write: nothing,
     write_rules,
+    on_server: &[],
 };
 
 static SPEC: Object = Object {

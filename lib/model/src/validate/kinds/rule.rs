@@ -3,9 +3,9 @@
 use serde_json::Value;
 
 use crate::validate::{
-    format::{ANNOTATIONS, NAME, NET, PORT, PROTOCOL, SELECTOR, version},
+    format::{ANNOTATIONS, NAME, PORT, PROTOCOL, RULE_NET, SELECTOR, version},
     net::Cidr,
-    schema::{Breach, Check, Field, Object, Rule, Scope, Shape, TEXT, TEXTS, Type},
+    schema::{Breach, Check, Field, Format, Object, Rule, Scope, Server, Shape, TEXT, TEXTS, Type},
 };
 
 /// The longest selector, in characters.
@@ -33,7 +33,6 @@ static RULE_OBJECT: Object = Object {
         ICMP_NEEDS_PROTOCOL,
         ICMP_HAS_A_VERSION,
         PORTS_NEED_PROTOCOL,
-        NETS_ARE_NETWORKS,
         NOT_ALL_NETS,
         ONE_VERSION,
         SERVICES_HAVE_PORTS,
@@ -56,7 +55,7 @@ static PROFILE_RULE_OBJECT: Object = Object {
         HTTP,
         METADATA,
     ],
-    rules: &[NO_HTTP, PORTS_NEED_PROTOCOL, NETS_ARE_NETWORKS, NOT_ALL_NETS, ONE_VERSION],
+    rules: &[NO_HTTP, PORTS_NEED_PROTOCOL, NOT_ALL_NETS, ONE_VERSION],
 };
 
 const fn protocol(name: &'static str) -> Field {
@@ -77,6 +76,7 @@ static ICMP: Object = Object {
     fields: &ICMP_FIELDS,
     rules: &[Rule {
         says: "an ICMP code needs its type",
+        cel: &["!has(self.code) || has(self.type)"],
         breach: |icmp| match (icmp.get("type"), icmp.get("code")) {
             (None, Some(_)) => Breach::at("code", "set type"),
             _ => None,
@@ -120,9 +120,16 @@ static PROFILE_ENTITY: Object = Object {
 };
 
 const fn nets(name: &'static str) -> Field {
-    Field::list(name, &NETS).checks(&[Check::MaxItems(256)])
+    Field::list(name, &NETS).checks(&NETS_CHECKS)
 }
-static NETS: Shape = Shape::checked(Type::Text, &[Check::Is(&NET)]);
+static NETS_CHECKS: [Check; 2] = [Check::MaxItems(256), Check::Is(&OF_ONE_VERSION)];
+/// The part of [`ONE_VERSION`] that costs an API server nothing here, and too much there.
+static OF_ONE_VERSION: Format = Format {
+    says: "of one IP version",
+    server: &[Server::ItemsAllMatch(&["^[^:]*$|^[0:]*:[fF]{4}:", ":"])],
+    breach: |_| None,
+};
+static NETS: Shape = Shape::checked(Type::Text, &[Check::Is(&RULE_NET)]);
 
 const fn ports(name: &'static str) -> Field {
     Field::list(name, &PORTS).checks(&[Check::MaxItems(50)])
@@ -147,6 +154,7 @@ static SERVICE_ACCOUNTS: Object =
 
 const VERSION_IS_4_OR_6: Rule = Rule {
     says: "ipVersion is 4 or 6",
+    cel: &["!has(self.ipVersion) || self.ipVersion in [4, 6]"],
     breach: |rule| match rule.get("ipVersion")?.as_i64() {
         Some(4 | 6) => None,
         _ => Breach::at("ipVersion", "leave it out for both"),
@@ -157,6 +165,7 @@ const VERSION_IS_4_OR_6: Rule = Rule {
 /// method or a path would allow everything else too.
 const NO_HTTP: Rule = Rule {
     says: "nothing here enforces matches of HTTP",
+    cel: &["!has(self.http)"],
     breach: |rule| {
         rule.get("http")?;
         Breach::at("http", "leave http out, and write what the rule may allow without it")
@@ -165,6 +174,9 @@ const NO_HTTP: Rule = Rule {
 
 const ICMP_NEEDS_PROTOCOL: Rule = Rule {
     says: "icmp needs protocol ICMP or ICMPv6",
+    cel: &[
+        "!has(self.icmp) || has(self.protocol) && (self.protocol == 'ICMP' || self.protocol == 'ICMPv6' || self.protocol == 1 || self.protocol == 58 || self.protocol == '1' || self.protocol == '58')",
+    ],
     breach: |rule| {
         rule.get("icmp")?;
         let is_icmp = is_protocol(rule, "protocol", "ICMP", 1);
@@ -177,6 +189,10 @@ const ICMP_NEEDS_PROTOCOL: Rule = Rule {
 
 const ICMP_HAS_A_VERSION: Rule = Rule {
     says: "ICMP is IPv4, ICMPv6 is IPv6",
+    cel: &[
+        "!has(self.ipVersion) || !has(self.protocol) || !(self.ipVersion == 4 ? self.protocol == 58 || self.protocol == '58' || self.protocol == 'ICMPv6' : self.protocol == 1 || self.protocol == '1' || self.protocol == 'ICMP')",
+        "!has(self.ipVersion) || !has(self.notProtocol) || !(self.ipVersion == 4 ? self.notProtocol == 58 || self.notProtocol == '58' || self.notProtocol == 'ICMPv6' : self.notProtocol == 1 || self.notProtocol == '1' || self.notProtocol == 'ICMP')",
+    ],
     breach: |rule| {
         let ip_version = rule.get("ipVersion")?.as_i64()?;
         let is_other = ["protocol", "notProtocol"].into_iter().any(|field| {
@@ -187,8 +203,15 @@ const ICMP_HAS_A_VERSION: Rule = Rule {
     },
 };
 
+// A range without a protocol is let through in CEL: to look into so many texts costs too much.
 const PORTS_NEED_PROTOCOL: Rule = Rule {
     says: "ports need protocol TCP, UDP or SCTP; names of ports may do without",
+    cel: &[
+        "has(self.protocol) && (self.protocol == 'TCP' || self.protocol == 'UDP' || self.protocol == 'SCTP' || self.protocol == 6 || self.protocol == 17 || self.protocol == 132 || self.protocol == '6' || self.protocol == '17' || self.protocol == '132') || !has(self.source) || !has(self.source.ports) || self.source.ports.all(port, !has(self.protocol) && type(port) == string)",
+        "has(self.protocol) && (self.protocol == 'TCP' || self.protocol == 'UDP' || self.protocol == 'SCTP' || self.protocol == 6 || self.protocol == 17 || self.protocol == 132 || self.protocol == '6' || self.protocol == '17' || self.protocol == '132') || !has(self.source) || !has(self.source.notPorts) || self.source.notPorts.all(port, !has(self.protocol) && type(port) == string)",
+        "has(self.protocol) && (self.protocol == 'TCP' || self.protocol == 'UDP' || self.protocol == 'SCTP' || self.protocol == 6 || self.protocol == 17 || self.protocol == 132 || self.protocol == '6' || self.protocol == '17' || self.protocol == '132') || !has(self.destination) || !has(self.destination.ports) || self.destination.ports.all(port, !has(self.protocol) && type(port) == string)",
+        "has(self.protocol) && (self.protocol == 'TCP' || self.protocol == 'UDP' || self.protocol == 'SCTP' || self.protocol == 6 || self.protocol == 17 || self.protocol == 132 || self.protocol == '6' || self.protocol == '17' || self.protocol == '132') || !has(self.destination) || !has(self.destination.notPorts) || self.destination.notPorts.all(port, !has(self.protocol) && type(port) == string)",
+    ],
     breach: |rule| {
         let protocol = rule.get("protocol");
         if protocol.is_some_and(has_ports) {
@@ -201,17 +224,12 @@ const PORTS_NEED_PROTOCOL: Rule = Rule {
     },
 };
 
-const NETS_ARE_NETWORKS: Rule = Rule {
-    says: "nets of a rule are networks such as 10.0.0.0/8",
-    breach: |rule| {
-        let (at, index, text) = all_nets(rule).find(|(_, _, text)| Cidr::parse(text).is_none())?;
-        let hint = Cidr::parse_or_ip(text).map(|net| format!("write {}", net.text()));
-        Breach::at(format!("{at}[{index}]"), hint.unwrap_or_default())
-    },
-};
-
 const NOT_ALL_NETS: Rule = Rule {
     says: "notNets without a remainder match nothing",
+    cel: &[
+        "!has(self.source) || !has(self.source.notNets) || self.source.notNets.all(net, net != '0.0.0.0/0' && !(net.contains(':') && net.endsWith('/0')))",
+        "!has(self.destination) || !has(self.destination.notNets) || self.destination.notNets.all(net, net != '0.0.0.0/0' && !(net.contains(':') && net.endsWith('/0')))",
+    ],
     breach: |rule| {
         let (at, index, _) = all_nets(rule).find(|(at, _, text)| {
             let all = Cidr::parse(text).filter(|net| net.ones == 0);
@@ -224,6 +242,18 @@ const NOT_ALL_NETS: Rule = Rule {
 
 const ONE_VERSION: Rule = Rule {
     says: "a rule is of one IP version",
+    cel: &[
+        "!has(self.ipVersion) || !has(self.source) || !has(self.source.nets) || size(self.source.nets) == 0 || self.source.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == (self.ipVersion == 4)",
+        "!has(self.ipVersion) || !has(self.source) || !has(self.source.notNets) || size(self.source.notNets) == 0 || self.source.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == (self.ipVersion == 4)",
+        "!has(self.ipVersion) || !has(self.destination) || !has(self.destination.nets) || size(self.destination.nets) == 0 || self.destination.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == (self.ipVersion == 4)",
+        "!has(self.ipVersion) || !has(self.destination) || !has(self.destination.notNets) || size(self.destination.notNets) == 0 || self.destination.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == (self.ipVersion == 4)",
+        "!has(self.source) || !has(self.source.nets) || size(self.source.nets) == 0 || !has(self.source.notNets) || size(self.source.notNets) == 0 || self.source.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == self.source.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:')",
+        "!has(self.source) || !has(self.source.nets) || size(self.source.nets) == 0 || !has(self.destination) || !has(self.destination.nets) || size(self.destination.nets) == 0 || self.source.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == self.destination.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:')",
+        "!has(self.source) || !has(self.source.nets) || size(self.source.nets) == 0 || !has(self.destination) || !has(self.destination.notNets) || size(self.destination.notNets) == 0 || self.source.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == self.destination.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:')",
+        "!has(self.source) || !has(self.source.notNets) || size(self.source.notNets) == 0 || !has(self.destination) || !has(self.destination.nets) || size(self.destination.nets) == 0 || self.source.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == self.destination.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:')",
+        "!has(self.source) || !has(self.source.notNets) || size(self.source.notNets) == 0 || !has(self.destination) || !has(self.destination.notNets) || size(self.destination.notNets) == 0 || self.source.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == self.destination.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:')",
+        "!has(self.destination) || !has(self.destination.nets) || size(self.destination.nets) == 0 || !has(self.destination.notNets) || size(self.destination.notNets) == 0 || self.destination.nets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:') == self.destination.notNets[0].matches('^[^:]*$|^[0:]*:[fF]{4}:')",
+    ],
     breach: |rule| {
         let mut seen = rule.get("ipVersion").and_then(Value::as_i64);
         let (at, index, _) = all_nets(rule).find(|(_, _, text)| {
@@ -237,6 +267,9 @@ const ONE_VERSION: Rule = Rule {
 
 const SERVICES_HAVE_PORTS: Rule = Rule {
     says: "ports of a service are those of its endpoints",
+    cel: &[
+        "!has(self.destination) || !has(self.destination.services) || (!has(self.destination.ports) || size(self.destination.ports) == 0) && (!has(self.destination.notPorts) || size(self.destination.notPorts) == 0)",
+    ],
     breach: |rule| {
         let destination = rule.child("destination");
         destination.get("services")?;
@@ -248,6 +281,7 @@ const SERVICES_HAVE_PORTS: Rule = Rule {
 
 const GLOBAL_IN_ITS_PLACE: Rule = Rule {
     says: "global() belongs into namespaceSelector",
+    cel: &["!has(self.selector) || !self.selector.contains('global(')"],
     breach: |entity| {
         if !entity.text("selector").contains("global(") {
             return None;
@@ -258,6 +292,9 @@ const GLOBAL_IN_ITS_PLACE: Rule = Rule {
 
 const GLOBAL_ALONE: Rule = Rule {
     says: "global() can't be combined with other selectors",
+    cel: &[
+        "!has(self.namespaceSelector) || !self.namespaceSelector.contains('global(') || self.namespaceSelector.matches('^[ \\t]*global[(][ \\t]*[)][ \\t]*$')",
+    ],
     breach: |entity| {
         let text = entity.text("namespaceSelector");
         if !text.contains("global(") || is_global_alone(text) {
@@ -269,6 +306,9 @@ const GLOBAL_ALONE: Rule = Rule {
 
 const SERVICES_ALONE: Rule = Rule {
     says: "services can't be combined with nets, selectors or service accounts",
+    cel: &[
+        "!has(self.services) || self.?selector.orValue('') == '' && self.?notSelector.orValue('') == '' && self.?namespaceSelector.orValue('') == '' && (!has(self.nets) || size(self.nets) == 0) && (!has(self.notNets) || size(self.notNets) == 0) && !has(self.serviceAccounts)",
+    ],
     breach: |entity| {
         entity.get("services")?;
         let other = ["selector", "notSelector", "namespaceSelector"]
@@ -285,6 +325,7 @@ const SERVICES_ALONE: Rule = Rule {
 
 const SERVICES_HAVE_A_NAME: Rule = Rule {
     says: "services need the name of one",
+    cel: &["!has(self.services) || self.services.?name.orValue('') != ''"],
     breach: |entity| {
         entity.get("services")?;
         if entity.child("services").has_text("name") {

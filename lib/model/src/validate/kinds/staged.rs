@@ -22,6 +22,7 @@ use crate::{
 
 pub(super) static NETWORK_POLICY: Schema = Schema {
     kind: Kind::StagedNetworkPolicy,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
         rules: &[],
@@ -29,10 +30,12 @@ pub(super) static NETWORK_POLICY: Schema = Schema {
     name: &POLICY_NAME,
     on_write,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     kind: Kind::StagedGlobalNetworkPolicy,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &GLOBAL_SPEC).always(), STATUS],
         rules: &[],
@@ -40,6 +43,7 @@ pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     name: &GLOBAL_POLICY_NAME,
     on_write,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 pub(super) const STAGED_ACTION: Field =
@@ -58,7 +62,13 @@ static SPEC: Object = Object {
         SERVICE_ACCOUNTS,
         HINTS,
     ],
-    rules: &[NO_GLOBAL, SERVICES, DELETE_ALONE],
+    rules: &[
+        NO_GLOBAL,
+        SERVICES,
+        delete_alone(&[
+            "self.?stagedAction.orValue('') != 'Delete' || !has(self.order) && !has(self.ingress) && !has(self.egress) && !has(self.types) && !has(self.performanceHints) && [self.?selector, self.?serviceAccountSelector].all(text, text.orValue('') == '')",
+        ]),
+    ],
 };
 
 static GLOBAL_SPEC: Object = Object {
@@ -84,24 +94,29 @@ static GLOBAL_SPEC: Object = Object {
         GLOBAL_RULES[3],
         GLOBAL_RULES[4],
         GLOBAL_RULES[5],
-        DELETE_ALONE,
+        delete_alone(&[
+            "self.?stagedAction.orValue('') != 'Delete' || !has(self.order) && !has(self.ingress) && !has(self.egress) && !has(self.types) && !has(self.performanceHints) && [self.?selector, self.?serviceAccountSelector, self.?namespaceSelector].all(text, text.orValue('') == '') && ![self.?doNotTrack, self.?preDNAT, self.?applyOnForward].exists(flag, flag.orValue(false))",
+        ]),
     ],
 };
 
-/// A list that is given counts even without items.
-pub(super) const DELETE_ALONE: Rule = Rule {
-    says: "a deletion says nothing but its tier",
-    breach: |spec| {
-        if spec.text("stagedAction") != "Delete" {
-            return None;
-        }
-        let read = Scope { fields: spec.read, read: spec.read }.child("spec").fields;
-        let (field, _) = read.iter().find(|(field, value)| {
-            !["stagedAction", "tier"].contains(&field.as_str()) && is_set(value)
-        })?;
-        Breach::at(field.as_str(), "leave it out")
-    },
-};
+/// A list that is given counts even without items. The CEL names the fields that the kind has.
+pub(super) const fn delete_alone(cel: &'static [&'static str]) -> Rule {
+    Rule {
+        says: "a deletion says nothing but its tier",
+        cel,
+        breach: |spec| {
+            if spec.text("stagedAction") != "Delete" {
+                return None;
+            }
+            let read = Scope { fields: spec.read, read: spec.read }.child("spec").fields;
+            let (field, _) = read.iter().find(|(field, value)| {
+                !["stagedAction", "tier"].contains(&field.as_str()) && is_set(value)
+            })?;
+            Breach::at(field.as_str(), "leave it out")
+        },
+    }
+}
 
 fn is_set(value: &Value) -> bool {
     match value {

@@ -7,7 +7,7 @@ use super::{
     metadata::METADATA,
     no_write_rules, nothing,
     policy::STATUS,
-    staged::{DELETE_ALONE, STAGED_ACTION},
+    staged::{STAGED_ACTION, delete_alone},
 };
 use crate::{
     Kind,
@@ -15,13 +15,15 @@ use crate::{
         format::NAME,
         notation,
         schema::{
-            Breach, Check, Field, INT32, Object, Rule, Schema, Scope, Shape, TEXT, TEXTS, Type,
+            Breach, Check, Field, Format, INT32, Object, Rule, Schema, Scope, Server, Shape, TEXT,
+            TEXTS, Type,
         },
     },
 };
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::StagedKubernetesNetworkPolicy,
+    doc: "",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
         rules: &[],
@@ -29,6 +31,7 @@ pub(super) static SCHEMA: Schema = Schema {
     name: &NAME,
     on_write: nothing,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 static SPEC: Object = Object {
@@ -39,7 +42,9 @@ static SPEC: Object = Object {
         Field::list("egress", &Shape::of(Type::Object(&EGRESS))),
         Field::new("policyTypes", TEXTS).checks(&[Check::MaxItems(2)]),
     ],
-    rules: &[DELETE_ALONE],
+    rules: &[delete_alone(&[
+        "self.?stagedAction.orValue('') != 'Delete' || !has(self.ingress) && !has(self.egress) && !has(self.policyTypes) && !self.?podSelector.?matchExpressions.hasValue()",
+    ])],
 };
 
 static INGRESS: Object = Object { fields: &[PORTS, Field::list("from", &PEER)], rules: &[] };
@@ -81,24 +86,30 @@ static PORT_SHAPE: Shape = Shape::of(Type::Object(&PORT));
 static PORT: Object = Object {
     fields: &[
         Field::text("protocol").if_present(),
-        Field::new("port", Type::IntOrText).if_present(),
+        Field::new("port", Type::IntOrText)
+            .if_present()
+            .checks(&[Check::Range(0, 65535), Check::Is(&PORT_TEXT)]),
         Field::new("endPort", INT32).if_present(),
     ],
     rules: &[Rule {
-        says: "a port is a number from 0 to 65535 or a name, and endPort the end of a range of numbers",
-        breach: |port| if translates(port) { None } else { Breach::at("port", "") },
+        says: "endPort is the end of a range of numbers that port begins",
+        // A text has no order with a number: the rule fails.
+        cel: &["!has(self.port) || !has(self.endPort) || self.port <= self.endPort"],
+        breach: |port| if is_range(port) { None } else { Breach::at("endPort", "") },
     }],
 };
 
-/// Whether the port can be one of a Calico policy; see the traps of the golden cases on how it is
-/// read there: as text first.
-fn translates(port: &Scope<'_>) -> bool {
-    let Some(from) = port.get("port") else { return true };
-    let text = match (from, port.get("endPort")) {
-        (Value::String(_), Some(_)) => return false,
-        (Value::String(text), None) => text.clone(),
-        (from, None) => from.to_string(),
-        (from, Some(to)) => format!("{from}:{to}"),
-    };
-    notation::port(&text).is_ok()
+/// A port that is a text is a name, or even a number or a range `a:b`: Calico reads it as its own.
+static PORT_TEXT: Format = Format {
+    says: "a port number from 0 to 65535, or the name of a port",
+    server: &[Server::Pattern("^([a-zA-Z0-9_.-]{1,128}|[0-9]+:[0-9]+)$")],
+    breach: |value| notation::port(value.as_str()?).err().map(|_| String::new()),
+};
+
+fn is_range(port: &Scope<'_>) -> bool {
+    match (port.get("port"), port.get("endPort")) {
+        (Some(Value::String(_)), Some(_)) => false,
+        (Some(from), Some(to)) => notation::port(&format!("{from}:{to}")).is_ok(),
+        _ => true,
+    }
 }

@@ -16,6 +16,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::Tier,
+    doc: "",
     object: Object {
         fields: &[
             METADATA,
@@ -24,6 +25,9 @@ pub(super) static SCHEMA: Schema = Schema {
         ],
         rules: &[Rule {
             says: "a built-in tier keeps its order and its default action",
+            cel: &[
+                "!(self.metadata.name in ['kube-admin', 'default', 'kube-baseline']) || self.?spec.?order.orValue(0.0) == {'kube-admin': 1000.0, 'default': 1000000.0, 'kube-baseline': 10000000.0}[self.metadata.name] && self.?spec.?defaultAction.orValue('Deny') == (self.metadata.name == 'default' ? 'Deny' : 'Pass')",
+            ],
             breach: |tier| {
                 let name = tier.child("metadata").text("name");
                 let (_, order, action) = BUILT_IN.into_iter().find(|row| row.0 == name)?;
@@ -40,6 +44,7 @@ pub(super) static SCHEMA: Schema = Schema {
     name: &DNS_LABEL,
     on_write,
     write_rules: no_write_rules,
+    on_server: &[],
 };
 
 /// Name, order, default action.

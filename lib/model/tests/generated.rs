@@ -1,0 +1,56 @@
+//! What is made from the descriptions of the kinds and kept in the repository is what they say now.
+
+#![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+use bulrush_model::validate::{crd, schemas, yaml};
+
+/// Set, it writes the files instead of comparing them.
+const WRITE: &str = "BULRUSH_WRITE";
+
+fn repository() -> PathBuf {
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate_folder.ancestors().find(|folder| folder.join("Cargo.lock").is_file());
+    root.expect("a crate of the workspace").to_owned()
+}
+
+/// Holds a folder of the repository to these files: no other content, no more, no fewer.
+fn assert_folder(folder: &str, files: &BTreeMap<String, String>) {
+    let path = repository().join(folder);
+    if env::var_os(WRITE).is_some() {
+        fs::create_dir_all(&path).expect("a folder");
+        for (name, text) in files {
+            fs::write(path.join(name), text).expect("a file can be written");
+        }
+    }
+    let mut wrong = Vec::new();
+    for (name, text) in files {
+        if fs::read_to_string(path.join(name)).ok().as_ref() != Some(text) {
+            wrong.push(format!("{folder}/{name} is another one"));
+        }
+    }
+    for entry in fs::read_dir(&path).into_iter().flatten() {
+        let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
+        if !files.contains_key(&name) {
+            wrong.push(format!("{folder}/{name} is made from nothing: remove it"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{wrong:#?}\nmake them anew: {WRITE}=1 cargo test -p bulrush-model --test generated"
+    );
+}
+
+#[test]
+fn the_crds_are_what_the_schemas_say() {
+    let files = schemas().filter_map(|schema| {
+        let definition = crd::definition(schema)?;
+        Some((format!("{}.yaml", schema.kind.plural()), yaml::document(&definition)))
+    });
+    assert_folder("deploy/crds", &files.collect());
+}
