@@ -18,6 +18,7 @@ use tokio_rustls::rustls::{
 pub(crate) struct Client {
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
     token: String,
+    acts_as: Option<String>,
 }
 
 /// What the server answered.
@@ -53,7 +54,13 @@ impl Client {
         let socket = TcpStream::connect(("127.0.0.1", server.port())).expect("a connection");
         socket.set_nodelay(true).expect("an option");
         let stream = BufReader::new(StreamOwned::new(session, socket));
-        Self { stream, token: server.token(user) }
+        Self { stream, token: server.token(user), acts_as: None }
+    }
+
+    /// The same connection as another user, who needs no token.
+    pub(crate) fn acting_as(mut self, user: &str) -> Self {
+        self.acts_as = Some(user.to_owned());
+        self
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Answer {
@@ -73,8 +80,11 @@ impl Client {
     }
 
     fn request(&mut self, method: &str, path: &str, body: &str) -> Answer {
+        let acts_as = self.acts_as.as_ref();
+        let acts_as =
+            acts_as.map(|user| format!("Impersonate-User: {user}\r\n")).unwrap_or_default();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {}\r\n{acts_as}\
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             self.token,
             body.len()

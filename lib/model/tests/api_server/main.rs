@@ -1,4 +1,5 @@
-//! Our CRDs on a real API server: it takes them, and judges objects as we do.
+//! What `deploy` holds, on a real API server: it takes the CRDs and judges objects as we do, and the
+//! roles allow what they should.
 
 #![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
 
@@ -6,6 +7,7 @@ mod agreement;
 mod client;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod rbac;
 
 use std::{
     sync::OnceLock,
