@@ -4,6 +4,7 @@ mod commands;
 mod json_lines;
 mod lab;
 mod offline;
+mod replay;
 mod resource;
 mod sample;
 mod store;

@@ -40,6 +40,7 @@ commands! {
     Matrix => matrix,
     Patch => patch,
     Replace => replace,
+    Replay => replay,
     Run => run,
     Selector => selector,
     Validate => validate,

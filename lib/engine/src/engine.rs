@@ -76,7 +76,7 @@ struct Pending {
 }
 
 /// The profile that allows everything: it exists everywhere, without an object.
-const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
+pub(crate) const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 
 /// From resources to what each node needs.
 pub struct Engine {
@@ -88,16 +88,20 @@ pub struct Engine {
     objects: HashMap<Key, (u64, u64)>,
     /// Specs in the topics `config` and `node/…`, as published.
     configs: BTreeMap<Key, String>,
-    hosts: HashMap<ArcStr, Host>,
-    routes: Routes,
+    pub(crate) hosts: HashMap<ArcStr, Host>,
+    pub(crate) routes: Routes,
     strings: Interner,
-    index: Index,
-    items: Slab<Item>,
-    item_by_key: HashMap<Key, Id<Item>>,
-    policies: Policies,
-    sets: Sets,
-    nodes: Nodes,
+    pub(crate) index: Index,
+    pub(crate) items: Slab<Item>,
+    pub(crate) item_by_key: HashMap<Key, Id<Item>>,
+    pub(crate) policies: Policies,
+    pub(crate) sets: Sets,
+    pub(crate) nodes: Nodes,
     dirty: Dirty,
+    /// Every object as it was stored, where that was asked for.
+    pub(crate) kept: Option<BTreeMap<Key, Stored>>,
+    /// The backends of services are known.
+    pub(crate) services: bool,
 }
 
 /// What a flush has still to look at.
@@ -144,6 +148,8 @@ impl Engine {
             sets: Sets::default(),
             nodes: Nodes::default(),
             dirty: Dirty::default(),
+            kept: None,
+            services: false,
         };
         let allow = kinds::Rule { action: Action::Allow, ..kinds::Rule::default() };
         let profile = kinds::Profile {
@@ -155,10 +161,24 @@ impl Engine {
         engine
     }
 
+    /// An engine that knows the backends of services: all of them are told by
+    /// [`Engine::set_slice`]. Without, rules that name a service can't be expressed.
+    #[must_use]
+    pub fn with_services(mut self) -> Self {
+        self.services = true;
+        self
+    }
+
     /// Takes what a store says. Nothing follows from it before [`Engine::flush`], but for
     /// [`Engine::datastore_ready`], which says whether to flush at all.
     pub fn apply(&mut self, update: &Update) {
         let Update { key, value, .. } = update;
+        if let Some(kept) = &mut self.kept {
+            match value {
+                Some(value) => kept.insert(key.clone(), value.clone()),
+                None => kept.remove(key),
+            };
+        }
         let read = value.as_ref().map(|stored| staged::decode(key, stored));
         if key.kind == Kind::ClusterInformation && key.name == "default" {
             let ready = match &read {

@@ -56,6 +56,13 @@ pub(crate) struct Sel {
     pub(crate) sets: BTreeSet<Id<Set>>,
 }
 
+impl Sel {
+    /// Its canonical form.
+    pub(crate) fn text(&self) -> &ArcStr {
+        &self.text
+    }
+}
+
 /// Where a selector is filed, so that new classes find it.
 #[derive(Clone)]
 enum File {
@@ -107,7 +114,7 @@ impl<T> Under<T> {
 }
 
 /// Sorted labels, for selectors.
-struct Sorted<'a>(&'a [(ArcStr, ArcStr)]);
+pub(crate) struct Sorted<'a>(pub(crate) &'a [(ArcStr, ArcStr)]);
 
 impl Labels for Sorted<'_> {
     fn get(&self, label: &str) -> Option<&str> {

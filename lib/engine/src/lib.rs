@@ -19,6 +19,7 @@ mod endpoints;
 mod engine;
 mod hosts;
 mod index;
+pub mod inspect;
 mod intern;
 mod json;
 mod mirror;

@@ -103,13 +103,13 @@ impl List {
     /// Whether a policy is in it, staged or not.
     pub(crate) fn holds(self, place: &Place) -> bool {
         let acts = place.ingress || place.egress;
-        acts && match (self, place.stage) {
-            (Self::Normal, Stage::Normal { .. })
-            | (Self::Forward, Stage::Normal { forward: true })
-            | (Self::Untracked, Stage::Untracked)
-            | (Self::PreDnat, Stage::PreDnat) => true,
-            _ => false,
-        }
+        let stage = match self {
+            Self::Normal => matches!(place.stage, Stage::Normal { .. }),
+            Self::Forward => place.stage == Stage::Normal { forward: true },
+            Self::Untracked => place.stage == Stage::Untracked,
+            Self::PreDnat => place.stage == Stage::PreDnat,
+        };
+        acts && stage
     }
 
     /// What isn't decided here is decided at a later stage.
@@ -126,6 +126,14 @@ pub(crate) struct TierState {
 }
 
 impl TierState {
+    pub(crate) fn name(&self) -> &ArcStr {
+        &self.name
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.object.is_some()
+    }
+
     /// Tiers that exist come before those that don't; then by order, none last; then by name.
     fn key(&self) -> (bool, (bool, Option<Order>), &ArcStr) {
         let order = self.object.as_ref().and_then(|tier| tier.order);
@@ -134,7 +142,7 @@ impl TierState {
 
     /// A tier that doesn't exist denies at its end: what its policies don't allow must not pass by
     /// its being unknown.
-    fn default_pass(&self) -> bool {
+    pub(crate) fn default_pass(&self) -> bool {
         self.object.as_ref().is_some_and(|tier| tier.default_pass)
     }
 }
@@ -369,6 +377,11 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
+    /// The set of this id, while something names it.
+    pub(crate) fn by_id(&self, id: &str) -> Option<Id<Set>> {
+        self.by_id.get(id).copied()
+    }
+
     /// One more that names these sets.
     pub(crate) fn acquire(
         &mut self,

@@ -21,11 +21,21 @@ use crate::scope;
 
 /// What defines an IP set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SetSpec {
-    /// Whose addresses.
-    pub(crate) selector: Selector,
-    /// With these of their ports; none: the addresses alone.
-    pub(crate) port: Option<NamedPort>,
+pub(crate) enum SetSpec {
+    /// Whose addresses; with these of their ports, or else the addresses alone.
+    Selector { selector: Selector, port: Option<NamedPort> },
+    /// The backends of a service.
+    Service(ServiceSpec),
+}
+
+/// A service, as rules mean it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceSpec {
+    /// Empty: of no namespace, where there is no service.
+    pub(crate) namespace: ArcStr,
+    pub(crate) name: ArcStr,
+    /// With their ports: else the addresses alone.
+    pub(crate) ports: bool,
 }
 
 /// Ports by name.
@@ -38,13 +48,27 @@ pub(crate) struct NamedPort {
 }
 
 impl SetSpec {
+    fn addresses(selector: Selector) -> Self {
+        Self::Selector { selector, port: None }
+    }
+
     /// Calico's id: a hash of what defines the set (`felix/labelindex`, `libcalico-go/lib/hash`).
     fn id(&self) -> ArcStr {
-        let selector = self.selector.unique_id();
-        let Some(port) = &self.port else { return selector.into() };
-        let protocol = port.protocol.map_or("any", protocol_name);
-        let hash = Sha224::digest(format!("n:{selector},{protocol},{}", port.name));
-        arcstr::format!("n:{}", URL_SAFE_NO_PAD.encode(hash))
+        let hashed = |prefix: &str, content: &str| {
+            let hash = Sha224::digest(format!("{prefix}:{content}"));
+            arcstr::format!("{prefix}:{}", URL_SAFE_NO_PAD.encode(hash))
+        };
+        match self {
+            Self::Selector { selector, port: None } => selector.unique_id().into(),
+            Self::Selector { selector, port: Some(port) } => {
+                let protocol = port.protocol.map_or("any", protocol_name);
+                hashed("n", &format!("{},{protocol},{}", selector.unique_id(), port.name))
+            }
+            Self::Service(service) => {
+                let prefix = if service.ports { "svc" } else { "svcnoport" };
+                hashed(prefix, &format!("{}/{}", service.namespace, service.name))
+            }
+        }
     }
 }
 
@@ -68,10 +92,31 @@ pub(crate) struct Translated {
     pub(crate) faults: Vec<Invalid>,
 }
 
-/// Translates the rules of a policy or a profile. `namespace`: of the policy; none: a global one,
-/// or a profile.
+/// What a rule can mean where it stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'n> {
+    /// Of the policy; none: a global one, or a profile.
+    pub(crate) namespace: Option<&'n str>,
+    /// Whether the backends of services are known.
+    pub(crate) services: bool,
+}
+
+/// Translates one rule, and adds the sets that it names; none: it matches nothing.
+pub(crate) fn one_rule(
+    scope: Scope<'_>,
+    rule: &kinds::Rule,
+    sets: &mut BTreeMap<ArcStr, SetSpec>,
+) -> Option<view::Rule> {
+    let mut out = Translated::default();
+    let mut one = One { out: &mut out, scope, denies: rule.action == Action::Deny };
+    let translated = one.rule(rule, String::new);
+    sets.extend(out.sets);
+    translated
+}
+
+/// Translates the rules of a policy or a profile.
 pub(crate) fn translate(
-    namespace: Option<&str>,
+    scope: Scope<'_>,
     ingress: &[kinds::Rule],
     egress: &[kinds::Rule],
 ) -> Translated {
@@ -80,7 +125,7 @@ pub(crate) fn translate(
         let mut translated = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
             let field = || format!("spec.{name}[{index}]");
-            let mut one = One { out: &mut out, namespace, denies: rule.action == Action::Deny };
+            let mut one = One { out: &mut out, scope, denies: rule.action == Action::Deny };
             translated.extend(one.rule(rule, field));
         }
         match name {
@@ -97,7 +142,7 @@ struct Nothing;
 /// One rule at a time.
 struct One<'o, 'n> {
     out: &'o mut Translated,
-    namespace: Option<&'n str>,
+    scope: Scope<'n>,
     denies: bool,
 }
 
@@ -106,7 +151,7 @@ impl One<'_, '_> {
         self.out.faults.extend(rule.bad_action.iter().cloned());
         self.out.faults.extend(rule.unknown.iter().cloned());
         let peer = |one: &mut Self, conditions: &Conditions, side: &str| {
-            one.peer(rule.protocol, conditions, || format!("{}.{side}", field()))
+            one.peer(rule.protocol, conditions, side, || format!("{}.{side}", field()))
         };
         // Both sides are looked at before the rule is given up, so that all faults are named.
         let source = peer(self, &rule.source, "source");
@@ -148,6 +193,7 @@ impl One<'_, '_> {
         &mut self,
         protocol: Option<Protocol>,
         conditions: &Conditions,
+        side: &str,
         field: impl Fn() -> String,
     ) -> Result<(Peer, Vec<(ArcStr, SetSpec)>), Nothing> {
         // Everything is looked at before the rule is given up, so that all faults are named.
@@ -159,18 +205,21 @@ impl One<'_, '_> {
             with_protocol(&conditions.not_ports, protocol, || format!("{}.notPorts", field()));
         let not_ports = self.none_of(&not_ports).map(parts);
         let service = match &conditions.service {
-            None => Ok(()),
-            Some(_) => self.without(Invalid {
-                field: format!("{}.services", field()),
-                value: String::new(),
-                reason: "not supported: nothing enforces conditions on services".to_owned(),
-            }),
+            None => Ok(None),
+            Some(service) if self.scope.services => Ok(Some(self.service(service, side))),
+            Some(_) => self
+                .without(Invalid {
+                    field: format!("{}.services", field()),
+                    value: String::new(),
+                    reason: "the backends of services are not known here".to_owned(),
+                })
+                .map(|()| None),
         };
-        let scope = scope::peer(self.namespace, conditions, &field());
+        let scope = scope::peer(self.scope.namespace, conditions, &field());
         let positive = scope.positive.or_else(|fault| self.without(fault).map(|()| None));
         let negative = scope.negative.or_else(|fault| self.without(fault).map(|()| None));
 
-        service?;
+        let service = service?;
         let (ranges, names) = ports?;
         let (not_ranges, not_names) = not_ports?;
         let mut peer = Peer {
@@ -186,9 +235,9 @@ impl One<'_, '_> {
             alone => alone,
         };
         let whose = positive.clone().unwrap_or_else(Selector::all);
-        let port_set = |name: ArcStr| SetSpec {
-            selector: whose.clone(),
-            port: Some(NamedPort { protocol, name }),
+        let port_set = |name: ArcStr| {
+            let port = Some(NamedPort { protocol, name });
+            SetSpec::Selector { selector: whose.clone(), port }
         };
         let mut sets = Vec::new();
         let mut add = |list: &mut Vec<ArcStr>, spec: SetSpec| {
@@ -207,12 +256,26 @@ impl One<'_, '_> {
             add(&mut peer.not_port_sets, port_set(name));
         }
         if let Some(selector) = positive.filter(|_| !in_port_sets) {
-            add(&mut peer.sets, SetSpec { selector, port: None });
+            add(&mut peer.sets, SetSpec::addresses(selector));
         }
         if let Some(selector) = negative {
-            add(&mut peer.not_sets, SetSpec { selector, port: None });
+            add(&mut peer.not_sets, SetSpec::addresses(selector));
+        }
+        if let Some(service) = service {
+            add(&mut peer.service_sets, service);
         }
         Ok((peer, sets))
+    }
+
+    /// A service without a namespace is of the policy's. Where packets come from, its ports say
+    /// nothing.
+    fn service(&self, service: &kinds::ServiceRef, side: &str) -> SetSpec {
+        let namespace = match &*service.namespace {
+            "" => self.scope.namespace.unwrap_or_default().into(),
+            _ => service.namespace.clone(),
+        };
+        let name = service.name.clone();
+        SetSpec::Service(ServiceSpec { namespace, name, ports: side == "destination" })
     }
 
     /// A condition that holds for one of the entries. Without those that can't be read it holds

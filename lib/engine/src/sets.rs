@@ -19,7 +19,7 @@ use crate::{
     index::Sel,
     netmap::{NetMap, halves},
     output::Out,
-    rules::{SetSpec, protocol_name},
+    rules::{NamedPort, SetSpec, protocol_name},
     slab::Id,
 };
 
@@ -85,8 +85,7 @@ impl Set {
 
     /// One more (or less) that gives these.
     pub(crate) fn count(&mut self, gives: Gives<'_>, more: bool) {
-        let port = self.spec.port.as_ref();
-        match (gives, port) {
+        match (gives, self.port()) {
             (Gives::Endpoint(addresses, _), None) => {
                 for address in addresses {
                     self.members.count_net(IpNet::from(address.addr()), more);
@@ -103,30 +102,50 @@ impl Set {
                 }
             }
             (Gives::Endpoint(addresses, ports), Some(_)) => {
-                self.count_ports(addresses.iter().map(IpNet::addr), ports, more);
+                let addresses = addresses.iter().map(IpNet::addr);
+                self.count_ports(&addresses.collect::<Vec<_>>(), ports, more);
             }
             (Gives::Host(addresses, ports), Some(_)) => {
-                self.count_ports(addresses.iter().copied(), ports, more);
+                self.count_ports(addresses, ports, more);
             }
             (Gives::Nets(_), Some(_)) => {}
         }
     }
 
-    fn count_ports(
-        &mut self,
-        addresses: impl Iterator<Item = IpAddr> + Clone,
-        ports: &[EndpointPort],
-        more: bool,
-    ) {
-        let Some(wanted) = &self.spec.port else { return };
+    fn port(&self) -> Option<&NamedPort> {
+        match &self.spec {
+            SetSpec::Selector { port, .. } => port.as_ref(),
+            SetSpec::Service(_) => None,
+        }
+    }
+
+    /// All members: those that are to be seen, and those that another one covers. Both sorted.
+    pub(crate) fn members(&self) -> (Vec<String>, Vec<String>) {
+        let Members { nets, ports, .. } = &self.members;
+        let given = nets.iter().filter(|(_, count)| count.given > 0);
+        let (mut covered, mut seen): (Vec<_>, Vec<_>) =
+            given.map(|(net, _)| *net).partition(|net| is_covered(nets, *net));
+        covered.sort_unstable();
+        seen.sort_unstable();
+        let texts = |nets: Vec<IpNet>| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let (mut seen, mut covered) = (texts(seen), texts(covered));
+        let ports = ports.iter().filter(|(_, count)| count.given > 0);
+        seen.extend(ports.map(|(member, _)| member.text().to_string()));
+        seen.sort_unstable();
+        covered.sort_unstable();
+        (seen, covered)
+    }
+
+    fn count_ports(&mut self, addresses: &[IpAddr], ports: &[EndpointPort], more: bool) {
+        let Some(wanted) = self.port().cloned() else { return };
         for port in ports {
             let fits = wanted.protocol.is_none_or(|protocol| protocol == port.protocol);
             if !fits || port.name != wanted.name {
                 continue;
             }
-            for address in addresses.clone() {
+            for address in addresses {
                 let EndpointPort { protocol, port, .. } = *port;
-                let member = PortMember { address: IpNet::from(address), protocol, port };
+                let member = PortMember { address: IpNet::from(*address), protocol, port };
                 self.members.count_port(member, more);
             }
         }
@@ -152,7 +171,7 @@ impl Set {
         let topic = || Topic::IpSet(self.id.clone());
         let members = &mut self.members;
         for net in std::mem::take(&mut members.touched_nets) {
-            let hidden = members.nets.enclosing(net).skip(1).any(|(_, outer)| outer.given > 0);
+            let hidden = is_covered(&members.nets, net);
             let Some(count) = members.nets.get_mut(&net) else { continue };
             let visible = count.given > 0 && !hidden;
             if visible != count.published {
@@ -181,6 +200,11 @@ impl Set {
     pub(crate) fn len(&self) -> usize {
         self.members.nets.len() + self.members.ports.len()
     }
+}
+
+/// Whether another member holds all of this one.
+fn is_covered(nets: &NetMap<Count>, net: IpNet) -> bool {
+    nets.enclosing(net).skip(1).any(|(_, outer)| outer.given > 0)
 }
 
 impl Members {

@@ -5,7 +5,7 @@ use model::{
     kinds::{self, Invalid, Resource, Spec, StagedAction},
     translate::translate,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Reads an object of any kind.
 pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
@@ -33,7 +33,7 @@ pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let mut resource = kinds::decode(&staged, &Stored::Json(object))?;
     resource.faults.extend(translation.faults);
     if let Spec::StagedNetworkPolicy(policy) = &mut resource.spec
-        && spec["stagedAction"] == Value::from("Delete")
+        && spec["stagedAction"] == "Delete"
     {
         policy.staged = Some(StagedAction::Delete);
     }

@@ -9,6 +9,7 @@ use super::{Engine, topic};
 use crate::{
     nodes::{Need, Node},
     output::Out,
+    rules::SetSpec,
     slab::Id,
 };
 
@@ -106,7 +107,8 @@ impl Engine {
             let set = &mut self.sets.slab[id];
             match (set.nodes > 0, set.selector) {
                 (true, None) => {
-                    let selector = self.index.acquire(&set.spec.selector);
+                    let SetSpec::Selector { selector, .. } = &set.spec else { continue };
+                    let selector = self.index.acquire(selector);
                     set.selector = Some(selector);
                     let selector = &mut self.index.selectors[selector];
                     selector.sets.insert(id);

@@ -14,7 +14,7 @@ use crate::{
     nodes::{Need, Node},
     policies::{Place, Pol, Policies, Stage, deny},
     problem::{Effect, Problem},
-    rules::{Translated, translate},
+    rules::{Scope, Translated, translate},
     scope,
     sets::Set,
     slab::Id,
@@ -57,8 +57,11 @@ impl Engine {
             return problem;
         };
         let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
-        let Translated { ingress, egress, sets, faults } =
-            translate(namespace, &policy.ingress, &policy.egress);
+        let Translated { ingress, egress, sets, faults } = translate(
+            Scope { namespace, services: self.services },
+            &policy.ingress,
+            &policy.egress,
+        );
         let mut problem = worse(problem, Effect::Rules, faults);
         let selector = match scope::policy(namespace, &policy) {
             Ok(selector) => Some(selector),
@@ -74,14 +77,14 @@ impl Engine {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
         };
-        let stage = Stage::of(&policy);
+        let acts_at = Stage::of(&policy);
         let place = Place {
             tier,
             order: policy.order,
             tie_break: id.tie_break().into(),
             ingress: policy.acts_on_ingress,
-            egress: policy.acts_on_egress && stage != Stage::PreDnat,
-            stage,
+            egress: policy.acts_on_egress && acts_at != Stage::PreDnat,
+            stage: acts_at,
             staged: policy.staged.is_some(),
         };
         let view = Arc::new(Policy { tier: policy.tier, ingress, egress });
@@ -163,8 +166,11 @@ impl Engine {
         let (labels, rules, sets, faults) = match profile {
             None => (None, deny(), BTreeMap::new(), Vec::new()),
             Some(profile) => {
-                let Translated { ingress, egress, sets, faults } =
-                    translate(None, &profile.ingress, &profile.egress);
+                let Translated { ingress, egress, sets, faults } = translate(
+                    Scope { namespace: None, services: self.services },
+                    &profile.ingress,
+                    &profile.egress,
+                );
                 let labels = profile
                     .labels_to_apply
                     .iter()

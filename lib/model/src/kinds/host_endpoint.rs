@@ -42,7 +42,7 @@ impl HostEndpoint {
             match value.as_str().and_then(net::parse_ip) {
                 Some(address) => addresses.push(address),
                 None => {
-                    faults.push(path.index(index).invalid(value, "must be an address: left out"))
+                    faults.push(path.index(index).invalid(value, "must be an address: left out"));
                 }
             }
         }
