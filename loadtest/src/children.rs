@@ -87,6 +87,7 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
                 plaintext: false,
                 limits: typha::Limits::default(),
                 max_connections: agents,
+                alternatives: Vec::new(),
                 health: any,
                 metrics: any,
                 status: any,

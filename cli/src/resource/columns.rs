@@ -80,8 +80,6 @@ pub(crate) fn of(kind: Kind) -> Columns {
         }
         Kind::ClusterInformation => Columns::new(CLUSTER, CLUSTER, &[]),
         Kind::GlobalNetworkPolicy
-        | Kind::KubernetesClusterNetworkPolicy
-        | Kind::KubernetesNetworkPolicy
         | Kind::NetworkPolicy
         | Kind::StagedGlobalNetworkPolicy
         | Kind::StagedNetworkPolicy => Columns::new(POLICY, POLICY_WIDE, &[]),
