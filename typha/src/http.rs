@@ -63,7 +63,8 @@ impl Pages {
         (!published).then(|| self.outputs.store.borrow().why_not_in_sync())
     }
 
-    fn metrics(&self) -> String {
+    /// What `/metrics` says.
+    pub(crate) fn metrics(&self) -> String {
         let published = self.outputs.published.borrow().clone();
         let history = published.as_ref().map_or(0, |published| published.history_bytes);
         let snapshot = published.map(|published| published.snapshot.clone()).unwrap_or_default();

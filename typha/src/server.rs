@@ -183,6 +183,11 @@ impl Typha {
         self.status_address
     }
 
+    /// What /metrics says.
+    pub fn metrics(&self) -> String {
+        self.pages.metrics()
+    }
+
     /// What the status page says.
     pub fn status(&self) -> Status {
         self.pages.status()

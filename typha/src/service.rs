@@ -96,11 +96,21 @@ impl Service {
         let Some(caller) = head.extensions.get::<Caller>().cloned() else {
             return Status::internal("a stream without a connection").into_http();
         };
+        // No message of an agent is large enough to win by it, and what it unpacks to can't be known
+        // before.
+        if let Some(packed) = head.headers.get("grpc-encoding").filter(|name| *name != "identity") {
+            let text = format!("this server takes messages as they are, not packed as {packed:?}");
+            let refusal = Status::unimplemented(text);
+            self.shared.door.turn_away(caller.address, refusal.message().to_owned());
+            caller.arrival.refused();
+            let mut response = refusal.into_http();
+            let identity = header::HeaderValue::from_static("identity");
+            response.headers_mut().insert("grpc-accept-encoding", identity);
+            return response;
+        }
         let encoding = if takes_zstd(&head.headers) { Encoding::Zstd } else { Encoding::Identity };
         let settings = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
         let decoder = ProstCodec::<(), AgentMessage>::raw_decoder(settings);
-        // What is compressed is refused: no message of an agent is large enough to win by it, and what
-        // it unpacks to can't be known before.
         let most = self.shared.limits.message_bytes;
         let inbound = Streaming::new_request(decoder, body, None, Some(most));
         let arrival = caller.arrival.clone();
