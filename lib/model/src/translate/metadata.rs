@@ -24,10 +24,10 @@ pub(super) fn set(object: &mut Map<String, Value>, field: &str, text: &str) {
     }
 }
 
-/// The uid of Calico's copy: each byte of the other's has its bits in reverse, apart from the two
-/// that hold the uid's version and variant. So both have one that is unique, and always the same.
+/// The uid of Calico's copy of an object; a uid that can't be converted is named.
 pub(super) fn uid(uid: &str, report: &mut Report) -> Option<String> {
-    let Some(mut bytes) = parse_uid(uid) else {
+    let converted = converted(uid);
+    if converted.is_none() {
         report.at("metadata", |report| {
             report.at("uid", |report| {
                 report.fault(
@@ -37,8 +37,14 @@ pub(super) fn uid(uid: &str, report: &mut Report) -> Option<String> {
                 );
             });
         });
-        return None;
-    };
+    }
+    converted
+}
+
+/// The uid of Calico's copy of an object with this one: each byte has its bits in reverse, apart from the two that hold
+/// the uid's version and variant. So both have one that is unique, and always the same.
+pub fn converted(uid: &str) -> Option<String> {
+    let mut bytes = parse_uid(uid)?;
     for (index, byte) in bytes.iter_mut().enumerate() {
         if index != 6 && index != 8 {
             *byte = byte.reverse_bits();

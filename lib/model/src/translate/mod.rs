@@ -16,7 +16,9 @@ mod report;
 mod rule;
 mod selector;
 
+pub use metadata::converted as converted_uid;
 pub use pod::{endpoint_name, interface_name};
+pub use profile::{namespace_profile, service_account_profile};
 use serde_json::{Value, json};
 
 use self::{decode::Decode, kubernetes::Metadata, report::Report};

@@ -30,11 +30,13 @@ pub(super) fn of_service_account(account: &Named, report: &mut Report) -> Option
     profile(&name, &account.metadata, spec, report)
 }
 
-pub(super) fn namespace_profile(namespace: &str) -> String {
+/// The name of the profile of a namespace's pods.
+pub fn namespace_profile(namespace: &str) -> String {
     format!("kns.{namespace}")
 }
 
-pub(super) fn service_account_profile(namespace: &str, account: &str) -> String {
+/// The name of the profile of a service account's pods.
+pub fn service_account_profile(namespace: &str, account: &str) -> String {
     let namespace = if namespace.is_empty() { "default" } else { namespace };
     format!("ksa.{namespace}.{account}")
 }
