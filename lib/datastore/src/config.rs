@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::etcdv3;
+use crate::kubernetes::{ApiGroup, KubernetesStore};
 use crate::store::Datastore;
 
 /// Which store, and how to reach it.
@@ -14,6 +16,35 @@ use crate::store::Datastore;
 pub enum StoreConfig {
     /// An etcd cluster, or the embedded store.
     Etcd(EtcdConfig),
+    /// A Kubernetes cluster.
+    Kubernetes(KubernetesConfig),
+}
+
+/// How to reach a Kubernetes cluster, and what to use of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubernetesConfig {
+    /// A kubeconfig file. None: `KUBECONFIG`, `~/.kube/config`, else the service account of our pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// The group of Calico's objects. None: the one that the cluster serves.
+    pub api_group: Option<ApiGroup>,
+    /// The namespace of our own objects. None: our pod's, else `kube-system`.
+    pub namespace: Option<String>,
+    /// A watch without a sign of life for so long is dead. API servers send one a minute.
+    pub idle: Duration,
+    /// Whether lists are asked for as streams, which costs API servers less memory. Those that can't get pages.
+    pub streamed_lists: bool,
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        Self {
+            kubeconfig: None,
+            api_group: None,
+            namespace: None,
+            idle: Duration::from_secs(150),
+            streamed_lists: true,
+        }
+    }
 }
 
 /// How to reach an etcd cluster.
@@ -45,26 +76,22 @@ impl fmt::Debug for EtcdConfig {
 
 impl StoreConfig {
     /// Reads `DATASTORE_TYPE`, `ETCD_ENDPOINTS`, `ETCD_CA_CERT_FILE`, `ETCD_CERT_FILE`, `ETCD_KEY_FILE`,
-    /// `ETCD_USERNAME` and `ETCD_PASSWORD`, each also with `CALICO_` in front, which wins as it does in Calico.
-    /// Empty is unset.
+    /// `ETCD_USERNAME` and `ETCD_PASSWORD`; for Kubernetes, which is meant where neither type nor endpoints are set,
+    /// `KUBECONFIG`, `CALICO_API_GROUP` and `BULRUSH_NAMESPACE`. Each but the last two also with `CALICO_` in front,
+    /// which wins as it does in Calico. Empty is unset.
     pub fn from_env() -> Result<Self> {
         Self::from_vars(|name| std::env::var(name).ok())
     }
 
     /// As [`Self::from_env`], with the environment as an argument.
     pub fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let lookup = |name: &str| -> Option<(String, String)> {
-            [format!("CALICO_{name}"), name.to_owned()].into_iter().find_map(|name| {
-                let value = var(&name)?.trim().to_owned();
-                (!value.is_empty()).then_some((name, value))
-            })
-        };
+        let lookup = |name: &str| lookup(&var, name);
         let value = |name: &str| lookup(name).map(|(_, value)| value);
         let endpoints = lookup("ETCD_ENDPOINTS");
         match lookup("DATASTORE_TYPE") {
             Some((_, kind)) if kind == "etcdv3" => {}
-            Some((name, kind)) if kind == "kubernetes" => {
-                return Err(kubernetes(&format!("{name}=kubernetes")));
+            Some((_, kind)) if kind == "kubernetes" => {
+                return KubernetesConfig::from_lookup(lookup).map(Self::Kubernetes);
             }
             Some((name, kind)) => {
                 return Err(Error::Config(format!(
@@ -72,7 +99,7 @@ impl StoreConfig {
                 )));
             }
             None if endpoints.is_some() => {}
-            None => return Err(kubernetes("neither DATASTORE_TYPE nor ETCD_ENDPOINTS is set")),
+            None => return KubernetesConfig::from_lookup(lookup).map(Self::Kubernetes),
         }
         let Some((name, urls)) = endpoints else {
             return Err(Error::Config(
@@ -94,8 +121,18 @@ impl StoreConfig {
     }
 
     /// An etcd cluster at a URL such as `http://127.0.0.1:2379`, or at several separated by commas, without
-    /// certificates or user.
+    /// certificates or user; or `kubernetes`, or `kubernetes:FILE` with a kubeconfig file.
     pub fn from_url(url: &str) -> Result<Self> {
+        if let Some(rest) = url.strip_prefix("kubernetes")
+            && (rest.is_empty() || rest.starts_with(':'))
+        {
+            let file = rest.trim_start_matches(':');
+            let mut config = KubernetesConfig::from_env()?;
+            if !file.is_empty() {
+                config.kubeconfig = Some(file.into());
+            }
+            return Ok(Self::Kubernetes(config));
+        }
         let endpoints = url.split(',').map(|url| url.trim().to_owned()).collect();
         let config = EtcdConfig { endpoints, ..EtcdConfig::default() };
         config.check("the store's URL")?;
@@ -109,15 +146,45 @@ impl StoreConfig {
             Self::Etcd(config) => {
                 Ok(Arc::new(Box::pin(etcdv3::EtcdStore::connect(config.clone())).await?))
             }
+            Self::Kubernetes(config) => {
+                Ok(Arc::new(Box::pin(KubernetesStore::connect(config.clone())).await?))
+            }
         }
     }
 }
 
-fn kubernetes(why: &str) -> Error {
-    Error::Config(format!(
-        "{why}: that is the Kubernetes datastore, which is not supported yet by this build; \
-         set DATASTORE_TYPE=etcdv3 and ETCD_ENDPOINTS"
-    ))
+impl KubernetesConfig {
+    /// Reads `KUBECONFIG`, `CALICO_API_GROUP` and `BULRUSH_NAMESPACE`.
+    pub fn from_env() -> Result<Self> {
+        Self::from_lookup(|name| lookup(&|name| std::env::var(name).ok(), name))
+    }
+
+    fn from_lookup(lookup: impl Fn(&str) -> Option<(String, String)>) -> Result<Self> {
+        // Without `CALICO_` in front it would be anybody's.
+        let api_group = match lookup("API_GROUP").filter(|(name, _)| name.starts_with("CALICO_")) {
+            Some((name, text)) => Some(ApiGroup::from_api_version(&text).ok_or_else(|| {
+                Error::Config(format!(
+                    "{name}={text:?}: no such group; set it to {} or {}",
+                    ApiGroup::V1,
+                    ApiGroup::V3
+                ))
+            })?),
+            None => None,
+        };
+        let value = |name| lookup(name).map(|(_, value)| value);
+        // Several files are kube's to merge.
+        let kubeconfig = value("KUBECONFIG").filter(|path| !path.contains(':')).map(PathBuf::from);
+        let namespace = value("BULRUSH_NAMESPACE");
+        Ok(Self { kubeconfig, api_group, namespace, ..Self::default() })
+    }
+}
+
+/// A variable with the name that it was found by: that with `CALICO_` in front wins. Empty is unset.
+fn lookup(var: &impl Fn(&str) -> Option<String>, name: &str) -> Option<(String, String)> {
+    [format!("CALICO_{name}"), name.to_owned()].into_iter().find_map(|name| {
+        let value = var(&name)?.trim().to_owned();
+        (!value.is_empty()).then_some((name, value))
+    })
 }
 
 impl EtcdConfig {
@@ -169,8 +236,34 @@ mod tests {
     }
 
     fn etcd(vars: &[(&str, &str)]) -> EtcdConfig {
-        let StoreConfig::Etcd(config) = from(vars).expect("a configuration");
-        config
+        match from(vars).expect("a configuration") {
+            StoreConfig::Etcd(config) => config,
+            other @ StoreConfig::Kubernetes(_) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_endpoints_it_is_kubernetes() {
+        let of = |vars: &[(&str, &str)]| match from(vars).expect("a configuration") {
+            StoreConfig::Kubernetes(config) => config,
+            other @ StoreConfig::Etcd(_) => panic!("{other:?}"),
+        };
+        assert_eq!(of(&[]), KubernetesConfig::default());
+        let config = of(&[
+            ("DATASTORE_TYPE", "kubernetes"),
+            ("ETCD_ENDPOINTS", "http://a:1"),
+            ("KUBECONFIG", "/a/config"),
+            ("CALICO_API_GROUP", "projectcalico.org/v3"),
+            ("API_GROUP", "no business of ours"),
+            ("BULRUSH_NAMESPACE", "net"),
+        ]);
+        let expected = KubernetesConfig {
+            kubeconfig: Some("/a/config".into()),
+            api_group: Some(ApiGroup::V3),
+            namespace: Some("net".to_owned()),
+            ..KubernetesConfig::default()
+        };
+        assert_eq!(config, expected);
     }
 
     #[test]
@@ -226,8 +319,7 @@ mod tests {
         let says = |case: &str, vars: &[(&str, &str)]| {
             assert_bad_input(case, &from(vars).expect_err(case));
         };
-        says("environment: no store", &[]);
-        says("environment: Kubernetes", &[("DATASTORE_TYPE", "kubernetes")]);
+        says("environment: a group of Calico that there isn't", &[("CALICO_API_GROUP", "v3")]);
         says("environment: a store that doesn't exist", &[("CALICO_DATASTORE_TYPE", "etcd")]);
         says("environment: etcd without addresses", &[("DATASTORE_TYPE", "etcdv3")]);
         says("environment: an address without a scheme", &etcd("10.0.0.1:2379"));

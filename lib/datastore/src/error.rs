@@ -59,6 +59,33 @@ pub enum Error {
         /// How often it was tried.
         attempts: u32,
     },
+    /// An API server doesn't serve a resource: its definition is missing, or is being deleted. What was seen of it is
+    /// kept.
+    #[error(
+        "{store}: it doesn't serve {what}: their definition (CRD) is missing or being deleted; what was received of \
+         them is kept"
+    )]
+    NotServed {
+        /// The store with the address that was asked.
+        store: String,
+        /// The resource.
+        what: &'static str,
+    },
+    /// An API server answered with an older state than it, or another of its cluster, had shown.
+    #[error(
+        "{store}: its {what} are of version {got}, where {had} was seen: they went back in time, and what was received \
+         is kept. An API server that lags catches up; if etcd was restored from a backup, restart this program"
+    )]
+    WentBack {
+        /// The store with the address that was asked.
+        store: String,
+        /// The resource.
+        what: &'static str,
+        /// The version that came.
+        got: u64,
+        /// The version that was seen before.
+        had: u64,
+    },
     /// The watch ended without a reason.
     #[error("the watch ended; it is started again")]
     WatchEnded,

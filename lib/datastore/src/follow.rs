@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::error::Result;
 use crate::follower::{Feed, Follower, Step};
 use crate::selection::Selection;
-use crate::store::{Datastore, WatchEvent};
+use crate::store::{Datastore, StreamInfo, WatchEvent};
 
 /// Everything that happens to the selected objects, from their first list on, for ever. Each stream of the store is
 /// in order; there is no order between them. Nothing is read ahead of the caller, so a slow one costs no memory
@@ -19,13 +19,13 @@ pub fn follow(
     store: &Arc<dyn Datastore>,
     selection: Selection,
 ) -> impl Stream<Item = Feed> + Send + Unpin + use<> {
-    let streams: Vec<StreamIndex> = store.streams().iter().map(|info| info.index).collect();
-    stream::select_all(streams.into_iter().map(|index| {
+    let streams: Vec<StreamInfo> = store.streams().to_vec();
+    stream::select_all(streams.into_iter().map(|StreamInfo { index, slim, .. }| {
         let edge = Edge {
             store: Arc::clone(store),
             selection,
             stream: index,
-            follower: Follower::new(index),
+            follower: if slim { Follower::slim(index) } else { Follower::new(index) },
             watch: None,
             ready: VecDeque::new(),
         };

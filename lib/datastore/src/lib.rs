@@ -17,6 +17,7 @@ pub mod error;
 pub mod etcdv3;
 mod follow;
 pub mod follower;
+pub mod kubernetes;
 pub mod record;
 pub mod selection;
 pub mod store;

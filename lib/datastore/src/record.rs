@@ -148,7 +148,7 @@ impl Replay {
         }
         // A store has as many streams as resources: some dozens.
         let index = StreamIndex(self.streams.len() as u16);
-        self.streams.push(StreamInfo { name: name.into(), index });
+        self.streams.push(StreamInfo { name: name.into(), index, slim: false });
         self.open.push(Vec::new());
         index
     }
@@ -194,7 +194,7 @@ mod tests {
     const STREAM: StreamIndex = StreamIndex(0);
 
     fn streams() -> Vec<StreamInfo> {
-        vec![StreamInfo { name: "etcd".into(), index: STREAM }]
+        vec![StreamInfo { name: "etcd".into(), index: STREAM, slim: false }]
     }
 
     fn update(name: &str, value: Option<Stored>, version: u64) -> Update {

@@ -85,6 +85,9 @@ pub struct StreamInfo {
     pub name: ArcStr,
     /// Its place.
     pub index: StreamIndex,
+    /// Its values are only a part of the objects in the store: most writes change nothing of them, and are told as
+    /// progress.
+    pub slim: bool,
 }
 
 /// What a store can do that others can't.
@@ -138,6 +141,9 @@ pub struct Listing {
     pub at: Position,
     /// The objects, in no particular order.
     pub items: Vec<Item>,
+    /// Whether a list without objects means that there are none. Of an API server it doesn't: it may be of a
+    /// definition that was deleted and made again, or from something in between.
+    pub emptiness_is_certain: bool,
 }
 
 /// One object written (`value`) or gone (none).

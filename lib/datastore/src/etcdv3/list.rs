@@ -75,5 +75,5 @@ async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
         }
     }
     shared.saw_list(unknown_keys);
-    Ok(Listing { at, items })
+    Ok(Listing { at, items, emptiness_is_certain: true })
 }

@@ -64,7 +64,7 @@ impl EtcdStore {
             health: Mutex::default(),
             history: Mutex::default(),
         };
-        let info = StreamInfo { name: "etcd".into(), index: StreamIndex(0) };
+        let info = StreamInfo { name: "etcd".into(), index: StreamIndex(0), slim: false };
         Ok(Self { shared: Arc::new(shared), streams: [info] })
     }
 }

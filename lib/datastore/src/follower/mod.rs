@@ -23,6 +23,8 @@ use crate::store::{Change, Listing, Position, WatchEvent};
 
 /// The first wait after a failure; it doubles with each further one, and a random half is taken off.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// A resource that isn't served, and of which nothing was seen, is asked for again after so long.
+const NOT_SERVED_WAIT: Duration = Duration::from_secs(10);
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -111,6 +113,10 @@ pub struct Follower {
     /// Failures without success between them.
     failures: u32,
     lost: Option<Lost>,
+    /// Its first answer was that it isn't served, which made it in sync.
+    was_not_served: bool,
+    /// Values are only a part of what is written: most writes change nothing here, and are not told.
+    slim: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -144,7 +150,15 @@ impl Follower {
             not_before: None,
             failures: 0,
             lost: None,
+            was_not_served: false,
+            slim: false,
         }
+    }
+
+    /// One that has seen nothing, of a stream whose values are only a part of what is written: see
+    /// [`crate::StreamInfo::slim`].
+    pub fn slim(stream: StreamIndex) -> Self {
+        Self { slim: true, ..Self::new(stream) }
     }
 
     /// What to do now.
@@ -171,8 +185,19 @@ impl Follower {
         self.not_before = None;
         let listing = match result {
             Ok(listing) => listing,
+            Err(Error::NotServed { .. }) if self.seen.is_empty() => {
+                return self.not_served(now, jitter);
+            }
             Err(error) => return self.failed(now, jitter, error),
         };
+        if listing.items.is_empty()
+            && !listing.emptiness_is_certain
+            && !self.seen.is_empty()
+            && let Some(had) = self.at.clone()
+        {
+            let (now_at, objects) = (listing.at, self.seen.len());
+            return self.failed(now, jitter, Error::Emptied { had, now: now_at, objects });
+        }
         let mut feeds = Vec::new();
         let replaced = self.at.clone().filter(|had| !had.leads_to(&listing.at));
         let same_history = replaced.is_none();
@@ -214,8 +239,12 @@ impl Follower {
                     self.next = Next::List;
                     return self.failed(now, jitter, error);
                 }
+                let updates: Vec<Update> =
+                    changes.into_iter().filter_map(|c| self.changed(version, c)).collect();
+                if updates.is_empty() {
+                    return vec![Feed::Progress { stream: self.stream, version }];
+                }
                 self.newest = version;
-                let updates = changes.into_iter().map(|c| self.applied(version, c)).collect();
                 vec![Feed::Changes { stream: self.stream, version, updates }]
             }
             // Not every store keeps such a notice from being older than what was delivered already.
@@ -232,8 +261,28 @@ impl Follower {
                 self.wait(now, jitter);
                 Vec::new()
             }
+            Err(error @ Error::NotServed { .. }) => {
+                self.next = Next::List;
+                if self.seen.is_empty() {
+                    self.not_served(now, jitter)
+                } else {
+                    self.failed(now, jitter, error)
+                }
+            }
             Err(error) => self.failed(now, jitter, error),
         }
+    }
+
+    /// What isn't served has no objects, until it is.
+    fn not_served(&mut self, now: Instant, jitter: f64) -> Vec<Feed> {
+        self.not_before = Some(now + NOT_SERVED_WAIT.mul_f64(0.5 + jitter / 2.0));
+        self.failures = 0;
+        let mut feeds: Vec<Feed> = self.regained(now).into_iter().collect();
+        if self.at.is_none() && !std::mem::replace(&mut self.was_not_served, true) {
+            let at = Position { epoch: arcstr::ArcStr::new(), version: 0, history: 0 };
+            feeds.push(Feed::Synced { stream: self.stream, at, newest: 0 });
+        }
+        feeds
     }
 
     /// Moves on to `version`, which must be new.
@@ -247,6 +296,18 @@ impl Follower {
         at.version = version;
         self.failures = 0;
         Ok(())
+    }
+
+    /// The update of a change that says anything new: most writes of a pod are about what nobody here reads.
+    fn changed(&mut self, version: u64, change: Change) -> Option<Update> {
+        match (self.seen.get_mut(&change.key), &change.value) {
+            (Some(seen), Some(value)) if self.slim && seen.hash == hash(&self.hasher, value) => {
+                seen.version = version;
+                None
+            }
+            (None, None) if self.slim => None,
+            _ => Some(self.applied(version, change)),
+        }
     }
 
     fn applied(&mut self, version: u64, change: Change) -> Update {
@@ -271,9 +332,12 @@ impl Follower {
             self.newest = self.newest.max(item.version);
             if let Some(seen) = self.seen.get_mut(&item.key) {
                 seen.round = round;
-                if seen.version == item.version
-                    && (same_history || seen.hash == hash(&self.hasher, &item.value))
+                let is_same_version = seen.version == item.version;
+                if (is_same_version && same_history)
+                    || ((is_same_version || self.slim)
+                        && seen.hash == hash(&self.hasher, &item.value))
                 {
+                    seen.version = item.version;
                     continue;
                 }
             }

@@ -59,7 +59,7 @@ impl Sim {
             value: stored(value),
             version,
         });
-        Listing { at: self.at(), items: items.collect() }
+        Listing { at: self.at(), items: items.collect(), emptiness_is_certain: true }
     }
 
     /// What happened in `version`.

@@ -27,7 +27,7 @@ fn list(version: u64, objects: &[(&str, u64, u32)]) -> Listing {
         value: value(order),
         version,
     });
-    Listing { at: at(version), items: items.collect() }
+    Listing { at: at(version), items: items.collect(), emptiness_is_certain: true }
 }
 
 fn put(version: u64, name: &str, order: u32) -> WatchEvent {
