@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bulrush_model::validate::{crd, schemas, yaml};
+use bulrush_model::validate::{
+    crd, reference,
+    schema::{Object, Shape, Type},
+    schemas, yaml,
+};
 
 /// Set, it writes the files instead of comparing them.
 const WRITE: &str = "BULRUSH_WRITE";
@@ -53,4 +57,47 @@ fn the_crds_are_what_the_schemas_say() {
         Some((format!("{}.yaml", schema.kind.plural()), yaml::document(&definition)))
     });
     assert_folder("deploy/crds", &files.collect());
+}
+
+#[test]
+fn the_reference_pages_are_what_the_schemas_say() {
+    let pages = schemas()
+        .map(|schema| (schema.kind.name().to_lowercase() + ".md", reference::page(schema)))
+        .chain([("README.md".to_owned(), reference::index(schemas()))]);
+    assert_folder("docs/reference", &pages.collect());
+}
+
+/// Paths of fields that nobody says anything about.
+fn mute(object: &Object, path: &str) -> Vec<String> {
+    fn inner(shape: &Shape, path: &str) -> Vec<String> {
+        match shape.ty {
+            Type::Object(object) => mute(object, path),
+            Type::List(items) => inner(items, path),
+            Type::Map(values) => inner(values, path),
+            _ => Vec::new(),
+        }
+    }
+    let fields = object.fields.iter().flat_map(|field| {
+        let path = format!("{path}.{}", field.name);
+        let mut found = inner(&field.shape, &path);
+        if field.doc.is_empty() {
+            found.push(path);
+        }
+        found
+    });
+    fields.collect()
+}
+
+#[test]
+fn every_kind_and_every_field_says_what_it_means() {
+    let mut found = Vec::new();
+    for schema in schemas() {
+        assert!(!schema.doc.is_empty(), "{}", schema.kind);
+        for field in schema.object.fields.iter().filter(|field| field.name != "metadata") {
+            if let Type::Object(object) = field.shape.ty {
+                found.extend(mute(object, &format!("{} {}", schema.kind, field.name)));
+            }
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
 }

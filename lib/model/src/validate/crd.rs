@@ -298,7 +298,7 @@ fn add_rules<'a>(
 }
 
 /// Whether an object without the field is refused, whatever else it holds.
-fn is_required(field: &Field) -> bool {
+pub(super) fn is_required(field: &Field) -> bool {
     let is_written = match field.keep {
         Keep::Always => true,
         Keep::UnlessEmpty => matches!(field.shape.ty, Type::Object(_)),

@@ -19,6 +19,7 @@ mod format;
 mod kinds;
 mod net;
 mod notation;
+pub mod reference;
 mod regex;
 pub mod schema;
 pub mod yaml;

@@ -9,14 +9,21 @@ use crate::validate::{
 pub(super) const AS_NUMBER: &[Check] = &[Check::Range(0, 2_147_483_647)];
 
 /// Where a password is kept.
-pub(super) static PASSWORD: Object =
-    Object { fields: &[Field::object("secretKeyRef", &SECRET_KEY).if_present()], rules: &[] };
+pub(super) static PASSWORD: Object = Object {
+    fields: &[Field::object("secretKeyRef", &SECRET_KEY)
+        .doc("The Secret that holds it, in the namespace of the agents.")
+        .if_present()],
+    rules: &[],
+};
 
 static SECRET_KEY: Object = Object {
     fields: &[
-        Field::text("name"),
-        Field::text("key").always(),
-        Field::bool("optional").if_present(),
+        Field::text("name").doc("The name of the Secret."),
+        Field::text("key").doc("The key in the Secret.").always(),
+        Field::bool("optional")
+            .doc("Whether the peering goes on without a password when there is none.")
+            .absent("the peering waits for it")
+            .if_present(),
     ],
     rules: &[],
 };

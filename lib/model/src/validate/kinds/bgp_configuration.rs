@@ -21,7 +21,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::BGPConfiguration,
-    doc: "",
+    doc: "How nodes speak BGP: `default` for all, `node.NAME` for one.",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
@@ -38,33 +38,33 @@ const ROUTE_PRIORITY: &[Check] = &[Check::Range(1, 2_147_483_646)];
 
 static SPEC: Object = Object {
     fields: &[
-        Field::text("logSeverityScreen")
+        Field::text("logSeverityScreen").doc("From which level the BGP speaker writes log lines.")
             .checks(&[Check::Pattern(&LOG_LEVEL)])
             .default(Literal::Text("Info")),
-        Field::bool("nodeToNodeMeshEnabled").if_present(),
-        Field::new("asNumber", Type::AsNumber).if_present().checks(AS_NUMBER),
-        Field::list("serviceLoadBalancerIPs", &BLOCK),
-        Field::text("serviceLoadBalancerAggregation")
+        Field::bool("nodeToNodeMeshEnabled").doc("Whether all nodes peer with each other. Only in `default`.").absent("true").if_present(),
+        Field::new("asNumber", Type::AsNumber).doc("The AS number of nodes that have none of their own. Only in `default`.").absent("64512").if_present().checks(AS_NUMBER),
+        Field::list("serviceLoadBalancerIPs", &BLOCK).doc("Networks whose addresses of services of type LoadBalancer are announced. Only in `default`."),
+        Field::text("serviceLoadBalancerAggregation").doc("Whether a network of load balancers is announced as one, or each address by itself.")
             .if_present()
             .checks(ON_OR_OFF)
             .default(Literal::Text("Enabled")),
-        Field::list("serviceExternalIPs", &BLOCK),
-        Field::list("serviceClusterIPs", &BLOCK),
-        Field::list("communities", &Shape::of(Type::Object(&COMMUNITY))),
-        Field::list("prefixAdvertisements", &Shape::of(Type::Object(&ADVERTISEMENT))),
-        Field::new("listenPort", UINT16).checks(&[Check::Range(1, 65535)]),
-        Field::object("nodeMeshPassword", &PASSWORD).if_present(),
-        Field::new("nodeMeshMaxRestartTime", Type::Duration).if_present(),
-        Field::text("bindMode").if_present().checks(&[Check::OneOf(&["None", "NodeIP"])]),
+        Field::list("serviceExternalIPs", &BLOCK).doc("Networks whose external addresses of services are announced. Only in `default`."),
+        Field::list("serviceClusterIPs", &BLOCK).doc("Networks of cluster addresses of services that are announced. Only in `default`."),
+        Field::list("communities", &Shape::of(Type::Object(&COMMUNITY))).doc("Names for BGP communities, for use in `prefixAdvertisements`."),
+        Field::list("prefixAdvertisements", &Shape::of(Type::Object(&ADVERTISEMENT))).doc("Communities that networks are announced with."),
+        Field::new("listenPort", UINT16).doc("The port on which nodes listen for BGP.").absent("179").checks(&[Check::Range(1, 65535)]),
+        Field::object("nodeMeshPassword", &PASSWORD).doc("The password of all peerings of the mesh. Only in `default`.").absent("none").if_present(),
+        Field::new("nodeMeshMaxRestartTime", Type::Duration).doc("How long peers in the mesh keep routes of a node whose BGP speaker restarts, as a duration. Only in `default`.").absent("the speaker's own default, 120s").if_present(),
+        Field::text("bindMode").doc("Whether the BGP speaker listens on all addresses (`None`) or only on the node's (`NodeIP`).").absent("None").if_present().checks(&[Check::OneOf(&["None", "NodeIP"])]),
         Field::list(
             "ignoredInterfaces",
             &Shape::checked(Type::Text, &[Check::Is(&IGNORED_INTERFACE)]),
-        ),
-        Field::text("localWorkloadPeeringIPV4").checks(&[Check::Is(&IPV4)]),
-        Field::text("localWorkloadPeeringIPV6").checks(&[Check::Is(&IPV6)]),
-        Field::text("programClusterRoutes").if_present().checks(ON_OR_OFF),
-        Field::int("ipv4NormalRoutePriority").if_present().checks(ROUTE_PRIORITY),
-        Field::int("ipv6NormalRoutePriority").if_present().checks(ROUTE_PRIORITY),
+        ).doc("Interfaces whose routes aren't announced; `*` stands for any characters."),
+        Field::text("localWorkloadPeeringIPV4").doc("The IPv4 address under which nodes peer with workloads on them.").checks(&[Check::Is(&IPV4)]),
+        Field::text("localWorkloadPeeringIPV6").doc("The IPv6 address under which nodes peer with workloads on them.").checks(&[Check::Is(&IPV6)]),
+        Field::text("programClusterRoutes").doc("Whether the BGP speaker writes the routes between nodes into the kernel, instead of the agent.").absent("Enabled").if_present().checks(ON_OR_OFF),
+        Field::int("ipv4NormalRoutePriority").doc("The metric of IPv4 routes that the BGP speaker writes; less wins.").absent("1024").if_present().checks(ROUTE_PRIORITY),
+        Field::int("ipv6NormalRoutePriority").doc("The metric of IPv6 routes that the BGP speaker writes; less wins.").absent("1024").if_present().checks(ROUTE_PRIORITY),
     ],
     rules: &[
         Rule {
@@ -118,14 +118,22 @@ static SPEC: Object = Object {
 
 static BLOCK: Shape = Shape::of(Type::Object(&BLOCK_OBJECT));
 static BLOCK_OBJECT: Object = Object {
-    fields: &[Field::text("cidr").checks(&[Check::Is(&NET), Check::Is(&PREFIX)])],
+    fields: &[Field::text("cidr")
+        .doc("A network such as `10.96.0.0/12`.")
+        .checks(&[Check::Is(&NET), Check::Is(&PREFIX)])],
     rules: &[],
 };
 
 static COMMUNITY: Object = Object {
     fields: &[
-        Field::text("name").required().checks(&[Check::Is(&NAME)]),
-        Field::text("value").required().checks(&[Check::Is(&COMMUNITY_VALUE)]),
+        Field::text("name")
+            .doc("The name that `prefixAdvertisements` use.")
+            .required()
+            .checks(&[Check::Is(&NAME)]),
+        Field::text("value")
+            .doc("The community: `aa:nn`, or `aa:nn:mm` for a large one.")
+            .required()
+            .checks(&[Check::Is(&COMMUNITY_VALUE)]),
     ],
     rules: &[],
 };
@@ -150,8 +158,13 @@ static COMMUNITY_VALUE: Format = Format {
 
 static ADVERTISEMENT: Object = Object {
     fields: &[
-        Field::text("cidr").required().checks(&[Check::Is(&NET), Check::Is(&PREFIX)]),
-        Field::new("communities", TEXTS).required(),
+        Field::text("cidr")
+            .doc("The network that is announced.")
+            .required()
+            .checks(&[Check::Is(&NET), Check::Is(&PREFIX)]),
+        Field::new("communities", TEXTS)
+            .doc("Communities, by name from `communities` or by value.")
+            .required(),
     ],
     rules: &[],
 };

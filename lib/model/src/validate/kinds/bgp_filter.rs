@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::BGPFilter,
-    doc: "",
+    doc: "Which routes are taken from and given to the BGP peers that name it.",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
@@ -25,10 +25,10 @@ pub(super) static SCHEMA: Schema = Schema {
 
 static SPEC: Object = Object {
     fields: &[
-        Field::list("exportV4", &RULE_V4),
-        Field::list("importV4", &RULE_V4),
-        Field::list("exportV6", &RULE_V6),
-        Field::list("importV6", &RULE_V6),
+        Field::list("exportV4", &RULE_V4).doc("Rules for IPv4 routes that are given to peers, in order; the first that matches decides."),
+        Field::list("importV4", &RULE_V4).doc("Rules for IPv4 routes that are taken from peers, in order; the first that matches decides."),
+        Field::list("exportV6", &RULE_V6).doc("Rules for IPv6 routes that are given to peers, in order; the first that matches decides."),
+        Field::list("importV6", &RULE_V6).doc("Rules for IPv6 routes that are taken from peers, in order; the first that matches decides."),
     ],
     rules: &[],
 };
@@ -36,8 +36,14 @@ static SPEC: Object = Object {
 static RULE_V4: Shape = Shape::of(Type::Object(&RULE_V4_OBJECT));
 static RULE_V4_OBJECT: Object = Object {
     fields: &[
-        Field::text("cidr").checks(&[Check::Is(&NET_V4), Check::Is(&PREFIX), Check::MaxLength(18)]),
-        Field::object("prefixLength", &LENGTH_V4).if_present(),
+        Field::text("cidr").doc("The network that the route is compared with.").checks(&[
+            Check::Is(&NET_V4),
+            Check::Is(&PREFIX),
+            Check::MaxLength(18),
+        ]),
+        Field::object("prefixLength", &LENGTH_V4)
+            .doc("Which lengths of prefixes match, with `In`.")
+            .if_present(),
         SOURCE,
         INTERFACE,
         MATCH_OPERATOR,
@@ -54,8 +60,14 @@ static RULE_V4_OBJECT: Object = Object {
 static RULE_V6: Shape = Shape::of(Type::Object(&RULE_V6_OBJECT));
 static RULE_V6_OBJECT: Object = Object {
     fields: &[
-        Field::text("cidr").checks(&[Check::Is(&NET_V6), Check::Is(&PREFIX), Check::MaxLength(43)]),
-        Field::object("prefixLength", &LENGTH_V6).if_present(),
+        Field::text("cidr").doc("The network that the route is compared with.").checks(&[
+            Check::Is(&NET_V6),
+            Check::Is(&PREFIX),
+            Check::MaxLength(43),
+        ]),
+        Field::object("prefixLength", &LENGTH_V6)
+            .doc("Which lengths of prefixes match, with `In`.")
+            .if_present(),
         SOURCE,
         INTERFACE,
         MATCH_OPERATOR,
@@ -69,18 +81,38 @@ static RULE_V6_OBJECT: Object = Object {
     rules: RULES,
 };
 
-const SOURCE: Field = Field::text("source").checks(&[Check::OneOf(&["RemotePeers"])]);
-const INTERFACE: Field = Field::text("interface").checks(&INTERFACES);
+const SOURCE: Field = Field::text("source")
+    .doc("Only routes from other BGP peers (`RemotePeers`).")
+    .absent("routes of any source")
+    .checks(&[Check::OneOf(&["RemotePeers"])]);
+const INTERFACE: Field = Field::text("interface")
+    .doc("Only routes through this interface; `*` stands for any characters.")
+    .absent("any interface")
+    .checks(&INTERFACES);
 static INTERFACES: [Check; 1] = [Check::Is(&INTERFACE_NAME)];
-const MATCH_OPERATOR: Field =
-    Field::text("matchOperator").checks(&[Check::OneOf(&["Equal", "NotEqual", "In", "NotIn"])]);
-const PEER_TYPE: Field = Field::text("peerType").checks(&[Check::OneOf(&["eBGP", "iBGP"])]);
-const COMMUNITIES: Field = Field::object("communities", &COMMUNITY_MATCH).if_present();
-const AS_PATH_PREFIX: Field = Field::list("asPathPrefix", &AS_NUMBERS);
-const PRIORITY: Field =
-    Field::int("priority").if_present().checks(&[Check::Range(1, 2_147_483_646)]);
-const ACTION: Field = Field::text("action").always().checks(&[Check::OneOf(&["Accept", "Reject"])]);
-const OPERATIONS: Field = Field::list("operations", &OPERATION).checks(&[Check::MaxItems(10)]);
+const MATCH_OPERATOR: Field = Field::text("matchOperator")
+    .doc("How the route is compared with `cidr`: equal, or within it.")
+    .checks(&[Check::OneOf(&["Equal", "NotEqual", "In", "NotIn"])]);
+const PEER_TYPE: Field = Field::text("peerType")
+    .doc("Only peers outside (`eBGP`) or inside (`iBGP`) the AS.")
+    .absent("both")
+    .checks(&[Check::OneOf(&["eBGP", "iBGP"])]);
+const COMMUNITIES: Field = Field::object("communities", &COMMUNITY_MATCH)
+    .doc("Only routes with these communities.")
+    .if_present();
+const AS_PATH_PREFIX: Field = Field::list("asPathPrefix", &AS_NUMBERS)
+    .doc("Only routes whose AS path begins with these numbers.");
+const PRIORITY: Field = Field::int("priority")
+    .doc("Only routes with this metric.")
+    .if_present()
+    .checks(&[Check::Range(1, 2_147_483_646)]);
+const ACTION: Field = Field::text("action")
+    .doc("What is done with the route.")
+    .always()
+    .checks(&[Check::OneOf(&["Accept", "Reject"])]);
+const OPERATIONS: Field = Field::list("operations", &OPERATION)
+    .doc("Changes of the route that is accepted, in order.")
+    .checks(&[Check::MaxItems(10)]);
 
 static AS_NUMBERS: Shape = Shape::checked(Type::AsNumber, AS_NUMBER);
 
@@ -116,22 +148,23 @@ const RULES: &[Rule] = &[
 
 static LENGTH_V4: Object = Object {
     fields: &[
-        Field::new("min", INT32).if_present().checks(&[Check::Range(0, 32)]),
-        Field::new("max", INT32).if_present().checks(&[Check::Range(0, 32)]),
+        Field::new("min", INT32).doc("The shortest.").if_present().checks(&[Check::Range(0, 32)]),
+        Field::new("max", INT32).doc("The longest.").if_present().checks(&[Check::Range(0, 32)]),
     ],
     rules: &[],
 };
 
 static LENGTH_V6: Object = Object {
     fields: &[
-        Field::new("min", INT32).if_present().checks(&[Check::Range(0, 128)]),
-        Field::new("max", INT32).if_present().checks(&[Check::Range(0, 128)]),
+        Field::new("min", INT32).doc("The shortest.").if_present().checks(&[Check::Range(0, 128)]),
+        Field::new("max", INT32).doc("The longest.").if_present().checks(&[Check::Range(0, 128)]),
     ],
     rules: &[],
 };
 
 static COMMUNITY_MATCH: Object = Object {
     fields: &[Field::list("values", &COMMUNITY)
+        .doc("The community: `aa:nn`, or `aa:nn:mm` for a large one.")
         .always()
         .required()
         .checks(&[Check::MinItems(1), Check::MaxItems(1)])],
@@ -144,9 +177,11 @@ static COMMUNITY_CHECKS: [Check; 2] = [Check::Is(&COMMUNITY_VALUE), Check::MaxLe
 static OPERATION: Shape = Shape::of(Type::Object(&OPERATION_OBJECT));
 static OPERATION_OBJECT: Object = Object {
     fields: &[
-        Field::object("addCommunity", &ADD_COMMUNITY).if_present(),
-        Field::object("prependASPath", &PREPEND).if_present(),
-        Field::object("setPriority", &SET_PRIORITY).if_present(),
+        Field::object("addCommunity", &ADD_COMMUNITY).doc("Adds a community.").if_present(),
+        Field::object("prependASPath", &PREPEND)
+            .doc("Puts AS numbers in front of the path.")
+            .if_present(),
+        Field::object("setPriority", &SET_PRIORITY).doc("Sets the metric.").if_present(),
     ],
     rules: &[Rule {
         says: "an operation is one of addCommunity, prependASPath, setPriority",
@@ -162,11 +197,17 @@ static OPERATION_OBJECT: Object = Object {
     }],
 };
 
-static ADD_COMMUNITY: Object =
-    Object { fields: &[Field::text("value").always().checks(&COMMUNITY_CHECKS)], rules: &[] };
+static ADD_COMMUNITY: Object = Object {
+    fields: &[Field::text("value")
+        .doc("The community: `aa:nn`, or `aa:nn:mm` for a large one.")
+        .always()
+        .checks(&COMMUNITY_CHECKS)],
+    rules: &[],
+};
 
 static PREPEND: Object = Object {
     fields: &[Field::list("prefix", &AS_NUMBERS)
+        .doc("The AS numbers, in the order in which they stand in the path.")
         .always()
         .required()
         .checks(&[Check::MinItems(1), Check::MaxItems(10)])],
@@ -174,7 +215,10 @@ static PREPEND: Object = Object {
 };
 
 static SET_PRIORITY: Object = Object {
-    fields: &[Field::int("value").always().checks(&[Check::Range(1, 2_147_483_646)])],
+    fields: &[Field::int("value")
+        .doc("The metric; less wins.")
+        .always()
+        .checks(&[Check::Range(1, 2_147_483_646)])],
     rules: &[],
 };
 

@@ -20,7 +20,7 @@ use crate::{
 
 pub(super) static WORKLOAD_ENDPOINT: Schema = Schema {
     kind: Kind::WorkloadEndpoint,
-    doc: "",
+    doc: "An interface of a pod or another workload. In Kubernetes it is made from a pod.",
     object: Object { fields: &[METADATA, Field::object("spec", &WORKLOAD_SPEC)], rules: &[] },
     name: &NAME,
     on_write: name_and_label,
@@ -32,23 +32,36 @@ static NAME_SHAPE: Shape = Shape::checked(Type::Text, &[Check::Is(&NAME)]);
 
 static WORKLOAD_SPEC: Object = Object {
     fields: &[
-        Field::text("orchestrator").checks(&[Check::Is(&NAME)]),
-        Field::text("workload").checks(&[Check::Is(&NAME)]),
-        Field::text("node").checks(&[Check::Is(&NAME)]),
-        Field::text("containerID").checks(&[Check::Is(&CONTAINER_ID)]),
-        Field::text("pod").checks(&[Check::Is(&NAME)]),
-        Field::text("endpoint").checks(&[Check::Is(&NAME)]),
-        Field::text("serviceAccountName").checks(&[Check::Is(&NAME)]),
-        Field::list("ipNetworks", &Shape::checked(Type::Text, &[Check::Is(&NET)])),
-        Field::list("ipNATs", &Shape::of(Type::Object(&NAT))),
-        Field::text("ipv4Gateway").checks(&[Check::Is(&IPV4)]),
-        Field::text("ipv6Gateway").checks(&[Check::Is(&IPV6)]),
-        Field::list("profiles", &NAME_SHAPE),
-        Field::text("interfaceName").required().checks(&[Check::Is(&INTERFACE)]),
-        Field::text("mac").checks(&[Check::Is(&MAC)]),
-        Field::list("ports", &Shape::of(Type::Object(&WORKLOAD_PORT))),
-        Field::list("allowSpoofedSourcePrefixes", &Shape::checked(Type::Text, &[Check::Is(&CIDR)])),
-        Field::object("qosControls", &QOS).if_present(),
+        Field::text("orchestrator")
+            .doc("Who made it: `k8s`, `cni`, `openstack` or another.")
+            .checks(&[Check::Is(&NAME)]),
+        Field::text("workload").doc("The workload's name.").checks(&[Check::Is(&NAME)]),
+        Field::text("node").doc("The node that it is on.").checks(&[Check::Is(&NAME)]),
+        Field::text("containerID").doc("The container's id.").checks(&[Check::Is(&CONTAINER_ID)]),
+        Field::text("pod").doc("The pod's name.").checks(&[Check::Is(&NAME)]),
+        Field::text("endpoint")
+            .doc("Which of the workload's endpoints it is, such as `eth0`.")
+            .checks(&[Check::Is(&NAME)]),
+        Field::text("serviceAccountName")
+            .doc("The pod's service account.")
+            .checks(&[Check::Is(&NAME)]),
+        Field::list("ipNetworks", &Shape::checked(Type::Text, &[Check::Is(&NET)]))
+            .doc("Its addresses, as `/32` or `/128`."),
+        Field::list("ipNATs", &Shape::of(Type::Object(&NAT)))
+            .doc("Other addresses under which it is reached."),
+        Field::text("ipv4Gateway").doc("Its IPv4 gateway.").checks(&[Check::Is(&IPV4)]),
+        Field::text("ipv6Gateway").doc("Its IPv6 gateway.").checks(&[Check::Is(&IPV6)]),
+        Field::list("profiles", &NAME_SHAPE)
+            .doc("Profiles whose rules and labels it inherits, in order."),
+        Field::text("interfaceName")
+            .doc("The interface on the host.")
+            .required()
+            .checks(&[Check::Is(&INTERFACE)]),
+        Field::text("mac").doc("Its MAC address.").checks(&[Check::Is(&MAC)]),
+        Field::list("ports", &Shape::of(Type::Object(&WORKLOAD_PORT))).doc("Ports with names."),
+        Field::list("allowSpoofedSourcePrefixes", &Shape::checked(Type::Text, &[Check::Is(&CIDR)]))
+            .doc("Networks that it may send from beside its own addresses."),
+        Field::object("qosControls", &QOS).doc("Limits of its traffic.").if_present(),
     ],
     rules: &[
         Rule {
@@ -82,8 +95,14 @@ static WORKLOAD_SPEC: Object = Object {
 
 static NAT: Object = Object {
     fields: &[
-        Field::text("internalIP").always().checks(&[Check::Is(&IP_OR_NONE)]),
-        Field::text("externalIP").always().checks(&[Check::Is(&IP_OR_NONE)]),
+        Field::text("internalIP")
+            .doc("One of its addresses.")
+            .always()
+            .checks(&[Check::Is(&IP_OR_NONE)]),
+        Field::text("externalIP")
+            .doc("The address under which it is reached.")
+            .always()
+            .checks(&[Check::Is(&IP_OR_NONE)]),
     ],
     rules: &[Rule {
         says: "a NAT maps an address to one of the same IP version",
@@ -100,11 +119,22 @@ static NAT: Object = Object {
 
 static WORKLOAD_PORT: Object = Object {
     fields: &[
-        Field::text("name").always().checks(&[Check::Is(&PORT_NAME_OR_NONE)]),
-        Field::new("protocol", Type::NameOrByte).always().checks(&[Check::Is(&PROTOCOL)]),
-        Field::new("port", UINT16).always().checks(&[Check::Range(1, 65535)]),
-        Field::new("hostPort", UINT16).always(),
-        Field::text("hostIP").always().checks(&[Check::Is(&NET)]),
+        Field::text("name")
+            .doc("The name that policies use.")
+            .always()
+            .checks(&[Check::Is(&PORT_NAME_OR_NONE)]),
+        Field::new("protocol", Type::NameOrByte)
+            .doc("TCP, UDP or SCTP.")
+            .always()
+            .checks(&[Check::Is(&PROTOCOL)]),
+        Field::new("port", UINT16).doc("The port.").always().checks(&[Check::Range(1, 65535)]),
+        Field::new("hostPort", UINT16)
+            .doc("The port of the node that leads to it; 0: none.")
+            .always(),
+        Field::text("hostIP")
+            .doc("The address of the node that leads to it.")
+            .always()
+            .checks(&[Check::Is(&NET)]),
     ],
     rules: &[
         HAS_PORTS,
@@ -137,21 +167,23 @@ const HAS_PORTS: Rule = Rule {
 
 static QOS: Object = Object {
     fields: &[
-        Field::int("ingressBandwidth"),
-        Field::int("ingressBurst"),
-        Field::int("ingressPeakrate"),
-        Field::int("ingressMinburst"),
-        Field::int("egressBandwidth"),
-        Field::int("egressBurst"),
-        Field::int("egressPeakrate"),
-        Field::int("egressMinburst"),
-        Field::int("ingressPacketRate"),
-        Field::int("ingressPacketBurst"),
-        Field::int("egressPacketRate"),
-        Field::int("egressPacketBurst"),
-        Field::int("ingressMaxConnections"),
-        Field::int("egressMaxConnections"),
-        Field::new("dscp", Type::NameOrByte).if_present(),
+        Field::int("ingressBandwidth").doc("Bits per second towards it."),
+        Field::int("ingressBurst").doc("Bits towards it in one burst."),
+        Field::int("ingressPeakrate").doc("Bits per second towards it during a burst."),
+        Field::int("ingressMinburst").doc("The smallest burst towards it, in bytes."),
+        Field::int("egressBandwidth").doc("Bits per second from it."),
+        Field::int("egressBurst").doc("Bits from it in one burst."),
+        Field::int("egressPeakrate").doc("Bits per second from it during a burst."),
+        Field::int("egressMinburst").doc("The smallest burst from it, in bytes."),
+        Field::int("ingressPacketRate").doc("Packets per second towards it."),
+        Field::int("ingressPacketBurst").doc("Packets towards it in one burst."),
+        Field::int("egressPacketRate").doc("Packets per second from it."),
+        Field::int("egressPacketBurst").doc("Packets from it in one burst."),
+        Field::int("ingressMaxConnections").doc("Connections to it."),
+        Field::int("egressMaxConnections").doc("Connections from it."),
+        Field::new("dscp", Type::NameOrByte)
+            .doc("The DSCP value of its packets, a number or a name.")
+            .if_present(),
     ],
     rules: &[],
 };
@@ -213,7 +245,7 @@ fn named_by_spec(write: &Write<'_>, faults: &mut Faults) {
 
 pub(super) static HOST_ENDPOINT: Schema = Schema {
     kind: Kind::HostEndpoint,
-    doc: "",
+    doc: "An interface of a node that policies apply to.",
     object: Object { fields: &[METADATA, Field::object("spec", &HOST_SPEC).always()], rules: &[] },
     name: &NAME,
     on_write: nothing,
@@ -223,11 +255,15 @@ pub(super) static HOST_ENDPOINT: Schema = Schema {
 
 static HOST_SPEC: Object = Object {
     fields: &[
-        Field::text("node").required().checks(&[Check::Is(&NAME)]),
-        Field::text("interfaceName").checks(&[Check::Is(&INTERFACE)]),
-        Field::list("expectedIPs", &Shape::checked(Type::Text, &[Check::Is(&IP)])),
-        Field::list("profiles", &NAME_SHAPE),
-        Field::list("ports", &Shape::of(Type::Object(&HOST_PORT))),
+        Field::text("node").doc("The node that it is of.").required().checks(&[Check::Is(&NAME)]),
+        Field::text("interfaceName")
+            .doc("The interface; `*`: all of the node.")
+            .checks(&[Check::Is(&INTERFACE)]),
+        Field::list("expectedIPs", &Shape::checked(Type::Text, &[Check::Is(&IP)]))
+            .doc("Addresses of the interface, where `interfaceName` doesn't say which one it is."),
+        Field::list("profiles", &NAME_SHAPE)
+            .doc("Profiles whose rules and labels it inherits, in order."),
+        Field::list("ports", &Shape::of(Type::Object(&HOST_PORT))).doc("Ports with names."),
     ],
     rules: &[Rule {
         says: "a host endpoint has an interfaceName or expectedIPs",
@@ -245,9 +281,15 @@ static HOST_SPEC: Object = Object {
 
 static HOST_PORT: Object = Object {
     fields: &[
-        Field::text("name").always().checks(&[Check::Is(&PORT_NAME)]),
-        Field::new("protocol", Type::NameOrByte).always().checks(&[Check::Is(&PROTOCOL)]),
-        Field::new("port", UINT16).always().checks(&[Check::Range(1, 65535)]),
+        Field::text("name")
+            .doc("The name that policies use.")
+            .always()
+            .checks(&[Check::Is(&PORT_NAME)]),
+        Field::new("protocol", Type::NameOrByte)
+            .doc("TCP, UDP or SCTP.")
+            .always()
+            .checks(&[Check::Is(&PROTOCOL)]),
+        Field::new("port", UINT16).doc("The port.").always().checks(&[Check::Range(1, 65535)]),
     ],
     rules: &[HAS_PORTS],
 };

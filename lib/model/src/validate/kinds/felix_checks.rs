@@ -140,8 +140,14 @@ static WITHOUT_NAME: Format = Format {
 pub(super) static HEALTH_TIMEOUT: Shape = Shape::of(Type::Object(&HEALTH_TIMEOUT_OBJECT));
 static HEALTH_TIMEOUT_OBJECT: Object = Object {
     fields: &[
-        Field::text("name").always().checks(&[Check::Pattern(&COMPONENT)]),
-        Field::new("timeout", Type::Duration).always().checks(&[Check::Is(&NOT_NEGATIVE)]),
+        Field::text("name")
+            .doc("The part, such as `InternalDataplaneMainLoop`.")
+            .always()
+            .checks(&[Check::Pattern(&COMPONENT)]),
+        Field::new("timeout", Type::Duration)
+            .doc("How long it may be silent, as a duration.")
+            .always()
+            .checks(&[Check::Is(&NOT_NEGATIVE)]),
     ],
     rules: &[],
 };
@@ -151,9 +157,15 @@ pub(super) static FAILSAFE_PORT: Shape = Shape::of(Type::Object(&FAILSAFE_PORT_O
 /// Calico checks nothing of it.
 static FAILSAFE_PORT_OBJECT: Object = Object {
     fields: &[
-        Field::text("protocol").checks(&[Check::Is(&FAILSAFE_PROTOCOL)]),
-        Field::new("port", UINT16).always(),
-        Field::text("net").checks(&[Check::Is(&CIDR)]),
+        Field::text("protocol")
+            .doc("TCP, UDP or SCTP.")
+            .absent("TCP")
+            .checks(&[Check::Is(&FAILSAFE_PROTOCOL)]),
+        Field::new("port", UINT16).doc("The port.").always(),
+        Field::text("net")
+            .doc("Only from or to this network.")
+            .absent("all")
+            .checks(&[Check::Is(&CIDR)]),
     ],
     rules: &[],
 };
@@ -162,14 +174,38 @@ const TIMEOUT: &[Check] = &[Check::Pattern(&TIMEOUT_PATTERN)];
 static TIMEOUT_PATTERN: Pattern = Pattern::new(r"^(([0-9]*(\.[0-9]*)?(ms|s|h|m|us)+)+|Auto)$");
 pub(super) static TIMEOUTS: Object = Object {
     fields: &[
-        Field::text("creationGracePeriod").if_present().checks(TIMEOUT),
-        Field::text("tcpSynSent").if_present().checks(TIMEOUT),
-        Field::text("tcpEstablished").if_present().checks(TIMEOUT),
-        Field::text("tcpFinsSeen").if_present().checks(TIMEOUT),
-        Field::text("tcpResetSeen").if_present().checks(TIMEOUT),
-        Field::text("udpTimeout").if_present().checks(TIMEOUT),
-        Field::text("genericTimeout").if_present().checks(TIMEOUT),
-        Field::text("icmpTimeout").if_present().checks(TIMEOUT),
+        Field::text("creationGracePeriod")
+            .doc("How long a new connection is kept in any case, as a duration.")
+            .absent("10s")
+            .if_present()
+            .checks(TIMEOUT),
+        Field::text("tcpSynSent")
+            .doc("While it is made.")
+            .absent("20s")
+            .if_present()
+            .checks(TIMEOUT),
+        Field::text("tcpEstablished")
+            .doc("While it stands.")
+            .absent("1h")
+            .if_present()
+            .checks(TIMEOUT),
+        Field::text("tcpFinsSeen")
+            .doc("After both ends closed it.")
+            .absent("Auto")
+            .if_present()
+            .checks(TIMEOUT),
+        Field::text("tcpResetSeen")
+            .doc("After a reset.")
+            .absent("40s")
+            .if_present()
+            .checks(TIMEOUT),
+        Field::text("udpTimeout").doc("UDP.").absent("60s").if_present().checks(TIMEOUT),
+        Field::text("genericTimeout")
+            .doc("Other protocols.")
+            .absent("10m")
+            .if_present()
+            .checks(TIMEOUT),
+        Field::text("icmpTimeout").doc("ICMP.").absent("5s").if_present().checks(TIMEOUT),
     ],
     rules: &[],
 };
@@ -177,8 +213,8 @@ pub(super) static TIMEOUTS: Object = Object {
 // Route tables.
 pub(super) static ROUTE_TABLE_RANGE: Object = Object {
     fields: &[
-        Field::int("min").always().checks(&[Check::Range(1, 250)]),
-        Field::int("max").always().checks(&[Check::Range(1, 250)]),
+        Field::int("min").doc("The first.").always().checks(&[Check::Range(1, 250)]),
+        Field::int("max").doc("The last.").always().checks(&[Check::Range(1, 250)]),
     ],
     rules: &[IN_ORDER],
 };
@@ -186,8 +222,8 @@ pub(super) static ROUTE_TABLE_RANGE: Object = Object {
 pub(super) static ROUTE_TABLES: Shape = Shape::of(Type::Object(&ROUTE_TABLES_OBJECT));
 static ROUTE_TABLES_OBJECT: Object = Object {
     fields: &[
-        Field::int("min").always().checks(&[Check::Range(1, i64::MAX)]),
-        Field::new("max", INT).always(),
+        Field::int("min").doc("The first.").always().checks(&[Check::Range(1, i64::MAX)]),
+        Field::new("max", INT).doc("The last.").always(),
     ],
     rules: &[IN_ORDER],
 };

@@ -21,7 +21,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::IPPool,
-    doc: "",
+    doc: "A network that addresses of pods, tunnels or load balancers are taken from.",
     object: Object {
         fields: &[
             METADATA,
@@ -55,20 +55,48 @@ const MODES: &[Check] = &[Check::OneOf(&["Never", "Always", "CrossSubnet"])];
 
 static SPEC: Object = Object {
     fields: &[
-        Field::text("cidr").always().required().checks(&[Check::Is(&NET)]),
-        Field::text("vxlanMode").checks(MODES),
-        Field::text("ipipMode").checks(MODES),
-        Field::bool("natOutgoing"),
-        Field::bool("disabled"),
-        Field::bool("disableBGPExport"),
-        Field::int("blockSize").checks(&[Check::Range(0, 128)]),
-        Field::text("nodeSelector").checks(&[Check::Is(&SELECTOR)]).default(Literal::Text("all()")),
-        Field::text("namespaceSelector").checks(&[Check::Is(&SELECTOR)]),
+        Field::text("cidr")
+            .doc("The network, such as `10.0.0.0/16` or `fd00:10::/64`. It can't be changed.")
+            .always()
+            .required()
+            .checks(&[Check::Is(&NET)]),
+        Field::text("vxlanMode")
+            .doc("Whether packets between nodes go through VXLAN: always, or only between subnets.")
+            .absent("Never")
+            .checks(MODES),
+        Field::text("ipipMode")
+            .doc("Whether packets between nodes go through IPIP: always, or only between subnets.")
+            .absent("Never")
+            .checks(MODES),
+        Field::bool("natOutgoing")
+            .doc("Whether packets that leave all pools take the node's address.")
+            .absent("false"),
+        Field::bool("disabled")
+            .doc("Whether new addresses are taken from elsewhere.")
+            .absent("false"),
+        Field::bool("disableBGPExport")
+            .doc("Whether its routes are kept from BGP peers.")
+            .absent("false"),
+        Field::int("blockSize")
+            .doc("The length of the prefix of the blocks that nodes get. It can't be changed.")
+            .absent("26, for IPv6 122")
+            .checks(&[Check::Range(0, 128)]),
+        Field::text("nodeSelector")
+            .doc("Selects by labels the nodes that may take addresses from it.")
+            .checks(&[Check::Is(&SELECTOR)])
+            .default(Literal::Text("all()")),
+        Field::text("namespaceSelector")
+            .doc("Selects by labels the namespaces whose pods may take addresses from it.")
+            .absent("all")
+            .checks(&[Check::Is(&SELECTOR)]),
         Field::list(
             "allowedUses",
             &Shape::checked(Type::Text, &[Check::OneOf(&["Workload", "Tunnel", "LoadBalancer"])]),
-        ),
+        )
+        .doc("What its addresses are for.")
+        .absent("on a write Workload and Tunnel"),
         Field::text("assignmentMode")
+            .doc("Whether addresses are taken from it by themselves, or only where a pod names it.")
             .if_present()
             .checks(&[Check::OneOf(&["Automatic", "Manual"])])
             .default(Literal::Text("Automatic")),

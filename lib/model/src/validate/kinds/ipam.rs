@@ -15,7 +15,7 @@ use crate::{
 
 pub(super) static CONFIGURATION: Schema = Schema {
     kind: Kind::IPAMConfiguration,
-    doc: "",
+    doc: "How addresses are given out; there is one, `default`.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &CONFIGURATION_SPEC).always()],
         rules: &[],
@@ -28,22 +28,34 @@ pub(super) static CONFIGURATION: Schema = Schema {
 
 static CONFIGURATION_SPEC: Object = Object {
     fields: &[
-        Field::bool("strictAffinity").always().default(Literal::Bool(false)),
+        Field::bool("strictAffinity")
+            .doc("Whether a node takes addresses only from its own blocks.")
+            .always()
+            .default(Literal::Bool(false)),
         Field::new("maxBlocksPerHost", INT32)
+            .doc("The most blocks of a node; 0: 20.")
             .checks(&[Check::Range(0, 1_000_000)])
             .default(Literal::Int(0)),
-        Field::bool("autoAllocateBlocks").always().default(Literal::Bool(true)),
+        Field::bool("autoAllocateBlocks")
+            .doc("Whether nodes get blocks when they need them.")
+            .always()
+            .default(Literal::Bool(true)),
         Field::text("kubeVirtVMAddressPersistence")
+            .doc("Whether a virtual machine of KubeVirt keeps its addresses while it moves.")
+            .absent("Enabled")
             .if_present()
             .checks(&[Check::OneOf(&["Enabled", "Disabled"])]),
-        Field::new("ipCooldownSeconds", INT32).checks(&[Check::Range(0, 2_147_483_647)]),
+        Field::new("ipCooldownSeconds", INT32)
+            .doc("How long an address that was given back stays unused, in seconds.")
+            .absent("0")
+            .checks(&[Check::Range(0, 2_147_483_647)]),
     ],
     rules: &[],
 };
 
 pub(super) static RESERVATION: Schema = Schema {
     kind: Kind::IPReservation,
-    doc: "",
+    doc: "Addresses that are never given out by themselves.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &RESERVATION_SPEC).always()],
         rules: &[],
@@ -55,13 +67,14 @@ pub(super) static RESERVATION: Schema = Schema {
 };
 
 static RESERVATION_SPEC: Object = Object {
-    fields: &[Field::list("reservedCIDRs", &Shape::checked(Type::Text, &[Check::Is(&PREFIX)]))],
+    fields: &[Field::list("reservedCIDRs", &Shape::checked(Type::Text, &[Check::Is(&PREFIX)]))
+        .doc("Networks whose addresses are never given out by themselves.")],
     rules: &[],
 };
 
 pub(super) static BLOCK_AFFINITY: Schema = Schema {
     kind: Kind::BlockAffinity,
-    doc: "",
+    doc: "Which node a block of addresses belongs to. Only address management writes it.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &AFFINITY_SPEC).always()],
         rules: &[],
@@ -74,16 +87,16 @@ pub(super) static BLOCK_AFFINITY: Schema = Schema {
 
 static AFFINITY_SPEC: Object = Object {
     fields: &[
-        Field::text("state").always().checks(&[Check::OneOf(&[
+        Field::text("state").doc("How far it is: `pending` while the block is made, `confirmed` with it, `pendingDeletion` while it goes.").always().checks(&[Check::OneOf(&[
             "",
             "confirmed",
             "pending",
             "pendingDeletion",
         ])]),
-        Field::text("node").always(),
-        Field::text("type"),
-        Field::text("cidr").always().checks(&[Check::Is(&PREFIX)]),
-        Field::bool("deleted").always().default(Literal::Bool(false)),
+        Field::text("node").doc("Whose block it is.").always(),
+        Field::text("type").doc("`host`, or `virtual` for what is on no node.").absent("host"),
+        Field::text("cidr").doc("The block.").always().checks(&[Check::Is(&PREFIX)]),
+        Field::bool("deleted").doc("It is being deleted, and counts as gone.").always().default(Literal::Bool(false)),
     ],
     rules: &[Rule {
         says: "an affinity isn't written as deleted",

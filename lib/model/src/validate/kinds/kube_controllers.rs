@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::KubeControllersConfiguration,
-    doc: "",
+    doc: "What the controllers do; there is one, `default`.",
     object: Object {
         fields: &[
             METADATA,
@@ -49,83 +49,136 @@ const PORT: &[Check] = &[Check::Range(0, 65535)];
 
 static SPEC: Object = Object {
     fields: &[
-        Field::text("logSeverityScreen").checks(&[Check::OneOf(&[
-            "None", "Debug", "Info", "Warning", "Error", "Fatal", "Panic",
-        ])]),
-        Field::text("healthChecks").checks(ON_OR_OFF).default(Literal::Text("Enabled")),
-        Field::new("etcdV3CompactionPeriod", Type::Duration).if_present(),
-        Field::new("prometheusMetricsPort", INT).if_present().checks(PORT),
-        Field::object("controllers", &CONTROLLERS).always(),
-        Field::new("debugProfilePort", INT32).if_present().checks(PORT),
+        Field::text("logSeverityScreen")
+            .doc("From which level log lines are written.")
+            .absent("Info")
+            .checks(&[Check::OneOf(&[
+                "None", "Debug", "Info", "Warning", "Error", "Fatal", "Panic",
+            ])]),
+        Field::text("healthChecks")
+            .doc("Whether the controllers report their health.")
+            .checks(ON_OR_OFF)
+            .default(Literal::Text("Enabled")),
+        Field::new("etcdV3CompactionPeriod", Type::Duration)
+            .doc("How often etcd's history is compacted, as a duration; 0s: never.")
+            .absent("10m")
+            .if_present(),
+        Field::new("prometheusMetricsPort", INT)
+            .doc("The port of the metrics; 0: none.")
+            .absent("9094")
+            .if_present()
+            .checks(PORT),
+        Field::object("controllers", &CONTROLLERS)
+            .doc("Which controllers run, and how. One that is absent doesn't run.")
+            .always(),
+        Field::new("debugProfilePort", INT32)
+            .doc("The port of profiles; 0: none.")
+            .absent("none")
+            .if_present()
+            .checks(PORT),
     ],
     rules: &[],
 };
 
 static STATUS: Object = Object {
     fields: &[
-        Field::object("runningConfig", &SPEC).if_present(),
-        Field::new("environmentVars", Type::Map(&TEXT)),
+        Field::object("runningConfig", &SPEC).doc("What is in force.").if_present(),
+        Field::new("environmentVars", Type::Map(&TEXT))
+            .doc("Environment variables that were used."),
     ],
     rules: &[],
 };
 
 static CONTROLLERS: Object = Object {
     fields: &[
-        Field::object("node", &NODE).if_present(),
-        Field::object("policy", &RECONCILED).if_present(),
-        Field::object("workloadEndpoint", &RECONCILED).if_present(),
-        Field::object("serviceAccount", &RECONCILED).if_present(),
-        Field::object("namespace", &RECONCILED).if_present(),
-        Field::object("loadBalancer", &LOAD_BALANCER).if_present(),
-        Field::object("policyMigration", &MIGRATION).if_present(),
+        Field::object("node", &NODE)
+            .doc("Gives back what nodes that are gone hold, and keeps host endpoints.")
+            .if_present(),
+        Field::object("policy", &RECONCILED)
+            .doc("Copies policies of Kubernetes to etcd.")
+            .if_present(),
+        Field::object("workloadEndpoint", &RECONCILED)
+            .doc("Copies labels of pods to etcd.")
+            .if_present(),
+        Field::object("serviceAccount", &RECONCILED)
+            .doc("Copies service accounts to etcd.")
+            .if_present(),
+        Field::object("namespace", &RECONCILED).doc("Copies namespaces to etcd.").if_present(),
+        Field::object("loadBalancer", &LOAD_BALANCER)
+            .doc("Gives addresses to services of type LoadBalancer.")
+            .if_present(),
+        Field::object("policyMigration", &MIGRATION)
+            .doc("Moves policies to the names that newer versions use.")
+            .if_present(),
     ],
     rules: &[],
 };
 
-const RECONCILER_PERIOD: Field = Field::new("reconcilerPeriod", Type::Duration).if_present();
+const RECONCILER_PERIOD: Field = Field::new("reconcilerPeriod", Type::Duration)
+    .doc("How often everything is compared anew, as a duration.")
+    .absent("5m")
+    .if_present();
 
 static RECONCILED: Object = Object { fields: &[RECONCILER_PERIOD], rules: &[] };
 
 static NODE: Object = Object {
     fields: &[
         RECONCILER_PERIOD,
-        Field::text("syncLabels").checks(ON_OR_OFF),
-        Field::object("hostEndpoint", &HOST_ENDPOINT).if_present(),
-        Field::new("leakGracePeriod", Type::Duration).if_present(),
+        Field::text("syncLabels").doc("Whether labels of Kubernetes' nodes are copied to Nodes in etcd.").absent("Enabled").checks(ON_OR_OFF),
+        Field::object("hostEndpoint", &HOST_ENDPOINT).doc("Host endpoints that are made for nodes.").if_present(),
+        Field::new("leakGracePeriod", Type::Duration).doc("How long an address without a holder is kept before it is given back, as a duration; 0s: for ever.").absent("15m").if_present(),
     ],
     rules: &[],
 };
 
 static HOST_ENDPOINT: Object = Object {
     fields: &[
-        Field::text("autoCreate").checks(ON_OR_OFF),
-        Field::text("createDefaultHostEndpoint").checks(ON_OR_OFF),
-        Field::list("templates", &Shape::of(Type::Object(&TEMPLATE))),
+        Field::text("autoCreate")
+            .doc("Whether host endpoints are made.")
+            .absent("Disabled")
+            .checks(ON_OR_OFF),
+        Field::text("createDefaultHostEndpoint")
+            .doc("Whether each node gets one for all its interfaces.")
+            .absent("Enabled")
+            .checks(ON_OR_OFF),
+        Field::list("templates", &Shape::of(Type::Object(&TEMPLATE))).doc("Further ones."),
     ],
     rules: &[],
 };
 
 static TEMPLATE: Object = Object {
     fields: &[
-        Field::text("generateName").checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
-        Field::list("interfaceCIDRs", &Shape::checked(Type::Text, &[Check::Is(&CIDR)])),
-        Field::text("interfacePattern").checks(&[Check::Is(&REGEX)]),
-        Field::new("labels", Type::Map(&TEXT)).checks(&[Check::Is(&LABELS)]),
-        Field::new("annotations", Type::Map(&TEXT)),
-        Field::text("nodeSelector").checks(&[Check::Is(&SELECTOR)]),
+        Field::text("generateName")
+            .doc("What its name ends with.")
+            .checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
+        Field::list("interfaceCIDRs", &Shape::checked(Type::Text, &[Check::Is(&CIDR)]))
+            .doc("Takes addresses of the node in these networks."),
+        Field::text("interfacePattern")
+            .doc("Takes interfaces whose name matches this regular expression.")
+            .checks(&[Check::Is(&REGEX)]),
+        Field::new("labels", Type::Map(&TEXT)).doc("Its labels.").checks(&[Check::Is(&LABELS)]),
+        Field::new("annotations", Type::Map(&TEXT)).doc("Its annotations."),
+        Field::text("nodeSelector")
+            .doc("Selects the nodes that get one.")
+            .absent("all")
+            .checks(&[Check::Is(&SELECTOR)]),
     ],
     rules: &[],
 };
 
 static LOAD_BALANCER: Object = Object {
     fields: &[Field::text("assignIPs")
+        .doc("Which services get an address: all, or those that ask for one.")
         .checks(&[Check::OneOf(&["AllServices", "RequestedServicesOnly"])])
         .default(Literal::Text("AllServices"))],
     rules: &[],
 };
 
 static MIGRATION: Object = Object {
-    fields: &[Field::text("enabled").checks(ON_OR_OFF).default(Literal::Text("Enabled"))],
+    fields: &[Field::text("enabled")
+        .doc("Whether it runs.")
+        .checks(ON_OR_OFF)
+        .default(Literal::Text("Enabled"))],
     rules: &[],
 };
 

@@ -66,15 +66,22 @@ static MANAGED_FIELDS: Object = Object {
 /// `metav1.Condition`.
 static CONDITION: Object = Object {
     fields: &[
-        Field::text("type").always(),
-        Field::text("status").always().checks(&[Check::OneOf(&["True", "False", "Unknown"])]),
-        Field::int("observedGeneration"),
-        Field { keep: Keep::Always, ..Field::new("lastTransitionTime", Type::Time) },
-        Field::text("reason").always(),
-        Field::text("message").always(),
+        Field::text("type").doc("What the condition is about.").always(),
+        Field::text("status")
+            .doc("Whether it holds.")
+            .always()
+            .checks(&[Check::OneOf(&["True", "False", "Unknown"])]),
+        Field::int("observedGeneration").doc("The generation of the object that it speaks of."),
+        Field {
+            keep: Keep::Always,
+            ..Field::new("lastTransitionTime", Type::Time).doc("When `status` last changed.")
+        },
+        Field::text("reason").doc("Why, in one word.").always(),
+        Field::text("message").doc("Why, in a sentence.").always(),
     ],
     rules: &[],
 };
 
-pub(super) const CONDITIONS: Field = Field::list("conditions", &CONDITION_SHAPE);
+pub(super) const CONDITIONS: Field =
+    Field::list("conditions", &CONDITION_SHAPE).doc("What the system says of the object.");
 static CONDITION_SHAPE: Shape = Shape::of(Type::Object(&CONDITION));

@@ -11,7 +11,7 @@ use crate::{
 
 pub(super) static NETWORK_SET: Schema = Schema {
     kind: Kind::NetworkSet,
-    doc: "",
+    doc: "Networks with labels, for the selectors of rules.",
     object: Object { fields: &[METADATA, SPEC], rules: &[NO_NAMESPACE_LABEL] },
     name: &NAME,
     on_write: nothing,
@@ -21,7 +21,7 @@ pub(super) static NETWORK_SET: Schema = Schema {
 
 pub(super) static GLOBAL_NETWORK_SET: Schema = Schema {
     kind: Kind::GlobalNetworkSet,
-    doc: "",
+    doc: "Networks with labels, for the selectors of rules in all namespaces.",
     object: Object { fields: &[METADATA, SPEC], rules: &[NO_NAMESPACE_LABEL] },
     name: &NAME,
     on_write: nothing,
@@ -32,7 +32,8 @@ pub(super) static GLOBAL_NETWORK_SET: Schema = Schema {
 const SPEC: Field = Field::object("spec", &SPEC_OBJECT).always();
 
 static SPEC_OBJECT: Object = Object {
-    fields: &[Field::list("nets", &Shape::checked(Type::Text, &[Check::Is(&CIDR)]))],
+    fields: &[Field::list("nets", &Shape::checked(Type::Text, &[Check::Is(&CIDR)]))
+        .doc("Addresses and networks.")],
     rules: &[],
 };
 

@@ -11,7 +11,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::Node,
-    doc: "",
+    doc: "A machine that endpoints are on. In Kubernetes it is the Node, and these fields are its annotations.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC), Field::object("status", &STATUS)],
         rules: &[],
@@ -24,15 +24,23 @@ pub(super) static SCHEMA: Schema = Schema {
 
 static SPEC: Object = Object {
     fields: &[
-        Field::object("bgp", &BGP).if_present(),
-        Field::text("ipv4VXLANTunnelAddr").checks(&[Check::Is(&IPV4)]),
-        Field::text("vxlanTunnelMACAddr").checks(&[Check::Is(&MAC)]),
-        Field::text("ipv6VXLANTunnelAddr").checks(&[Check::Is(&IPV6)]),
-        Field::text("vxlanTunnelMACAddrV6").checks(&[Check::Is(&MAC)]),
-        Field::list("orchRefs", &Shape::of(Type::Object(&ORCH_REF))),
-        Field::object("wireguard", &WIREGUARD).if_present(),
-        Field::list("addresses", &Shape::of(Type::Object(&ADDRESS))),
-        Field::list("interfaces", &Shape::of(Type::Object(&INTERFACE))),
+        Field::object("bgp", &BGP).doc("How it takes part in BGP.").if_present(),
+        Field::text("ipv4VXLANTunnelAddr")
+            .doc("Its IPv4 address in the VXLAN.")
+            .checks(&[Check::Is(&IPV4)]),
+        Field::text("vxlanTunnelMACAddr")
+            .doc("The MAC address of its IPv4 VXLAN device.")
+            .checks(&[Check::Is(&MAC)]),
+        Field::text("ipv6VXLANTunnelAddr")
+            .doc("Its IPv6 address in the VXLAN.")
+            .checks(&[Check::Is(&IPV6)]),
+        Field::text("vxlanTunnelMACAddrV6")
+            .doc("The MAC address of its IPv6 VXLAN device.")
+            .checks(&[Check::Is(&MAC)]),
+        Field::list("orchRefs", &Shape::of(Type::Object(&ORCH_REF))).doc("What others call it."),
+        Field::object("wireguard", &WIREGUARD).doc("Its addresses in WireGuard.").if_present(),
+        Field::list("addresses", &Shape::of(Type::Object(&ADDRESS))).doc("Its addresses."),
+        Field::list("interfaces", &Shape::of(Type::Object(&INTERFACE))).doc("Its interfaces."),
     ],
     rules: &[Rule {
         says: "BGP configuration has at least one field",
@@ -46,37 +54,67 @@ static SPEC: Object = Object {
 
 static BGP: Object = Object {
     fields: &[
-        Field::new("asNumber", Type::AsNumber).if_present(),
-        Field::text("ipv4Address").checks(&[Check::Is(&CIDR_V4)]),
-        Field::text("ipv6Address").checks(&[Check::Is(&CIDR_V6)]),
-        Field::text("ipv4IPIPTunnelAddr").checks(&[Check::Is(&IPV4)]),
-        Field::text("routeReflectorClusterID").checks(&[Check::Is(&IPV4)]),
+        Field::new("asNumber", Type::AsNumber)
+            .doc("Its AS number.")
+            .absent("that of the BGPConfiguration")
+            .if_present(),
+        Field::text("ipv4Address")
+            .doc("Its IPv4 address, with the mask of its subnet.")
+            .checks(&[Check::Is(&CIDR_V4)]),
+        Field::text("ipv6Address")
+            .doc("Its IPv6 address, with the mask of its subnet.")
+            .checks(&[Check::Is(&CIDR_V6)]),
+        Field::text("ipv4IPIPTunnelAddr")
+            .doc("Its address in the IPIP tunnel.")
+            .checks(&[Check::Is(&IPV4)]),
+        Field::text("routeReflectorClusterID")
+            .doc("Makes it a route reflector of this cluster id, written as an IPv4 address.")
+            .checks(&[Check::Is(&IPV4)]),
     ],
     rules: &[],
 };
 
-static ORCH_REF: Object =
-    Object { fields: &[Field::text("nodeName"), Field::text("orchestrator").always()], rules: &[] };
+static ORCH_REF: Object = Object {
+    fields: &[
+        Field::text("nodeName").doc("Its name there."),
+        Field::text("orchestrator").doc("Who: `k8s`, `openstack` or another.").always(),
+    ],
+    rules: &[],
+};
 
 static WIREGUARD: Object = Object {
     fields: &[
-        Field::text("interfaceIPv4Address").checks(&[Check::Is(&IPV4)]),
-        Field::text("interfaceIPv6Address").checks(&[Check::Is(&IPV6)]),
+        Field::text("interfaceIPv4Address").doc("Its IPv4 address.").checks(&[Check::Is(&IPV4)]),
+        Field::text("interfaceIPv6Address").doc("Its IPv6 address.").checks(&[Check::Is(&IPV6)]),
     ],
     rules: &[],
 };
 
-static ADDRESS: Object =
-    Object { fields: &[Field::text("address").always(), Field::text("type")], rules: &[] };
+static ADDRESS: Object = Object {
+    fields: &[
+        Field::text("address").doc("The address.").always(),
+        Field::text("type").doc("What it is, such as `InternalIP`."),
+    ],
+    rules: &[],
+};
 
-static INTERFACE: Object =
-    Object { fields: &[Field::text("name"), Field::new("addresses", TEXTS)], rules: &[] };
+static INTERFACE: Object = Object {
+    fields: &[
+        Field::text("name").doc("Its name."),
+        Field::new("addresses", TEXTS).doc("Its addresses."),
+    ],
+    rules: &[],
+};
 
 static STATUS: Object = Object {
     fields: &[
-        Field::text("wireguardPublicKey").checks(&[Check::Is(&WIREGUARD_KEY)]),
-        Field::text("wireguardPublicKeyV6").checks(&[Check::Is(&WIREGUARD_KEY)]),
-        Field::new("podCIDRs", TEXTS),
+        Field::text("wireguardPublicKey")
+            .doc("Its public key for IPv4.")
+            .checks(&[Check::Is(&WIREGUARD_KEY)]),
+        Field::text("wireguardPublicKeyV6")
+            .doc("Its public key for IPv6.")
+            .checks(&[Check::Is(&WIREGUARD_KEY)]),
+        Field::new("podCIDRs", TEXTS).doc("Ranges of pods that Kubernetes gave to it."),
     ],
     rules: &[],
 };

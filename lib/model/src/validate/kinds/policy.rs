@@ -19,7 +19,7 @@ use crate::{
 
 pub(super) static NETWORK_POLICY: Schema = Schema {
     kind: Kind::NetworkPolicy,
-    doc: "",
+    doc: "Rules for endpoints of a namespace.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
         rules: &[],
@@ -32,7 +32,7 @@ pub(super) static NETWORK_POLICY: Schema = Schema {
 
 pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     kind: Kind::GlobalNetworkPolicy,
-    doc: "",
+    doc: "Rules for endpoints in all namespaces and for host endpoints.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &GLOBAL_SPEC).always(), STATUS],
         rules: &[],
@@ -48,24 +48,36 @@ pub(super) const STATUS: Field =
 
 // The fields, shared by policies, global policies and their staged forms.
 
-pub(super) const TIER: Field =
-    Field::text("tier").checks(&TIER_CHECKS).default(Literal::Text("default"));
+pub(super) const TIER: Field = Field::text("tier")
+    .doc("The tier that it belongs to.")
+    .checks(&TIER_CHECKS)
+    .default(Literal::Text("default"));
 static TIER_CHECKS: [Check; 1] = [Check::Is(&NAME)];
-pub(super) const ORDER: Field = Field::new("order", Type::Float).if_present();
-pub(super) const INGRESS: Field = Field::list("ingress", &RULE).checks(&[Check::MaxItems(1024)]);
-pub(super) const EGRESS: Field = Field::list("egress", &RULE).checks(&[Check::MaxItems(1024)]);
-pub(super) const POLICY_SELECTOR: Field = selector("selector");
+pub(super) const ORDER: Field = Field::new("order", Type::Float).doc("Its place among the policies of its tier: less comes first, and names decide between equals.").absent("last").if_present();
+pub(super) const INGRESS: Field = Field::list("ingress", &RULE)
+    .doc("Rules for packets to the endpoints, in order; the first that matches decides.")
+    .checks(&[Check::MaxItems(1024)]);
+pub(super) const EGRESS: Field = Field::list("egress", &RULE)
+    .doc("Rules for packets from the endpoints, in order; the first that matches decides.")
+    .checks(&[Check::MaxItems(1024)]);
+pub(super) const POLICY_SELECTOR: Field =
+    selector("selector").doc("Selects by labels the endpoints that it applies to.").absent("all");
 pub(super) const TYPES: Field =
-    Field::list("types", &Shape::checked(Type::Text, &[Check::OneOf(&["Ingress", "Egress"])]))
+    Field::list("types", &Shape::checked(Type::Text, &[Check::OneOf(&["Ingress", "Egress"])])).doc("The directions that it acts on. In them, what no rule allows goes on to the next tier as the tier's default action says.").absent("written from the rules: `Egress` with egress rules, `Ingress` with ingress rules or without any")
         .checks(&[Check::MaxItems(2), Check::Unique]);
-pub(super) const SERVICE_ACCOUNTS: Field = selector("serviceAccountSelector");
-pub(super) const NAMESPACES: Field = selector("namespaceSelector");
+pub(super) const SERVICE_ACCOUNTS: Field = selector("serviceAccountSelector")
+    .doc("Selects by labels the service accounts whose pods it applies to.")
+    .absent("all");
+pub(super) const NAMESPACES: Field = selector("namespaceSelector")
+    .doc("Selects by labels the namespaces whose endpoints it applies to.")
+    .absent("all, and host endpoints");
 pub(super) const FLAGS: [Field; 3] =
-    [Field::bool("doNotTrack"), Field::bool("preDNAT"), Field::bool("applyOnForward")];
+    [Field::bool("doNotTrack").doc("Applies to packets of host endpoints before connections are tracked: answers need rules of their own.").absent("false"), Field::bool("preDNAT").doc("Applies to packets of host endpoints before their destination is translated, as node ports are.").absent("false"), Field::bool("applyOnForward").doc("Applies also to packets that a host forwards, not only to those that end at it.").absent("false")];
 pub(super) const HINTS: Field = Field::list(
     "performanceHints",
     &Shape::checked(Type::Text, &[Check::OneOf(&["AssumeNeededOnEveryNode"])]),
 )
+.doc("`AssumeNeededOnEveryNode`: agents prepare it before the first endpoint needs it.")
 .checks(&[Check::Unique]);
 
 static SPEC: Object = Object {

@@ -14,7 +14,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::Profile,
-    doc: "",
+    doc: "Rules and labels that endpoints inherit. In Kubernetes it is made from a namespace or a service account.",
     object: Object { fields: &[METADATA, Field::object("spec", &SPEC)], rules: &[] },
     name: &NAME,
     on_write: nothing,
@@ -24,9 +24,13 @@ pub(super) static SCHEMA: Schema = Schema {
 
 static SPEC: Object = Object {
     fields: &[
-        Field::list("ingress", &PROFILE_RULE),
-        Field::list("egress", &PROFILE_RULE),
-        Field::new("labelsToApply", Type::Map(&TEXT)).checks(&[Check::Is(&LABELS)]),
+        Field::list("ingress", &PROFILE_RULE)
+            .doc("Rules for packets to the endpoint, after all policies."),
+        Field::list("egress", &PROFILE_RULE)
+            .doc("Rules for packets from the endpoint, after all policies."),
+        Field::new("labelsToApply", Type::Map(&TEXT))
+            .doc("Labels that endpoints inherit.")
+            .checks(&[Check::Is(&LABELS)]),
     ],
     rules: &[],
 };

@@ -16,14 +16,14 @@ pub(super) static RULE: Shape = Shape::of(Type::Object(&RULE_OBJECT));
 
 static RULE_OBJECT: Object = Object {
     fields: &[
-        Field::text("action").always().checks(&[Check::OneOf(&["Allow", "Deny", "Log", "Pass"])]),
-        Field::int("ipVersion").if_present(),
-        protocol("protocol"),
-        Field::object("icmp", &ICMP).if_present(),
-        protocol("notProtocol"),
-        Field::object("notICMP", &ICMP).if_present(),
-        Field::object("source", &ENTITY).unless_zero(),
-        Field::object("destination", &ENTITY).unless_zero(),
+        Field::text("action").doc("What is done with the packet: `Pass` goes on to the next tier, `Log` writes a line and goes on to the next rule.").always().checks(&[Check::OneOf(&["Allow", "Deny", "Log", "Pass"])]),
+        Field::int("ipVersion").doc("4 or 6.").absent("both").if_present(),
+        protocol("protocol").doc("The protocol, by name or by number.").absent("any"),
+        Field::object("icmp", &ICMP).doc("The type and the code of ICMP.").if_present(),
+        protocol("notProtocol").doc("Not this protocol."),
+        Field::object("notICMP", &ICMP).doc("Not this type and code of ICMP.").if_present(),
+        Field::object("source", &ENTITY).doc("Where the packet comes from.").unless_zero(),
+        Field::object("destination", &ENTITY).doc("Where the packet goes.").unless_zero(),
         HTTP,
         METADATA,
     ],
@@ -44,14 +44,14 @@ pub(super) static PROFILE_RULE: Shape = Shape::of(Type::Object(&PROFILE_RULE_OBJ
 
 static PROFILE_RULE_OBJECT: Object = Object {
     fields: &[
-        Field::text("action").always(),
-        Field::int("ipVersion").if_present(),
-        protocol("protocol"),
-        Field::object("icmp", &PROFILE_ICMP).if_present(),
-        protocol("notProtocol"),
-        Field::object("notICMP", &PROFILE_ICMP).if_present(),
-        Field::object("source", &PROFILE_ENTITY).unless_zero(),
-        Field::object("destination", &PROFILE_ENTITY).unless_zero(),
+        Field::text("action").doc("What is done with the packet: `Pass` goes on to the next tier, `Log` writes a line and goes on to the next rule.").always(),
+        Field::int("ipVersion").doc("4 or 6.").absent("both").if_present(),
+        protocol("protocol").doc("The protocol, by name or by number.").absent("any"),
+        Field::object("icmp", &PROFILE_ICMP).doc("The type and the code of ICMP.").if_present(),
+        protocol("notProtocol").doc("Not this protocol."),
+        Field::object("notICMP", &PROFILE_ICMP).doc("Not this type and code of ICMP.").if_present(),
+        Field::object("source", &PROFILE_ENTITY).doc("Where the packet comes from.").unless_zero(),
+        Field::object("destination", &PROFILE_ENTITY).doc("Where the packet goes.").unless_zero(),
         HTTP,
         METADATA,
     ],
@@ -63,11 +63,17 @@ const fn protocol(name: &'static str) -> Field {
 }
 static PROTOCOLS: [Check; 1] = [Check::Is(&PROTOCOL)];
 
-const HTTP: Field = Field::new("http", Type::Any).if_present();
-const METADATA: Field = Field::object("metadata", &METADATA_OBJECT).if_present();
+const HTTP: Field = Field::new("http", Type::Any)
+    .doc("Not supported: nothing here enforces it, and so a rule with it is refused.")
+    .if_present();
+const METADATA: Field = Field::object("metadata", &METADATA_OBJECT)
+    .doc("Words about the rule, for people.")
+    .if_present();
 
 static METADATA_OBJECT: Object = Object {
-    fields: &[Field::new("annotations", Type::Map(&TEXT)).checks(&[Check::Is(&ANNOTATIONS)])],
+    fields: &[Field::new("annotations", Type::Map(&TEXT))
+        .doc("Keys and values.")
+        .checks(&[Check::Is(&ANNOTATIONS)])],
     rules: &[],
 };
 
@@ -85,36 +91,50 @@ static ICMP: Object = Object {
 };
 
 static ICMP_FIELDS: [Field; 2] = [
-    Field::int("type").if_present().checks(&[Check::Range(0, 254)]),
-    Field::int("code").if_present().checks(&[Check::Range(0, 255)]),
+    Field::int("type").doc("The type.").absent("any").if_present().checks(&[Check::Range(0, 254)]),
+    Field::int("code")
+        .doc("The code, of the given type.")
+        .absent("any")
+        .if_present()
+        .checks(&[Check::Range(0, 255)]),
 ];
 
 static ENTITY: Object = Object {
     fields: &[
-        nets("nets"),
-        selector("selector"),
-        selector("namespaceSelector"),
-        Field::object("services", &SERVICE).if_present(),
-        ports("ports"),
-        nets("notNets"),
-        selector("notSelector"),
-        ports("notPorts"),
-        Field::object("serviceAccounts", &SERVICE_ACCOUNTS).if_present(),
+        nets("nets").doc("In one of these networks."),
+        selector("selector").doc("Selects by labels endpoints and network sets; in a namespaced policy, of its namespace unless `namespaceSelector` is given."),
+        selector("namespaceSelector").doc("Selects by labels the namespaces of what `selector` selects; `global()`: what has no namespace."),
+        Field::object("services", &SERVICE).doc("The endpoints of a service, with its ports.").if_present(),
+        ports("ports").doc("One of these ports: a number, a range `a:b`, or the name of a port of the endpoint."),
+        nets("notNets").doc("In none of these networks."),
+        selector("notSelector").doc("Not what this selects."),
+        ports("notPorts").doc("None of these ports."),
+        Field::object("serviceAccounts", &SERVICE_ACCOUNTS).doc("The service accounts of the pods.").if_present(),
     ],
     rules: &[GLOBAL_IN_ITS_PLACE, GLOBAL_ALONE, SERVICES_ALONE, SERVICES_HAVE_A_NAME],
 };
 
 static PROFILE_ENTITY: Object = Object {
     fields: &[
-        Field::list("nets", &NETS),
-        Field::text("selector").checks(&[Check::Is(&SELECTOR)]),
-        Field::text("namespaceSelector").checks(&[Check::Is(&SELECTOR)]),
-        Field::object("services", &SERVICE).if_present(),
-        Field::list("ports", &PORTS),
-        Field::list("notNets", &NETS),
-        Field::text("notSelector").checks(&[Check::Is(&SELECTOR)]),
-        Field::list("notPorts", &PORTS),
-        Field::object("serviceAccounts", &SERVICE_ACCOUNTS).if_present(),
+        Field::list("nets", &NETS).doc("In one of these networks."),
+        Field::text("selector")
+            .doc("Selects by labels endpoints and network sets.")
+            .checks(&[Check::Is(&SELECTOR)]),
+        Field::text("namespaceSelector")
+            .doc("Selects by labels the namespaces of what `selector` selects.")
+            .checks(&[Check::Is(&SELECTOR)]),
+        Field::object("services", &SERVICE)
+            .doc("The endpoints of a service, with its ports.")
+            .if_present(),
+        Field::list("ports", &PORTS).doc(
+            "One of these ports: a number, a range `a:b`, or the name of a port of the endpoint.",
+        ),
+        Field::list("notNets", &NETS).doc("In none of these networks."),
+        Field::text("notSelector").doc("Not what this selects.").checks(&[Check::Is(&SELECTOR)]),
+        Field::list("notPorts", &PORTS).doc("None of these ports."),
+        Field::object("serviceAccounts", &SERVICE_ACCOUNTS)
+            .doc("The service accounts of the pods.")
+            .if_present(),
     ],
     rules: &[GLOBAL_ALONE],
 };
@@ -143,14 +163,24 @@ static SELECTORS: [Check; 2] = [Check::Is(&SELECTOR), MAX_SELECTOR];
 
 static SERVICE: Object = Object {
     fields: &[
-        Field::text("name").checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
-        Field::text("namespace").checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
+        Field::text("name")
+            .doc("The service's name.")
+            .checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
+        Field::text("namespace")
+            .doc("The service's namespace.")
+            .absent("the policy's")
+            .checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
     ],
     rules: &[],
 };
 
-static SERVICE_ACCOUNTS: Object =
-    Object { fields: &[Field::new("names", TEXTS), selector("selector")], rules: &[] };
+static SERVICE_ACCOUNTS: Object = Object {
+    fields: &[
+        Field::new("names", TEXTS).doc("By name."),
+        selector("selector").doc("Selects by labels service accounts."),
+    ],
+    rules: &[],
+};
 
 const VERSION_IS_4_OR_6: Rule = Rule {
     says: "ipVersion is 4 or 6",

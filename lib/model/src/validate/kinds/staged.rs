@@ -22,7 +22,7 @@ use crate::{
 
 pub(super) static NETWORK_POLICY: Schema = Schema {
     kind: Kind::StagedNetworkPolicy,
-    doc: "",
+    doc: "A NetworkPolicy that is looked at and not enforced.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
         rules: &[],
@@ -35,7 +35,7 @@ pub(super) static NETWORK_POLICY: Schema = Schema {
 
 pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
     kind: Kind::StagedGlobalNetworkPolicy,
-    doc: "",
+    doc: "A GlobalNetworkPolicy that is looked at and not enforced.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &GLOBAL_SPEC).always(), STATUS],
         rules: &[],
@@ -47,7 +47,7 @@ pub(super) static GLOBAL_NETWORK_POLICY: Schema = Schema {
 };
 
 pub(super) const STAGED_ACTION: Field =
-    Field::text("stagedAction").checks(&STAGED_ACTIONS).default(Literal::Text("Set"));
+    Field::text("stagedAction").doc("What the policy would do: be written (`Set`), take the policy of its name away (`Delete`), or nothing (`Learn`, `Ignore`).").checks(&STAGED_ACTIONS).default(Literal::Text("Set"));
 static STAGED_ACTIONS: [Check; 1] = [Check::OneOf(&["Set", "Delete", "Learn", "Ignore"])];
 
 static SPEC: Object = Object {

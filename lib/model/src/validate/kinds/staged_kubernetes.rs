@@ -23,7 +23,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::StagedKubernetesNetworkPolicy,
-    doc: "",
+    doc: "A NetworkPolicy of Kubernetes that is looked at and not enforced.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always(), STATUS],
         rules: &[],
@@ -37,59 +37,80 @@ pub(super) static SCHEMA: Schema = Schema {
 static SPEC: Object = Object {
     fields: &[
         STAGED_ACTION,
-        Field::object("podSelector", &LABEL_SELECTOR).always(),
-        Field::list("ingress", &Shape::of(Type::Object(&INGRESS))),
-        Field::list("egress", &Shape::of(Type::Object(&EGRESS))),
-        Field::new("policyTypes", TEXTS).checks(&[Check::MaxItems(2)]),
+        Field::object("podSelector", &LABEL_SELECTOR)
+            .doc("Selects by labels the pods that it applies to.")
+            .always(),
+        Field::list("ingress", &Shape::of(Type::Object(&INGRESS))).doc("What may come in."),
+        Field::list("egress", &Shape::of(Type::Object(&EGRESS))).doc("What may go out."),
+        Field::new("policyTypes", TEXTS)
+            .doc("The directions that it acts on.")
+            .checks(&[Check::MaxItems(2)]),
     ],
     rules: &[delete_alone(&[
         "self.?stagedAction.orValue('') != 'Delete' || !has(self.ingress) && !has(self.egress) && !has(self.policyTypes) && !self.?podSelector.?matchExpressions.hasValue()",
     ])],
 };
 
-static INGRESS: Object = Object { fields: &[PORTS, Field::list("from", &PEER)], rules: &[] };
-static EGRESS: Object = Object { fields: &[PORTS, Field::list("to", &PEER)], rules: &[] };
+static INGRESS: Object = Object {
+    fields: &[PORTS, Field::list("from", &PEER).doc("From where.").absent("from everywhere")],
+    rules: &[],
+};
+static EGRESS: Object = Object {
+    fields: &[PORTS, Field::list("to", &PEER).doc("Where to.").absent("everywhere")],
+    rules: &[],
+};
 
 static PEER: Shape = Shape::of(Type::Object(&PEER_OBJECT));
 static PEER_OBJECT: Object = Object {
     fields: &[
-        Field::object("podSelector", &LABEL_SELECTOR).if_present(),
-        Field::object("namespaceSelector", &LABEL_SELECTOR).if_present(),
-        Field::object("ipBlock", &IP_BLOCK).if_present(),
+        Field::object("podSelector", &LABEL_SELECTOR).doc("Selects pods by labels.").if_present(),
+        Field::object("namespaceSelector", &LABEL_SELECTOR)
+            .doc("Selects namespaces by labels.")
+            .absent("the policy's own namespace")
+            .if_present(),
+        Field::object("ipBlock", &IP_BLOCK).doc("A network.").if_present(),
     ],
     rules: &[],
 };
 
-static IP_BLOCK: Object =
-    Object { fields: &[Field::text("cidr").always(), Field::new("except", TEXTS)], rules: &[] };
+static IP_BLOCK: Object = Object {
+    fields: &[
+        Field::text("cidr").doc("The network.").always(),
+        Field::new("except", TEXTS).doc("Networks in it that are left out."),
+    ],
+    rules: &[],
+};
 
 static LABEL_SELECTOR: Object = Object {
     fields: &[
-        Field::new("matchLabels", Type::Map(&TEXT)),
-        Field::list("matchExpressions", &Shape::of(Type::Object(&EXPRESSION))),
+        Field::new("matchLabels", Type::Map(&TEXT)).doc("Labels that are there with these values."),
+        Field::list("matchExpressions", &Shape::of(Type::Object(&EXPRESSION)))
+            .doc("Requirements that all hold."),
     ],
     rules: &[],
 };
 
 static EXPRESSION: Object = Object {
     fields: &[
-        Field::text("key").always(),
-        Field::text("operator").always(),
-        Field::new("values", TEXTS),
+        Field::text("key").doc("The label.").always(),
+        Field::text("operator").doc("In, NotIn, Exists or DoesNotExist.").always(),
+        Field::new("values", TEXTS).doc("The values, for In and NotIn."),
     ],
     rules: &[],
 };
 
-const PORTS: Field = Field::list("ports", &PORT_SHAPE);
+const PORTS: Field = Field::list("ports", &PORT_SHAPE).doc("On which ports.").absent("on all");
 static PORT_SHAPE: Shape = Shape::of(Type::Object(&PORT));
 
 static PORT: Object = Object {
     fields: &[
-        Field::text("protocol").if_present(),
+        Field::text("protocol").doc("TCP, UDP or SCTP.").absent("TCP").if_present(),
         Field::new("port", Type::IntOrText)
+            .doc("The port, by number or by name.")
+            .absent("all")
             .if_present()
             .checks(&[Check::Range(0, 65535), Check::Is(&PORT_TEXT)]),
-        Field::new("endPort", INT32).if_present(),
+        Field::new("endPort", INT32).doc("The end of a range that `port` begins.").if_present(),
     ],
     rules: &[Rule {
         says: "endPort is the end of a range of numbers that port begins",

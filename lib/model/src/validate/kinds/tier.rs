@@ -16,7 +16,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::Tier,
-    doc: "",
+    doc: "A group of policies, and its place among the groups: tiers are asked in order.",
     object: Object {
         fields: &[
             METADATA,
@@ -57,8 +57,8 @@ const DEFAULT_ORDER: i64 = 1_000_000;
 
 static SPEC: Object = Object {
     fields: &[
-        Field::new("order", Type::Float).if_present(),
-        Field::text("defaultAction")
+        Field::new("order", Type::Float).doc("Its place among the tiers: less comes first.").absent("on a write 1000000").if_present(),
+        Field::text("defaultAction").doc("What becomes of packets of an endpoint that has policies of this tier, when none of their rules decides.")
             .if_present()
             .checks(&[Check::OneOf(&["Pass", "Deny"])])
             .default(Literal::Text("Deny")),
