@@ -42,73 +42,6 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("wips-shared", "routes from endpoints instead of blocks (routeSource WorkloadIPs)"),
 ];
 
-/// A case in which we differ on purpose.
-struct Deliberate {
-    id: &'static str,
-    reason: &'static str,
-    /// Only what contains one of these differs.
-    at: &'static [&'static str],
-}
-
-const DELIBERATE: &[Deliberate] = &[
-    Deliberate {
-        id: "invalid-policy-fields",
-        reason: "Calico drops a policy with an invalid rule, and with it what it denies; ours keeps \
-                 it, and only the rule matches nothing. An action that is none denies",
-        at: &["//b1", "//b2", "//b3", "//b4", "//b5", "//b6", "//b7", "//b8"],
-    },
-    Deliberate {
-        id: "invalid-policy-ports",
-        reason: "as invalid-policy-fields",
-        at: &["//b1", "//b2", "//b3", "//b4", "//b5", "//b6"],
-    },
-    Deliberate {
-        id: "invalid-policy-selector",
-        reason: "as invalid-policy-fields, for selectors in rules",
-        at: &["//b2", "//b3", "//b4"],
-    },
-    Deliberate {
-        id: "names-metadata-broken",
-        reason: "Calico drops a policy with a broken annotation of its own, and what it denies",
-        at: &["default/broken"],
-    },
-    Deliberate {
-        id: "nets-invalid",
-        reason: "Calico leaves out nets that don't parse until the rule matches everything",
-        at: &["default/p"],
-    },
-    Deliberate {
-        id: "rule-icmp-code-only",
-        reason: "Calico forgets an ICMP code without a type, and the rule matches all of ICMP",
-        at: &["//p.inbound"],
-    },
-    Deliberate {
-        id: "labels-canonical",
-        reason: "the canonical form of a selector is a fixed point: !! is left out of it",
-        at: &["//watch.inbound", "ip_sets."],
-    },
-    Deliberate {
-        id: "netset-mapped",
-        reason: "Calico prints a prefix of a mapped IPv4 address that is no CIDR: 192.0.3.128/121",
-        at: &["192.0.3.128/"],
-    },
-    Deliberate {
-        id: "node-bgp-odd",
-        reason: "Calico drops a node with a bad BGP part, and its address; ours keeps what works",
-        at: &["node-4", "node-7", "node-8", "node-9"],
-    },
-    Deliberate {
-        id: "tunnel-bad",
-        reason: "Calico drops a node with a bad tunnel address or MAC; ours keeps what works",
-        at: &[
-            "host_metadata.node-2",
-            "host_metadata.node-3",
-            "host_metadata.node-4",
-            "vteps.node-4",
-        ],
-    },
-];
-
 #[test]
 fn a_node_gets_what_calico_computes_for_it() {
     let Some(folder) = golden::folder() else { return };
@@ -119,6 +52,7 @@ fn a_node_gets_what_calico_computes_for_it() {
         .collect::<Vec<_>>();
     files.sort();
     let mut missing = BTreeMap::<&str, usize>::new();
+    let differences = golden::differences("calc/*.json");
     let (mut agreed, mut differing, mut wrong) = (0, 0, Vec::new());
     for file in files {
         let case: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -128,14 +62,14 @@ fn a_node_gets_what_calico_computes_for_it() {
             continue;
         }
         let mut disagreements = run(&case);
-        match DELIBERATE.iter().find(|listed| listed.id == id) {
+        match differences.iter().find(|listed| listed.id == id) {
             None if disagreements.is_empty() => agreed += 1,
             None => {}
             Some(_) if disagreements.is_empty() => {
                 wrong.push(format!("{id}: listed as different, but it agrees"));
             }
             Some(listed) => {
-                println!("{id} differs on purpose: {}", listed.reason);
+                println!("{id} differs on purpose: {}", listed.class);
                 disagreements.retain(|text| !listed.at.iter().any(|part| text.contains(part)));
                 differing += 1;
             }

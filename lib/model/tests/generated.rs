@@ -1,4 +1,5 @@
-//! What is made from the descriptions of the kinds and kept in the repository is what they say now.
+//! What is made from the descriptions of the kinds and kept in the repository is what they say now,
+//! and what is written by hand beside it leaves nothing out.
 
 #![allow(clippy::expect_used, reason = "in a test a panic is a failure with its place")]
 
@@ -100,4 +101,14 @@ fn every_kind_and_every_field_says_what_it_means() {
         }
     }
     assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn users_are_told_of_every_class_of_differences() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).expect("a page");
+    let (list, page) = (read("tests/golden/differences.md"), read("docs/differences.md"));
+    let classes = list.lines().filter_map(|line| line.strip_prefix("### ")?.split_once(": "));
+    let untold: Vec<_> =
+        classes.filter(|(_, title)| !page.contains(&format!("| {title} |"))).collect();
+    assert_eq!(untold, [], "docs/differences.md has no row for them");
 }

@@ -200,7 +200,7 @@ pub fn short_names(kind: Kind) -> &'static [&'static str] {
 }
 
 /// The `CustomResourceDefinition` of a kind; none: a cluster keeps it in objects of its own (Node,
-/// and WorkloadEndpoint and Profile, which are made from pods, namespaces and service accounts).
+/// and `WorkloadEndpoint` and `Profile`, which are made from pods, namespaces and service accounts).
 pub fn definition(schema: &Schema) -> Option<Value> {
     let names = STORED.iter().find(|names| names.kind == schema.kind)?;
     let kind = schema.kind;

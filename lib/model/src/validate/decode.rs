@@ -51,9 +51,9 @@ impl Decoder<'_> {
             (Type::Any, raw)
             | (Type::Bool, raw @ Value::Bool(_))
             | (Type::Text | Type::IntOrText, raw @ Value::String(_)) => Ok(raw.clone()),
-            (Type::Int(min, max), Value::Number(number)) => whole(number, *min, *max),
-            (Type::MaybeInt(..), Value::Null) => Ok(Value::Null),
-            (Type::MaybeInt(min, max), Value::Number(number)) => whole(number, *min, *max),
+            (Type::Int(min, max) | Type::MaybeInt(min, max), Value::Number(number)) => {
+                whole(number, *min, *max)
+            }
             (Type::Float, Value::Number(number)) => float(number),
             (Type::Duration, Value::String(text)) => notation::duration(text)
                 .map(|nanos| notation::duration_text(nanos).into())

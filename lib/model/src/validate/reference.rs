@@ -158,7 +158,7 @@ fn type_name(ty: &Type) -> String {
 
 /// What must hold for the value, and for its items, as sentences.
 fn limits(shape: &Shape) -> Vec<String> {
-    let mut limits: Vec<_> = shape.checks.iter().filter_map(|check| limit(check)).collect();
+    let mut limits: Vec<_> = shape.checks.iter().filter_map(limit).collect();
     if let Type::List(items) | Type::Map(items) = shape.ty {
         limits.extend(items.checks.iter().filter_map(limit).map(|text| format!("Each: {text}")));
     }

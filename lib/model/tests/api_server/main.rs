@@ -46,7 +46,7 @@ fn install(server: &ApiServer) {
     assert!(wrong.is_empty(), "the API server refuses\n{}", wrong.join("\n"));
     for definition in &definitions {
         let path = format!("{CRDS}/{}", definition["metadata"]["name"].as_str().expect("a name"));
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         loop {
             let found = client.get(&path).body;
             let all = ["NamesAccepted", "Established"].map(|ty| condition(&found, ty));
