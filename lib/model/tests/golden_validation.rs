@@ -6,7 +6,10 @@ mod golden;
 
 use std::{collections::BTreeMap, fs};
 
-use bulrush_model::validate::{FieldError, Verdict, validate};
+use bulrush_model::{
+    Key, Kind, Stored, kinds,
+    validate::{FieldError, Verdict, validate},
+};
 use golden::Verdicts;
 use serde_json::Value;
 
@@ -65,4 +68,25 @@ fn every_object_is_judged_and_stored_as_in_calico() {
         println!("{kind}: {agree} of {all} agree");
     }
     verdicts.finish();
+}
+
+#[test]
+fn objects_of_the_older_api_version_are_read_and_judged_as_those_of_the_newer() {
+    let Some(folder) = golden::folder() else { return };
+    let text = fs::read_to_string(folder.join("validation.jsonl")).expect("validation.jsonl");
+    for line in text.lines() {
+        let case: Value = serde_json::from_str(line).expect("a case");
+        if !case["object"].is_object() {
+            continue;
+        }
+        let kind: Kind = case["kind"].as_str().expect("a kind").parse().expect("a kind of ours");
+        let [newer, older] = ["projectcalico.org/v3", "crd.projectcalico.org/v1"].map(|version| {
+            let mut object = case["object"].clone();
+            object["apiVersion"] = version.into();
+            let key = Key::namespaced(kind, "ns", "name");
+            let read = kinds::decode(&key, &Stored::Json(object.clone()));
+            (read, validate(&object, case.get("old")))
+        });
+        assert_eq!(newer, older, "{}", case["id"]);
+    }
 }

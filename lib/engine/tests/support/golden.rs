@@ -1,5 +1,7 @@
 //! Where the golden cases are, and which of them differ on purpose.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::{env, fs, path::PathBuf};
 
 /// The folder of the cases: `BULRUSH_GOLDEN`, else `../shared/golden` beside the checkout. None:

@@ -426,7 +426,12 @@ impl Note<'_> {
         });
         let service_path = side.path("services");
         let service = side.child(&service_path).and_then(|service| {
-            Ok(ServiceRef { namespace: service.text("namespace")?, name: service.text("name")? })
+            let found =
+                ServiceRef { namespace: service.text("namespace")?, name: service.text("name")? };
+            if side.has("services") && found.name.is_empty() {
+                return Err(service_path.missing("must have the name of a service"));
+            }
+            Ok(found)
         });
         let net = |value: &Value| Some(net::parse_net(value.as_str()?)?.trunc());
         let net_rule = "must be a CIDR such as 10.0.0.0/8";
