@@ -209,7 +209,8 @@ pub(super) fn global_bgp(engine: &Engine) -> Option<Value> {
         ("service_loadbalancer_cidrs", "serviceLoadBalancerIPs"),
     ] {
         let blocks = spec[field].as_array().into_iter().flatten();
-        let cidrs = blocks.filter_map(|it| it["cidr"].as_str()).collect::<Vec<_>>();
+        let cidrs = blocks.filter_map(|it| it["cidr"].as_str());
+        let cidrs = cidrs.filter(|cidr| !cidr.is_empty()).collect::<Vec<_>>();
         if !cidrs.is_empty() {
             out.insert(name.to_owned(), json!(cidrs));
         }

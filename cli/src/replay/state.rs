@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use arcstr::ArcStr;
 use engine::{
-    Engine,
+    Effect, Engine,
     inspect::{InspectedSet, SetContent},
 };
 use model::{
-    Key, Kind,
-    kinds::{ClusterInformation, Spec},
+    Key, Kind, Stored,
+    kinds::{ClusterInformation, EndpointId, Spec},
     selector::Selector,
     view::IpSetKind,
 };
@@ -59,10 +59,54 @@ pub(super) fn of(engine: &Engine, node: &str, parameters: &Parameters) -> Value 
     if let Some(bgp) = network::global_bgp(engine) {
         state["global_bgp"] = bgp;
     }
+    let absent = absent(engine);
+    if !absent.is_empty() {
+        state["validation_dropped"] = json!(absent);
+    }
     if !is_ready(engine) {
         state["datastore_not_ready"] = json!(true);
     }
     state
+}
+
+/// Objects that are read and yet count as absent, in the words of Calico's filter. A policy of
+/// which only rules can't be expressed isn't absent here.
+fn absent(engine: &Engine) -> Vec<String> {
+    let mut names = Vec::new();
+    for (key, problem) in engine.problems() {
+        let Key { kind, namespace, name } = key;
+        let field = problem.faults.first().map(|fault| fault.field.as_str()).unwrap_or_default();
+        let absent = problem.effect == Effect::Absent;
+        names.extend(match kind {
+            Kind::WorkloadEndpoint
+                if absent && (field == "spec.interfaceName" || field.starts_with("spec.ports")) =>
+            {
+                EndpointId::parse(name).map(|id| {
+                    let EndpointId { node, orchestrator, workload, endpoint } = id;
+                    let workload = format!("workload={namespace}/{workload}, name={endpoint}");
+                    format!(
+                        "WorkloadEndpoint(node={node}, orchestrator={orchestrator}, {workload})"
+                    )
+                })
+            }
+            Kind::HostEndpoint if absent && field != "spec.node" => match engine.object(key) {
+                Some(Stored::Json(value)) => {
+                    let node = value["spec"]["node"].as_str().unwrap_or_default();
+                    Some(format!("HostEndpoint(node={node}, name={name})"))
+                }
+                _ => None,
+            },
+            Kind::Profile if problem.faults.iter().any(|it| it.field.contains("labelsToApply")) => {
+                Some(format!("Profile({name})"))
+            }
+            _ if problem.effect == Effect::SelectsNothing => {
+                Some(format!("Policy(Name={name}, Namespace={namespace}, Kind={kind})"))
+            }
+            _ => None,
+        });
+    }
+    names.sort_unstable();
+    names
 }
 
 fn is_ready(engine: &Engine) -> bool {

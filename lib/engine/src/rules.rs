@@ -99,6 +99,8 @@ pub(crate) struct Scope<'n> {
     pub(crate) namespace: Option<&'n str>,
     /// Whether the backends of services are known.
     pub(crate) services: bool,
+    /// What is written twice stays so.
+    pub(crate) repeats: bool,
 }
 
 /// Translates one rule, and adds the sets that it names; none: it matches nothing.
@@ -240,9 +242,10 @@ impl One<'_, '_> {
             SetSpec::Selector { selector: whose.clone(), port }
         };
         let mut sets = Vec::new();
+        let repeats = self.scope.repeats;
         let mut add = |list: &mut Vec<ArcStr>, spec: SetSpec| {
             let id = spec.id();
-            if !list.contains(&id) {
+            if repeats || !list.contains(&id) {
                 list.push(id.clone());
                 sets.push((id, spec));
             }

@@ -58,7 +58,7 @@ impl Engine {
         };
         let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
         let Translated { ingress, egress, sets, faults } = translate(
-            Scope { namespace, services: self.services },
+            Scope { namespace, services: self.services, repeats: false },
             &policy.ingress,
             &policy.egress,
         );
@@ -167,7 +167,7 @@ impl Engine {
             None => (None, deny(), BTreeMap::new(), Vec::new()),
             Some(profile) => {
                 let Translated { ingress, egress, sets, faults } = translate(
-                    Scope { namespace: None, services: self.services },
+                    Scope { namespace: None, services: self.services, repeats: false },
                     &profile.ingress,
                     &profile.egress,
                 );

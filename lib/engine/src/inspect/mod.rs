@@ -207,7 +207,7 @@ impl Engine {
         };
         let selector = self.policies.slab[id].selector?;
         let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
-        let scope = Scope { namespace, services: self.services };
+        let scope = Scope { namespace, services: self.services, repeats: true };
         let mut sets = BTreeMap::new();
         let mut rules = |rules: &[model::kinds::Rule]| {
             rules.iter().map(|rule| one_rule(scope, rule, &mut sets)).collect::<Vec<_>>()
@@ -237,7 +237,7 @@ impl Engine {
         let inspect = |name: ArcStr| {
             let state = &self.policies.profiles[self.policies.profile_by_name[&name]];
             let key = Key::global(Kind::Profile, name.clone());
-            let scope = Scope { namespace: None, services: self.services };
+            let scope = Scope { namespace: None, services: self.services, repeats: true };
             let mut sets = BTreeMap::new();
             let mut rules = |rules: &[model::kinds::Rule]| {
                 rules.iter().map(|rule| one_rule(scope, rule, &mut sets)).collect::<Vec<_>>()

@@ -11,7 +11,7 @@ use std::{
 use arcstr::ArcStr;
 use ipnet::IpNet;
 use model::{
-    Kind, Stored,
+    Stored,
     kinds::{Affinity, IPPool, Node, Resource, Spec, parse_net},
     view::EncapMode,
 };
@@ -32,12 +32,12 @@ pub enum RouteSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "each variant is what it is called")]
 pub enum Along {
-    LocalHost,
-    LocalTunnel,
-    LocalWorkload,
-    RemoteHost,
-    RemoteTunnel,
     RemoteWorkload,
+    RemoteHost,
+    LocalWorkload,
+    LocalHost,
+    RemoteTunnel,
+    LocalTunnel,
 }
 
 /// The tunnels whose device has an address.
@@ -94,6 +94,14 @@ struct Info {
     block: Option<ArcStr>,
     hosts: BTreeSet<ArcStr>,
     refs: BTreeSet<Ref>,
+}
+
+impl Info {
+    /// The tunnels of a node that have this address.
+    fn tunnels(&self, node: &ArcStr) -> Tunnels {
+        let has = |what: What| self.refs.contains(&Ref { node: node.clone(), what });
+        Tunnels { ipip: has(What::Ipip), vxlan: has(What::Vxlan), wireguard: has(What::Wireguard) }
+    }
 }
 
 /// A node's addresses, as routes need them.
@@ -153,9 +161,6 @@ pub fn route_lines(engine: &Engine, node: &str, source: RouteSource) -> BTreeMap
             _ => {}
         }
     }
-    debug_assert!(
-        engine.objects().all(|(key, _)| key.kind != Kind::IPPool || !key.name.is_empty())
-    );
     let cidrs = table.infos.iter().map(|(cidr, _)| *cidr).collect::<Vec<_>>();
     cidrs.into_iter().map(|cidr| (cidr, table.line(cidr, node))).collect()
 }
@@ -200,11 +205,12 @@ impl Table {
     fn line(&self, cidr: IpNet, own: &str) -> RouteLine {
         let mut line = RouteLine::default();
         let mut by_subnet = false;
-        let mut block = None;
+        // Whose the block around it is.
+        let mut around: Option<&ArcStr> = None;
         let enclosing = self.infos.enclosing(cidr).collect::<Vec<_>>();
         let side =
             |node: &str, local: Along, remote: Along| if node == own { local } else { remote };
-        for (_, info) in enclosing.into_iter().rev() {
+        for (at, info) in enclosing.into_iter().rev() {
             if let Some(pool) = &info.pool {
                 line.pool = Some((pool.vxlan, pool.ipip));
                 line.nat_outgoing |= pool.nat_outgoing;
@@ -212,8 +218,6 @@ impl Table {
                 by_subnet |= pool.ipip == cross || pool.vxlan == cross;
             }
             if let Some(owner) = &info.block {
-                line.borrowed = block.is_some_and(|block| block != owner);
-                block = Some(owner);
                 line.node = owner.clone();
                 line.along.insert(side(owner, Along::LocalWorkload, Along::RemoteWorkload));
             }
@@ -221,34 +225,37 @@ impl Table {
                 line.node = host.clone();
                 line.along = [side(host, Along::LocalHost, Along::RemoteHost)].into();
             }
-            let Some(first) = info.refs.first() else { continue };
-            line.node = first.node.clone();
-            if first.what == What::Workload {
-                line.local_workload = first.node == own;
-                line.along.insert(side(&first.node, Along::LocalWorkload, Along::RemoteWorkload));
-                line.borrowed = block.is_some_and(|block| *block != first.node);
-                continue;
+            if let Some(first) = info.refs.first() {
+                line.node = first.node.clone();
+                if first.what == What::Workload {
+                    line.local_workload = first.node == own;
+                    let along = side(&first.node, Along::LocalWorkload, Along::RemoteWorkload);
+                    line.along.insert(along);
+                } else {
+                    if info.block.is_none() && info.hosts.is_empty() {
+                        line.along.clear();
+                    }
+                    line.along.insert(side(&first.node, Along::LocalTunnel, Along::RemoteTunnel));
+                    line.tunnels = Some(info.tunnels(&first.node));
+                }
             }
-            let tunnel = side(&first.node, Along::LocalTunnel, Along::RemoteTunnel);
-            if info.block.is_none() && info.hosts.is_empty() {
-                line.along.clear();
+            if at != cidr {
+                around = info.block.as_ref().or(around);
+            } else if let Some(first) = info.refs.first() {
+                let elsewhere = |owner: &ArcStr| *owner != first.node;
+                line.borrowed =
+                    around.is_some_and(elsewhere) || info.block.as_ref().is_some_and(elsewhere);
+            } else if let Some(owner) = &info.block {
+                line.borrowed = around.is_some_and(|around| around != owner);
             }
-            line.along.insert(tunnel);
-            line.borrowed = block.is_some_and(|block| *block != first.node);
-            let of_node = info.refs.iter().filter(|it| it.node == first.node).map(|it| it.what);
-            let of_node = of_node.collect::<BTreeSet<_>>();
-            line.tunnels = Some(Tunnels {
-                ipip: of_node.contains(&What::Ipip),
-                vxlan: of_node.contains(&What::Vxlan),
-                wireguard: of_node.contains(&What::Wireguard),
-            });
         }
         let v6 = cidr.addr().is_ipv6();
         let address = |node: &str| self.nodes.get(node)?.address(v6);
         line.node_address = address(&line.node).map(|net| net.addr());
         line.same_subnet = by_subnet
             && match (address(own), line.node_address) {
-                (Some(net), Some(other)) => net.contains(&other),
+                // A subnet of everything says nothing.
+                (Some(net), Some(other)) => net.prefix_len() > 0 && net.contains(&other),
                 _ => false,
             };
         line
