@@ -98,7 +98,12 @@ fn workload(
         let prefixes = prefixes.filter_map(|text| Some(parse_net(text.as_str()?)?.trunc()));
         set("allow_spoofed_source_prefixes", json!(texts(&prefixes.collect::<Vec<_>>())));
     }
-    set("qos_controls", controls(&spec["qosControls"]));
+    let limits = &spec["qosControls"];
+    set("qos_controls", controls(limits));
+    // What is limited can't take the short way.
+    let limited = [("ingress", "ingressBandwidth"), ("egress", "egressBandwidth")].into_iter();
+    let limited = limited.filter(|(_, field)| limits[*field].as_i64().is_some_and(|it| it != 0));
+    set("skip_redir", limited.map(|(name, _)| (name.to_owned(), json!(true))).collect());
     let peer = peers.iter().find(|(_, selector)| matches(selector, &endpoint.labels));
     set("local_bgp_peer", peer.map_or(Value::Null, |(name, _)| json!({"bgp_peer_name": name})));
     if parameters.ambient && matches(AMBIENT, &endpoint.labels) {
@@ -147,7 +152,7 @@ fn controls(written: &Value) -> Value {
 fn host(engine: &Engine, endpoint: &InspectedEndpoint) -> Option<(String, Value)> {
     let Spec::HostEndpoint(read) = engine.read(&endpoint.key)?.spec else { return None };
     let (v6, v4): (Vec<_>, Vec<_>) =
-        read.addresses.iter().copied().partition(|address| address.is_ipv6());
+        read.addresses.iter().copied().partition(std::net::IpAddr::is_ipv6);
     let out = json!({
         "name": read.interface.as_str(),
         "expected_ipv4": texts(&v4),

@@ -153,7 +153,7 @@ pub(super) fn ip_pools(engine: &Engine) -> Value {
         let uses: Vec<&str> = if pool.allowed_uses.is_empty() {
             vec!["Workload", "Tunnel"]
         } else {
-            pool.allowed_uses.iter().map(|it| it.as_str()).collect()
+            pool.allowed_uses.iter().map(arcstr::ArcStr::as_str).collect()
         };
         let entry = json!({
             "cidr": cidr,

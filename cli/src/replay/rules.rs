@@ -5,7 +5,7 @@ use engine::{
     inspect::{InspectedPolicy, InspectedProfile},
 };
 use model::{
-    Key, Kind, Stored,
+    Key, Kind,
     view::{Action, Icmp, PortRange, Rule},
 };
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 /// A policy.
 pub(super) fn policy(engine: &Engine, policy: &InspectedPolicy) -> Value {
     let InspectedPolicy { key, policy: spec, selector, ingress, egress, .. } = policy;
-    let written = written(engine, key);
+    let written = engine.spec(key).unwrap_or_default();
     let mut out = json!({
         "kind": key.kind.name(),
         "name": key.name.as_str(),
@@ -34,19 +34,9 @@ pub(super) fn policy(engine: &Engine, policy: &InspectedPolicy) -> Value {
     out
 }
 
-/// The spec as it was written; null: there is none.
-fn written(engine: &Engine, key: &Key) -> Value {
-    match engine.object(key) {
-        Some(Stored::Json(value)) if key.kind != Kind::StagedKubernetesNetworkPolicy => {
-            value["spec"].clone()
-        }
-        _ => Value::Null,
-    }
-}
-
 /// A profile.
 pub(super) fn profile(engine: &Engine, name: &str, profile: &InspectedProfile) -> Value {
-    let written = written(engine, &Key::global(Kind::Profile, name));
+    let written = engine.spec(&Key::global(Kind::Profile, name)).unwrap_or_default();
     json!({
         "inbound": rules(&profile.ingress, &written["ingress"]),
         "outbound": rules(&profile.egress, &written["egress"]),
@@ -99,7 +89,7 @@ fn rule(rule: &Rule, written: &Value) -> Value {
         [("src", "source", &rule.source), ("dst", "destination", &rule.destination)]
     {
         let texts = |items: &[arcstr::ArcStr]| {
-            json!(items.iter().map(|it| it.as_str()).collect::<Vec<_>>())
+            json!(items.iter().map(arcstr::ArcStr::as_str).collect::<Vec<_>>())
         };
         let nets =
             |nets: &[ipnet::IpNet]| json!(nets.iter().map(ToString::to_string).collect::<Vec<_>>());

@@ -28,7 +28,8 @@ use crate::{
     policies::{Plist, Pol, Policies, Prof, Sets, TierState},
     problem::{Effect, Problem},
     routes::Routes,
-    sets::Set,
+    rules::service_set,
+    sets::{Set, Slice},
     slab::{Id, Slab},
     staged,
 };
@@ -102,6 +103,10 @@ pub struct Engine {
     pub(crate) kept: Option<BTreeMap<Key, Stored>>,
     /// The backends of services are known.
     pub(crate) services: bool,
+    /// Slices by namespace and name of their service, and by their own name.
+    pub(crate) slices: HashMap<(ArcStr, ArcStr), BTreeMap<ArcStr, Slice>>,
+    /// `podCIDRs` of nodes stand for their blocks.
+    pod_cidrs: bool,
 }
 
 /// What a flush has still to look at.
@@ -150,6 +155,8 @@ impl Engine {
             dirty: Dirty::default(),
             kept: None,
             services: false,
+            slices: HashMap::new(),
+            pod_cidrs: false,
         };
         let allow = kinds::Rule { action: Action::Allow, ..kinds::Rule::default() };
         let profile = kinds::Profile {
@@ -167,6 +174,41 @@ impl Engine {
     pub fn with_services(mut self) -> Self {
         self.services = true;
         self
+    }
+
+    /// An engine for which the `podCIDRs` of a node are blocks of that node (`USE_POD_CIDR`).
+    #[must_use]
+    pub fn with_pod_cidrs(mut self) -> Self {
+        self.pod_cidrs = true;
+        self
+    }
+
+    /// Backends of a service are now these, or gone. `service`: its namespace and name; `name`: of
+    /// the slice, for a service may have many.
+    pub fn set_slice(&mut self, service: &(ArcStr, ArcStr), name: ArcStr, slice: Option<&Slice>) {
+        let slices = self.slices.entry(service.clone()).or_default();
+        let old = match slice {
+            Some(slice) => slices.insert(name, slice.clone()),
+            None => slices.remove(&name),
+        };
+        if slices.is_empty() {
+            self.slices.remove(service);
+        }
+        if old.as_ref() == slice {
+            return;
+        }
+        for ports in [false, true] {
+            let Some(id) = self.sets.by_id(&service_set(service, ports)) else { continue };
+            let set = &mut self.sets.slab[id];
+            if set.filled {
+                for (slice, more) in [(slice, true), (old.as_ref(), false)] {
+                    if let Some(slice) = slice {
+                        set.count_slice(slice, more);
+                    }
+                }
+                self.dirty.members.insert(id);
+            }
+        }
     }
 
     /// Takes what a store says. Nothing follows from it before [`Engine::flush`], but for
@@ -309,11 +351,11 @@ impl Engine {
             (_, Some(Spec::Tier(tier))) => self.set_tier(&key.name, Some(tier)),
             (Kind::Tier, _) => self.set_tier(&key.name, None),
             (_, Some(Spec::Node(node))) => {
-                self.routes.set_node(&key.name, Some(&node));
+                self.routes.set_node(&key.name, Some(&node), self.pod_cidrs);
                 self.settle_host(&key.name, Some(hosts::host(&key.name, &node)), out);
             }
             (Kind::Node, _) => {
-                self.routes.set_node(&key.name, None);
+                self.routes.set_node(&key.name, None, false);
                 self.settle_host(&key.name, None, out);
             }
             (_, Some(Spec::IPPool(pool))) => self.routes.set_pool(&key.name, Some(pool)),

@@ -40,3 +40,4 @@ pub use engine::{Engine, Options, Sizes};
 pub use mirror::Mirror;
 pub use output::{Change, Output, ViewChange};
 pub use problem::{Effect, Problem};
+pub use sets::Slice;

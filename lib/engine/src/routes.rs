@@ -81,9 +81,14 @@ impl Routes {
         self.replace(&old.unwrap_or_default(), &claims);
     }
 
-    /// A node's own addresses and those of its tunnels.
-    pub(crate) fn set_node(&mut self, name: &ArcStr, node: Option<&Node>) {
-        let claims = node.map(|node| node_claims(name, node)).unwrap_or_default();
+    /// A node's own addresses and those of its tunnels; with `pod_cidrs` also its pods' ranges.
+    pub(crate) fn set_node(&mut self, name: &ArcStr, node: Option<&Node>, pod_cidrs: bool) {
+        let mut claims = node.map(|node| node_claims(name, node)).unwrap_or_default();
+        if let Some(node) = node.filter(|_| pod_cidrs) {
+            let ranges = node.pod_cidrs.iter().collect::<BTreeSet<_>>();
+            let claim = Claim::Block { node: name.clone() };
+            claims.extend(ranges.into_iter().map(|range| (*range, claim.clone())));
+        }
         let old = if claims.is_empty() {
             self.nodes.remove(name)
         } else {

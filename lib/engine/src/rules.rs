@@ -72,6 +72,12 @@ impl SetSpec {
     }
 }
 
+/// The id of the set of a service's backends, with their ports or without.
+pub(crate) fn service_set((namespace, name): &(ArcStr, ArcStr), ports: bool) -> ArcStr {
+    let (namespace, name) = (namespace.clone(), name.clone());
+    SetSpec::Service(ServiceSpec { namespace, name, ports }).id()
+}
+
 /// TCP, UDP and SCTP by name: only these have named ports.
 pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol.0 {

@@ -31,7 +31,9 @@ pub(crate) struct Set {
     pub(crate) refs: usize,
     /// Nodes that need it.
     pub(crate) nodes: usize,
-    /// Its selector, while a node needs it: only then it has members.
+    /// A node needs it: only then it has members.
+    pub(crate) filled: bool,
+    /// Its selector, while it is filled by one.
     pub(crate) selector: Option<Id<Sel>>,
     members: Members,
 }
@@ -78,9 +80,26 @@ pub(crate) enum Gives<'a> {
     Nets(&'a [IpNet]),
 }
 
+/// Backends of a Kubernetes service: each address has each of the ports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    /// Where they are.
+    pub addresses: Vec<IpAddr>,
+    /// At which ports they serve.
+    pub ports: Vec<(Protocol, u16)>,
+}
+
 impl Set {
     pub(crate) fn new(id: ArcStr, spec: SetSpec) -> Self {
-        Self { id, spec, refs: 0, nodes: 0, selector: None, members: Members::default() }
+        Self {
+            id,
+            spec,
+            refs: 0,
+            nodes: 0,
+            filled: false,
+            selector: None,
+            members: Members::default(),
+        }
     }
 
     /// One more (or less) that gives these.
@@ -109,6 +128,21 @@ impl Set {
                 self.count_ports(addresses, ports, more);
             }
             (Gives::Nets(_), Some(_)) => {}
+        }
+    }
+
+    /// One slice more (or less) of the service that it is of.
+    pub(crate) fn count_slice(&mut self, slice: &Slice, more: bool) {
+        let SetSpec::Service(service) = &self.spec else { return };
+        let with_ports = service.ports;
+        for address in slice.addresses.iter().copied().map(IpNet::from) {
+            if !with_ports {
+                self.members.count_net(address, more);
+                continue;
+            }
+            for (protocol, port) in slice.ports.iter().copied() {
+                self.members.count_port(PortMember { address, protocol, port }, more);
+            }
         }
     }
 

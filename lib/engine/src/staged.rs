@@ -3,24 +3,16 @@
 use model::{
     Key, Kind, Stored,
     kinds::{self, Invalid, Resource, Spec, StagedAction},
-    translate::translate,
+    translate::{Translation, translate},
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 /// Reads an object of any kind.
 pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let (Kind::StagedKubernetesNetworkPolicy, Stored::Json(value)) = (key.kind, stored) else {
         return kinds::decode(key, stored);
     };
-    let spec = &value["spec"];
-    let fields = ["podSelector", "ingress", "egress", "policyTypes"];
-    let fields = fields.map(|name| (name.to_owned(), spec[name].clone()));
-    let metadata = json!({"name": key.name.as_str(), "namespace": key.namespace.as_str()});
-    let translation = translate(&json!({
-        "kind": "NetworkPolicy",
-        "metadata": metadata,
-        "spec": fields.into_iter().filter(|(_, v)| !v.is_null()).collect::<serde_json::Map<_, _>>(),
-    }));
+    let translation = translated(key, value);
     let Some(object) = translation.objects.into_iter().next() else {
         let fault = translation.faults.into_iter().next();
         return Err(fault.unwrap_or_else(|| Invalid {
@@ -33,9 +25,20 @@ pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let mut resource = kinds::decode(&staged, &Stored::Json(object))?;
     resource.faults.extend(translation.faults);
     if let Spec::StagedNetworkPolicy(policy) = &mut resource.spec
-        && spec["stagedAction"] == "Delete"
+        && value["spec"]["stagedAction"] == "Delete"
     {
         policy.staged = Some(StagedAction::Delete);
     }
     Ok(resource)
+}
+
+/// The policy that a staged Kubernetes policy is.
+pub(crate) fn translated(key: &Key, value: &Value) -> Translation {
+    let fields = ["podSelector", "ingress", "egress", "policyTypes"];
+    let fields = fields.map(|name| (name.to_owned(), value["spec"][name].clone()));
+    translate(&json!({
+        "kind": "NetworkPolicy",
+        "metadata": {"name": key.name.as_str(), "namespace": key.namespace.as_str()},
+        "spec": fields.into_iter().filter(|(_, v)| !v.is_null()).collect::<Map<_, _>>(),
+    }))
 }

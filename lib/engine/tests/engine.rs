@@ -4,10 +4,12 @@
 
 mod support;
 
-use bulrush_engine::{Change, Effect};
+use bulrush_engine::{Change, Effect, Slice};
 use model::{
     Key, Kind, Stored,
-    view::{Action, Endpoint, Entry, Host, Peer, Policy, PolicyList, Pool, Route, Rule, Topic},
+    view::{
+        Action, Endpoint, Entry, Host, Peer, Policy, PolicyList, Pool, Protocol, Route, Rule, Topic,
+    },
 };
 use serde_json::{Value, json};
 use support::cluster::Cluster;
@@ -601,4 +603,145 @@ fn policies_of_two_directions_that_change_places_leave_the_list_as_it_is() {
     let plists = output.changes.iter().filter(|c| matches!(c.topic, Topic::Plist(_)));
     assert_eq!(plists.count(), 0, "{:?}", output.changes);
     assert_eq!(cluster.view("n1"), before);
+}
+
+#[test]
+fn a_host_endpoint_has_a_list_for_each_stage_of_a_packets_way() {
+    let mut cluster = Cluster::new();
+    let hep = json!({
+        "metadata": {"labels": {"role": "db"}},
+        "spec": {"node": "n1", "interfaceName": "eth0", "expectedIPs": ["10.7.0.1"]},
+    });
+    cluster.update(&key("HostEndpoint/h"), Some(Stored::Json(hep)));
+    cluster.pod("ns", "n1", "p", "10.0.0.1", "web");
+    for (name, flags) in [
+        ("plain", json!({})),
+        ("forward", json!({"applyOnForward": true})),
+        ("untracked", json!({"doNotTrack": true, "applyOnForward": true})),
+        ("before-nat", json!({"preDNAT": true, "applyOnForward": true})),
+    ] {
+        let mut spec = json!({"selector": "all()", "types": ["Ingress"]});
+        spec.as_object_mut().unwrap().extend(flags.as_object().unwrap().clone());
+        cluster.spec(&format!("GlobalNetworkPolicy/{name}"), &spec);
+    }
+    cluster.flush();
+    let entries = cluster.topic(&Topic::Node("n1".into()));
+    let Entry::HostEndpoint(host) = &entries["hep/h"] else { panic!("{entries:?}") };
+    let list = |id: &Option<arcstr::ArcStr>| {
+        let entry = cluster.topic(&Topic::Plist(id.clone().unwrap()))[""].clone();
+        let Entry::Plist(list) = entry else { panic!("{entry:?}") };
+        let names = list.tiers[0].ingress.iter().map(|id| id.name.to_string());
+        (names.collect::<Vec<_>>(), list.tiers[0].default_pass)
+    };
+    let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(list(&host.plist), (named(&["forward", "plain"]), false));
+    assert_eq!(list(&host.forward), (named(&["forward"]), false));
+    assert_eq!(list(&host.untracked), (named(&["untracked"]), true), "the rest is decided later");
+    assert_eq!(list(&host.pre_dnat), (named(&["before-nat"]), true), "the rest is decided later");
+    let pod = cluster.endpoint("n1", "wep/k8s/ns/p/eth0/");
+    assert_eq!(pod.plist, host.plist, "a pod has what acts at the end of the way");
+
+    // On another node it is another endpoint.
+    cluster.spec("HostEndpoint/h", &json!({"node": "n2", "interfaceName": "eth0"}));
+    cluster.flush();
+    assert!(!cluster.topic(&Topic::Node("n1".into())).contains_key("hep/h"));
+    assert!(cluster.topic(&Topic::Node("n2".into())).contains_key("hep/h"));
+}
+
+#[test]
+fn a_staged_policy_is_reported_and_changes_nothing() {
+    let mut cluster = Cluster::keeping_objects();
+    cluster.pod("ns", "n1", "p", "10.0.0.1", "web");
+    cluster.policy("NetworkPolicy/ns/real", "all()", &json!({"action": "Allow"}));
+    cluster.flush();
+    let (topics, view) = (cluster.topics.clone(), cluster.view("n1"));
+    cluster.policy("StagedNetworkPolicy/ns/staged", "all()", &json!({"action": "Deny"}));
+    let kubernetes = json!({
+        "podSelector": {},
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "x"}}}]}],
+    });
+    cluster.spec("StagedKubernetesNetworkPolicy/ns/k", &kubernetes);
+    let gone = json!({"selector": "all()", "stagedAction": "Delete"});
+    cluster.spec("StagedNetworkPolicy/ns/gone", &gone);
+    let output = cluster.flush();
+    let all = |topic: &Topic| matches!(topic, Topic::Res(..));
+    assert!(output.changes.iter().all(|change| all(&change.topic)), "{output:?}");
+    assert!(output.views.is_empty());
+    assert_eq!(cluster.view("n1"), view);
+    assert!(topics.iter().all(|(topic, it)| cluster.topics[topic] == *it || all(topic)));
+
+    let endpoints = cluster.engine.endpoints("n1");
+    let ids = endpoints[0].tiers[0].ingress.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(
+        ids,
+        [
+            "StagedKubernetesNetworkPolicy/ns/k",
+            "NetworkPolicy/ns/real",
+            "StagedNetworkPolicy/ns/staged",
+        ],
+        "in the order in which they would decide"
+    );
+}
+
+#[test]
+fn a_service_is_a_set_of_its_backends() {
+    let slice = |address: &str, port: u16| Slice {
+        addresses: vec![address.parse().unwrap()],
+        ports: vec![(Protocol(6), port)],
+    };
+    let service = &("ns".into(), "web".into());
+    let mut cluster = Cluster::keeping_objects();
+    cluster.engine.set_slice(service, "a".into(), Some(&slice("10.0.0.8", 80)));
+    cluster.pod("ns", "n1", "p", "10.0.0.1", "web");
+    let to = json!({"action": "Allow", "destination": {"services": {"name": "web"}}});
+    cluster.policy("NetworkPolicy/ns/to", "all()", &to);
+    let from = json!({"action": "Allow", "source": {"services": {"name": "web"}}});
+    cluster.policy("NetworkPolicy/ns/from", "all()", &from);
+    cluster.flush();
+    let set = |cluster: &Cluster, id: &str, side: fn(Rule) -> Peer| {
+        let peer = side(cluster.rule(id).unwrap());
+        cluster.members(&peer.service_sets[0])
+    };
+    let to = |cluster: &Cluster| set(cluster, "NetworkPolicy/ns/to", |rule| rule.destination);
+    let from = |cluster: &Cluster| set(cluster, "NetworkPolicy/ns/from", |rule| rule.source);
+    assert_eq!(to(&cluster), ["10.0.0.8,tcp:80"]);
+    assert_eq!(from(&cluster), ["10.0.0.8/32"]);
+
+    cluster.engine.set_slice(service, "b".into(), Some(&slice("10.0.0.8", 81)));
+    cluster.engine.set_slice(service, "a".into(), None);
+    cluster.flush();
+    assert_eq!(to(&cluster), ["10.0.0.8,tcp:81"]);
+    assert_eq!(from(&cluster), ["10.0.0.8/32"], "both slices had it");
+    cluster.engine.set_slice(service, "b".into(), None);
+    cluster.flush();
+    assert!(to(&cluster).is_empty() && from(&cluster).is_empty());
+
+    // Where nobody says what the backends are, what denies them denies more.
+    let mut unknowing = Cluster::new();
+    unknowing.pod("ns", "n1", "p", "10.0.0.1", "web");
+    let service = json!({"services": {"name": "web"}});
+    let allow = json!({"action": "Allow", "source": service});
+    unknowing.policy("NetworkPolicy/ns/allow", "all()", &allow);
+    let deny = json!({"action": "Deny", "source": service});
+    unknowing.policy("NetworkPolicy/ns/deny", "all()", &deny);
+    unknowing.flush();
+    assert_eq!(unknowing.rule("NetworkPolicy/ns/allow"), None);
+    assert_eq!(unknowing.rule("NetworkPolicy/ns/deny"), Some(Rule::default()));
+}
+
+#[test]
+fn the_pod_ranges_of_a_node_are_its_blocks_where_that_is_asked_for() {
+    let node = json!({"status": {"podCIDRs": ["10.0.5.0/24"]}});
+    for asked in [false, true] {
+        let mut cluster = Cluster::new();
+        if asked {
+            cluster.engine = cluster.engine.with_pod_cidrs();
+        }
+        cluster.update(&key("Node/n1"), Some(Stored::Json(node.clone())));
+        cluster.flush();
+        let cidr = "10.0.5.0/24".parse().unwrap();
+        let route = cluster.topic(&Topic::route(cidr)).get("10.0.5.0/24").cloned();
+        let of_node = Entry::Route(Route { node: "n1".into(), ..Route::default() });
+        assert_eq!(route, asked.then_some(of_node));
+    }
 }

@@ -97,6 +97,8 @@ fn random_objects_meet() {
         "a borrowed address",
         "a tunnel outside of blocks",
         "a pending endpoint",
+        "a host endpoint with a list for forwarded packets",
+        "a host endpoint with two lists",
     ] {
         let count = seen.get(what).copied().unwrap_or(0);
         assert!(count * 10 > WORLDS, "{what}: {count} of {WORLDS}");
@@ -132,6 +134,14 @@ fn features(expected: &Expected) -> BTreeSet<&'static str> {
                 }
                 Entry::Endpoint(endpoint) => {
                     seen.extend(endpoint.addresses.is_empty().then_some("a pending endpoint"));
+                }
+                Entry::HostEndpoint(endpoint) => {
+                    let forwards = endpoint.forward.is_some();
+                    let others = [&endpoint.plist, &endpoint.untracked, &endpoint.pre_dnat];
+                    let lists = others.into_iter().flatten().count();
+                    let text = "a host endpoint with a list for forwarded packets";
+                    seen.extend(forwards.then_some(text));
+                    seen.extend((lists > 1).then_some("a host endpoint with two lists"));
                 }
                 _ => assert!(!matches!(topic, Topic::IpSet(_))),
             }

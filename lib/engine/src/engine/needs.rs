@@ -1,6 +1,6 @@
 //! Stage five: what nodes need is there, what none needs is not.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use arcstr::ArcStr;
 use model::view::{Entry, Topic};
@@ -105,9 +105,20 @@ impl Engine {
     fn settle_sets(&mut self) {
         for id in std::mem::take(&mut self.dirty.sets) {
             let set = &mut self.sets.slab[id];
-            match (set.nodes > 0, set.selector) {
-                (true, None) => {
-                    let SetSpec::Selector { selector, .. } = &set.spec else { continue };
+            let needed = set.nodes > 0;
+            if needed == set.filled {
+                continue;
+            }
+            set.filled = needed;
+            match &set.spec {
+                _ if !needed => {
+                    set.clear();
+                    if let Some(selector) = set.selector.take() {
+                        self.index.selectors[selector].sets.remove(&id);
+                        self.index.release(selector);
+                    }
+                }
+                SetSpec::Selector { selector, .. } => {
                     let selector = self.index.acquire(selector);
                     set.selector = Some(selector);
                     let selector = &mut self.index.selectors[selector];
@@ -118,13 +129,12 @@ impl Engine {
                         }
                     }
                 }
-                (false, Some(selector)) => {
-                    set.selector = None;
-                    set.clear();
-                    self.index.selectors[selector].sets.remove(&id);
-                    self.index.release(selector);
+                SetSpec::Service(service) => {
+                    let service = (service.namespace.clone(), service.name.clone());
+                    for slice in self.slices.get(&service).into_iter().flat_map(BTreeMap::values) {
+                        set.count_slice(slice, true);
+                    }
                 }
-                _ => continue,
             }
             self.dirty.members.insert(id);
         }

@@ -17,6 +17,8 @@ use model::{
 pub use routes::{Along, RouteLine, RouteSource, Tunnels, route_lines};
 pub use sets::{InspectedSet, SetContent};
 
+use serde_json::Value;
+
 use crate::{
     Engine,
     endpoints::{Data, Item, LocalEntry},
@@ -103,6 +105,16 @@ impl Engine {
     /// An object as it was stored.
     pub fn object(&self, key: &Key) -> Option<&Stored> {
         self.kept.as_ref()?.get(key)
+    }
+
+    /// The spec of an object as it was written; of a staged Kubernetes policy, as it is translated.
+    pub fn spec(&self, key: &Key) -> Option<Value> {
+        let Stored::Json(value) = self.object(key)? else { return None };
+        if key.kind == Kind::StagedKubernetesNetworkPolicy {
+            let mut objects = staged::translated(key, value).objects;
+            return objects.first_mut().map(|object| object["spec"].take());
+        }
+        Some(value["spec"].clone())
     }
 
     /// An object as it is read; none: it isn't there, or counts as absent.

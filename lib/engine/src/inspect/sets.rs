@@ -1,5 +1,7 @@
 //! IP sets with all their members, also where no node needs them.
 
+use std::collections::BTreeMap;
+
 use arcstr::ArcStr;
 use model::{
     selector::Selector,
@@ -50,9 +52,17 @@ impl Engine {
         };
         let (members, covered) = match &set.spec {
             // Only what a node needs has members.
-            SetSpec::Selector { selector, .. } if set.selector.is_none() => {
+            SetSpec::Selector { selector, .. } if !set.filled => {
                 let mut all = Set::new(set.id.clone(), set.spec.clone());
                 self.count_all(selector, &mut all);
+                all.members()
+            }
+            SetSpec::Service(service) if !set.filled => {
+                let mut all = Set::new(set.id.clone(), set.spec.clone());
+                let service = (service.namespace.clone(), service.name.clone());
+                for slice in self.slices.get(&service).into_iter().flat_map(BTreeMap::values) {
+                    all.count_slice(slice, true);
+                }
                 all.members()
             }
             _ => set.members(),

@@ -35,6 +35,12 @@ impl Cluster {
         }
     }
 
+    /// One that can be asked about what it doesn't publish.
+    pub(crate) fn keeping_objects() -> Self {
+        let engine = Engine::new(Options { plist_id }).keep_objects().with_services();
+        Self { engine, ..Self::new() }
+    }
+
     pub(crate) fn put(&mut self, key: &Key, bytes: &[u8]) {
         self.update(key, Some(Stored::from_bytes(bytes)));
     }

@@ -2,7 +2,6 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-pub(crate) mod calico;
 pub(crate) mod cluster;
 pub(crate) mod golden;
 pub(crate) mod naive;

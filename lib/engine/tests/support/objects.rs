@@ -92,6 +92,17 @@ pub(crate) struct RuleOf {
     pub(crate) http: bool,
 }
 
+/// The flags of a policy that say where it acts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Stage {
+    Plain,
+    Forward,
+    Untracked,
+    PreDnat,
+    /// Before tracking and before NAT.
+    Both,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct PolicyOf {
     pub(crate) tier: &'static str,
@@ -99,7 +110,7 @@ pub(crate) struct PolicyOf {
     pub(crate) selector: Option<Sel>,
     pub(crate) namespace_selector: Option<Sel>,
     pub(crate) types: Vec<&'static str>,
-    pub(crate) pre_dnat: bool,
+    pub(crate) stage: Stage,
     pub(crate) ingress: Vec<RuleOf>,
     pub(crate) egress: Vec<RuleOf>,
 }
@@ -121,6 +132,15 @@ pub(crate) enum Obj {
         nets: Vec<&'static str>,
         ports: Vec<(&'static str, &'static str, u16)>,
         bad_mac: bool,
+    },
+    Hep {
+        /// Empty: it names none.
+        node: &'static str,
+        interface: &'static str,
+        labels: Pairs,
+        profiles: Vec<&'static str>,
+        ips: Vec<&'static str>,
+        ports: Vec<(&'static str, &'static str, u16)>,
     },
     Nets {
         labels: Pairs,
@@ -189,6 +209,17 @@ impl Obj {
                     "ports": ports.iter().map(port).collect::<Vec<_>>(),
                 })
             }
+            Self::Hep { node, interface, labels, profiles, ips, ports } => {
+                metadata["labels"] = pairs(labels);
+                let port = |(name, protocol, port): &(&str, &str, u16)| json!({"name": name, "protocol": protocol, "port": port});
+                json!({
+                    "node": node,
+                    "interfaceName": interface,
+                    "expectedIPs": ips,
+                    "profiles": profiles,
+                    "ports": ports.iter().map(port).collect::<Vec<_>>(),
+                })
+            }
             Self::Nets { labels, nets } => {
                 metadata["labels"] = pairs(labels);
                 json!({ "nets": nets })
@@ -199,7 +230,9 @@ impl Obj {
                 "selector": policy.selector.as_ref().map(Sel::text),
                 "namespaceSelector": policy.namespace_selector.as_ref().map(Sel::text),
                 "types": policy.types,
-                "preDNAT": policy.pre_dnat,
+                "applyOnForward": policy.stage == Stage::Forward,
+                "doNotTrack": matches!(policy.stage, Stage::Untracked | Stage::Both),
+                "preDNAT": matches!(policy.stage, Stage::PreDnat | Stage::Both),
                 "ingress": policy.ingress.iter().map(rule).collect::<Vec<_>>(),
                 "egress": policy.egress.iter().map(rule).collect::<Vec<_>>(),
             }),
@@ -385,17 +418,23 @@ fn policy() -> impl Strategy<Value = Obj> {
     });
     let tier = prop_oneof![3 => Just("default"), 2 => select(TIERS)];
     let head = (tier, select(ORDERS), of(sel()), weighted(0.2, sel()), types);
-    let rest = (prop::bool::weighted(0.05), rules(), rules());
-    (head, rest).prop_map(|(head, (pre_dnat, ingress, egress))| {
+    let stage = prop_oneof![
+        12 => Just(Stage::Plain),
+        4 => Just(Stage::Forward),
+        2 => Just(Stage::Untracked),
+        2 => Just(Stage::PreDnat),
+        1 => Just(Stage::Both),
+    ];
+    let rest = (stage, rules(), rules());
+    (head, rest).prop_map(|(head, (stage, ingress, egress))| {
         let (tier, order, selector, namespace_selector, types) = head;
-        let (ingress, egress) = (ingress, egress);
         Obj::Policy(PolicyOf {
             tier,
             order,
             selector,
             namespace_selector,
             types,
-            pre_dnat,
+            stage,
             ingress,
             egress,
         })
@@ -430,6 +469,27 @@ fn wep() -> impl Strategy<Value = Obj> {
             nets,
             ports,
             bad_mac,
+        })
+}
+
+fn hep() -> impl Strategy<Value = Obj> {
+    let port =
+        (select(&["http", "dns"][..]), select(&["TCP", "udp"][..]), select(&[80u16, 53][..]));
+    (
+        prop_oneof![9 => select(NODES), 1 => Just("")],
+        prop_oneof![9 => select(&["eth0", "*", ""][..]), 1 => Just("much-too-long-name")],
+        labels(),
+        vec(select(PROFILES), 0..2),
+        vec(select(&["10.0.0.1", "10.7.0.1", "fd00::1", "bad"][..]), 0..3),
+        vec(port, 0..2),
+    )
+        .prop_map(|(node, interface, labels, profiles, ips, ports)| Obj::Hep {
+            node,
+            interface,
+            labels,
+            profiles,
+            ips,
+            ports,
         })
 }
 
@@ -490,6 +550,9 @@ pub(crate) fn object() -> impl Strategy<Value = (Key, Obj)> {
         .prop_map(|(cidr, vxlan, nat, balancer)| Obj::Pool { cidr, vxlan, nat, balancer });
     let sound = prop_oneof![
         12 => (weps, wep()),
+        5 => (global(Kind::HostEndpoint, &["h", "i"]), hep()),
+        2 => (namespaced(Kind::StagedNetworkPolicy, policies), policy()),
+        2 => (global(Kind::StagedGlobalNetworkPolicy, policies), policy()),
         3 => (namespaced(Kind::NetworkSet, &["s"]), nets()),
         3 => (global(Kind::GlobalNetworkSet, &["s", "t"]), nets()),
         8 => (namespaced(Kind::NetworkPolicy, policies), policy()),

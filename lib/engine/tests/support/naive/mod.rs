@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use model::{
     Key, Kind,
     view::{
-        Action, ConfigEntry, Endpoint, Entry, Policy, PolicyId, PolicyList, PolicyTier,
-        ProfileRules, Rule, Topic,
+        Action, ConfigEntry, Endpoint, Entry, HostEndpoint, Policy, PolicyId, PolicyList,
+        PolicyTier, ProfileRules, Rule, Topic,
     },
 };
 use network::put_network;
@@ -25,7 +25,7 @@ use tree::Tree;
 
 use super::{
     cluster::{Topics, plist_id},
-    objects::{Obj, Pairs, PolicyOf, Port, RuleOf, Sel, Side},
+    objects::{Obj, Pairs, PolicyOf, Port, RuleOf, Sel, Side, Stage},
 };
 
 pub(crate) type Objects = BTreeMap<Key, Obj>;
@@ -48,14 +48,36 @@ struct Item {
     labels: LabelMap,
     nets: Vec<IpNet>,
     /// Of endpoints only.
-    endpoint: Option<Wep>,
+    endpoint: Option<Local>,
 }
 
-struct Wep {
+struct Local {
     node: String,
     key: String,
-    entry: Endpoint,
+    /// Without its lists.
+    entry: Entry,
+    profiles: Vec<ArcStr>,
     ports: Vec<(&'static str, u8, u16)>,
+}
+
+/// The lists that an endpoint may have.
+#[derive(Clone, Copy, PartialEq)]
+enum ListOf {
+    Normal,
+    Forward,
+    Untracked,
+    PreDnat,
+}
+
+impl ListOf {
+    fn has(self, stage: Stage) -> bool {
+        match self {
+            Self::Normal => matches!(stage, Stage::Plain | Stage::Forward),
+            Self::Forward => stage == Stage::Forward,
+            Self::Untracked => matches!(stage, Stage::Untracked | Stage::Both),
+            Self::PreDnat => stage == Stage::PreDnat,
+        }
+    }
 }
 
 fn net(text: &str) -> IpNet {
@@ -85,6 +107,10 @@ pub(crate) fn expected(objects: &Objects) -> Expected {
     let mut policies = Vec::new();
     for (key, obj) in objects {
         let Obj::Policy(policy) = obj else { continue };
+        // Staged ones are in no list.
+        if !matches!(key.kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy) {
+            continue;
+        }
         let namespace = (key.kind == Kind::NetworkPolicy).then_some(key.namespace.as_str());
         let mut sets = SetsById::new();
         let ingress = rules(namespace, &policy.ingress, &mut sets);
@@ -94,24 +120,25 @@ pub(crate) fn expected(objects: &Objects) -> Expected {
     }
 
     for item in &items {
-        let Some(wep) = &item.endpoint else { continue };
-        let mut entry = wep.entry.clone();
-        let selecting = policies
-            .iter()
-            .filter(|(_, policy, tree, ..)| {
-                !policy.pre_dnat && tree.as_ref().is_some_and(|tree| tree.matches(&item.labels))
-            })
-            .collect::<Vec<_>>();
-        let list = PolicyList {
-            tiers: tier_list(objects, selecting.iter().map(|(key, policy, ..)| (*key, *policy))),
-        };
-        let view = out.views.entry(wep.node.clone().into()).or_default();
-        if !list.tiers.is_empty() {
-            let id = plist_id(&list);
-            entry.plist = Some(id.clone());
+        let Some(local) = &item.endpoint else { continue };
+        let mut entry = local.entry.clone();
+        let view = out.views.entry(local.node.clone().into()).or_default();
+        let mut list_of = |list: ListOf| {
+            let selecting = policies
+                .iter()
+                .filter(|(_, policy, tree, ..)| {
+                    list.has(policy.stage)
+                        && tree.as_ref().is_some_and(|tree| tree.matches(&item.labels))
+                })
+                .collect::<Vec<_>>();
+            let in_list = selecting.iter().map(|(key, policy, ..)| (*key, *policy));
+            let content = PolicyList { tiers: tier_list(objects, in_list, list) };
+            if content.tiers.is_empty() {
+                return None;
+            }
             let listed = |key: &Key| {
                 let id = policy_id(key);
-                list.tiers.iter().any(|t| t.ingress.contains(&id) || t.egress.contains(&id))
+                content.tiers.iter().any(|t| t.ingress.contains(&id) || t.egress.contains(&id))
             };
             for (key, _, _, policy, sets) in selecting.into_iter().filter(|p| listed(p.0)) {
                 let topic = Topic::Policy(policy_id(key));
@@ -119,11 +146,23 @@ pub(crate) fn expected(objects: &Objects) -> Expected {
                 view.insert(topic);
                 need_sets(&mut out.topics, view, sets, &items);
             }
-            let topic = Topic::Plist(id);
-            put(&mut out.topics, topic.clone(), "", Entry::Plist(list));
+            let id = plist_id(&content);
+            let topic = Topic::Plist(id.clone());
+            put(&mut out.topics, topic.clone(), "", Entry::Plist(content));
             view.insert(topic);
+            Some(id)
+        };
+        match &mut entry {
+            Entry::Endpoint(endpoint) => endpoint.plist = list_of(ListOf::Normal),
+            Entry::HostEndpoint(endpoint) => {
+                endpoint.plist = list_of(ListOf::Normal);
+                endpoint.forward = list_of(ListOf::Forward);
+                endpoint.untracked = list_of(ListOf::Untracked);
+                endpoint.pre_dnat = list_of(ListOf::PreDnat);
+            }
+            other => panic!("{other:?}"),
         }
-        for name in &entry.profiles {
+        for name in &local.profiles {
             let mut sets = SetsById::new();
             let allow = Rule { action: Action::Allow, ..Rule::default() };
             let (ingress, egress) = match objects.get(&Key::global(Kind::Profile, name.clone())) {
@@ -139,8 +178,8 @@ pub(crate) fn expected(objects: &Objects) -> Expected {
             view.insert(topic);
             need_sets(&mut out.topics, view, &sets, &items);
         }
-        let node = Topic::Node(wep.node.clone().into());
-        put(&mut out.topics, node, &wep.key, Entry::Endpoint(entry));
+        let node = Topic::Node(local.node.clone().into());
+        put(&mut out.topics, node, &local.key, entry);
     }
     out.views.retain(|_, view| !view.is_empty());
     put_network(objects, &mut out);
@@ -209,11 +248,14 @@ fn is_problem(key: &Key, obj: &Obj) -> bool {
     match obj {
         Obj::Raw | Obj::List => true,
         Obj::Wep { bad_mac, .. } => *bad_mac,
+        Obj::Hep { node, interface, ips, .. } => {
+            node.is_empty() || interface.len() > 15 || ips.contains(&"bad")
+        }
         Obj::Nets { nets, .. } => nets.contains(&"bad"),
         Obj::Policy(policy) => {
             let bad = |sel: &Option<Sel>| sel.as_ref().is_some_and(Sel::is_bad);
             bad(&policy.selector)
-                || (bad(&policy.namespace_selector) && key.kind == Kind::GlobalNetworkPolicy)
+                || (bad(&policy.namespace_selector) && key.namespace.is_empty())
                 || policy.types.contains(&"Both")
                 || policy.ingress.iter().chain(&policy.egress).any(bad_rule)
         }
@@ -265,6 +307,13 @@ fn items(objects: &Objects) -> Vec<Item> {
     let owned = |pairs: &Pairs| {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<LabelMap>()
     };
+    let names = |profiles: &[&str]| profiles.iter().map(|name| (*name).into()).collect::<Vec<_>>();
+    let numbers = |ports: &[(&'static str, &str, u16)]| {
+        let ports = ports
+            .iter()
+            .map(|(name, protocol, port)| (*name, if *protocol == "TCP" { 6 } else { 17 }, *port));
+        ports.collect::<Vec<_>>()
+    };
     let mut items = Vec::new();
     for (key, obj) in objects {
         match obj {
@@ -283,20 +332,39 @@ fn items(objects: &Objects) -> Vec<Item> {
                     interface: "cali1".into(),
                     mac: "aa:bb:cc:00:00:01".into(),
                     addresses: nets.clone(),
-                    profiles: profiles.iter().map(|name| (*name).into()).collect(),
+                    profiles: names(profiles),
                     plist: None,
                 };
-                let ports = ports.iter().map(|(name, protocol, port)| {
-                    (*name, if *protocol == "TCP" { 6 } else { 17 }, *port)
-                });
                 items.push(Item {
                     labels: inherit(own, profiles),
                     nets: nets.iter().map(single).collect(),
-                    endpoint: Some(Wep {
+                    endpoint: Some(Local {
                         node: node.to_owned(),
                         key: format!("wep/k8s/{}/{pod}/eth0/{uid}", key.namespace),
-                        entry,
-                        ports: ports.collect(),
+                        entry: Entry::Endpoint(entry),
+                        profiles: names(profiles),
+                        ports: numbers(ports),
+                    }),
+                });
+            }
+            Obj::Hep { node, interface, .. } if node.is_empty() || interface.len() > 15 => {}
+            Obj::Hep { node, interface, labels, profiles, ips, ports } => {
+                let ips = ips.iter().filter(|ip| **ip != "bad").copied().collect::<Vec<_>>();
+                let entry = HostEndpoint {
+                    interface: (*interface).into(),
+                    addresses: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+                    profiles: names(profiles),
+                    ..HostEndpoint::default()
+                };
+                items.push(Item {
+                    labels: inherit(owned(labels), profiles),
+                    nets: ips.iter().map(|ip| net(ip)).collect(),
+                    endpoint: Some(Local {
+                        node: (*node).to_owned(),
+                        key: format!("hep/{}", key.name),
+                        entry: Entry::HostEndpoint(entry),
+                        profiles: names(profiles),
+                        ports: numbers(ports),
                     }),
                 });
             }
@@ -345,6 +413,7 @@ fn policy_selector(namespace: Option<&str>, policy: &PolicyOf) -> Option<Tree> {
 fn tier_list<'a>(
     objects: &Objects,
     policies: impl Iterator<Item = (&'a Key, &'a PolicyOf)>,
+    stage: ListOf,
 ) -> Vec<PolicyTier> {
     // An order that isn't there is after all others.
     let number = |order: Option<f64>| order.unwrap_or(f64::INFINITY);
@@ -367,7 +436,9 @@ fn tier_list<'a>(
     let mut tiers: Vec<PolicyTier> = Vec::new();
     for (key, policy) in policies {
         let acts = |what: &str| {
-            policy.types.is_empty() || policy.types.iter().any(|t| t.eq_ignore_ascii_case(what))
+            let has = |t: &&str| t.eq_ignore_ascii_case(what);
+            let before_nat = stage == ListOf::PreDnat && what == "Egress";
+            !before_nat && (policy.types.is_empty() || policy.types.iter().any(has))
         };
         if !acts("Ingress") && !acts("Egress") {
             continue;
@@ -375,7 +446,8 @@ fn tier_list<'a>(
         if tiers.last().is_none_or(|last| last.name != policy.tier) {
             tiers.push(PolicyTier {
                 name: policy.tier.into(),
-                default_pass: tier(policy.tier).2,
+                default_pass: matches!(stage, ListOf::Untracked | ListOf::PreDnat)
+                    || tier(policy.tier).2,
                 ..PolicyTier::default()
             });
         }
@@ -410,8 +482,8 @@ fn members(set: &SetOf, items: &[Item]) -> BTreeSet<String> {
     };
     let mut members = BTreeSet::new();
     for item in matching {
-        let Some(wep) = &item.endpoint else { continue };
-        for (port_name, port_protocol, port) in &wep.ports {
+        let Some(local) = &item.endpoint else { continue };
+        for (port_name, port_protocol, port) in &local.ports {
             if port_name == name && protocol.is_none_or(|protocol| protocol == *port_protocol) {
                 let text = if *port_protocol == 6 { "tcp" } else { "udp" };
                 for net in &item.nets {
