@@ -651,7 +651,12 @@ fn a_host_endpoint_has_a_list_for_each_stage_of_a_packets_way() {
 #[test]
 fn a_staged_policy_is_reported_and_changes_nothing() {
     let mut cluster = Cluster::keeping_objects();
-    cluster.pod("ns", "n1", "p", "10.0.0.1", "web");
+    let labels = json!({
+        "projectcalico.org/namespace": "ns",
+        "projectcalico.org/orchestrator": "k8s",
+    });
+    let pod = json!({"metadata": {"labels": labels}, "spec": {"interfaceName": "cali1"}});
+    cluster.update(&key("WorkloadEndpoint/ns/n1-k8s-p-eth0"), Some(Stored::Json(pod)));
     cluster.policy("NetworkPolicy/ns/real", "all()", &json!({"action": "Allow"}));
     cluster.flush();
     let (topics, view) = (cluster.topics.clone(), cluster.view("n1"));
