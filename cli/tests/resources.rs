@@ -104,7 +104,7 @@ fn tables_wide_tables_and_names_show_what_is_there() {
          ns1         web    default   <nil>   app == 'web'   \n\n"
     );
     assert_eq!(shown(&["np"]), "NAME   TIER   \n\n", "only the namespace default");
-    assert_eq!(shown(&["np", "-n", "ns1", "-o", "name"]), "networkpolicy/ns1/web\n");
+    assert_eq!(shown(&["np", "-n", "ns1", "-o", "custom-columns=NAME"]), "NAME   \nweb    \n\n");
     assert_eq!(
         shown(&["tiers"]),
         "NAME            ORDER      \nkube-admin      1000       \ndefault         1000000    \n\
@@ -116,9 +116,9 @@ fn tables_wide_tables_and_names_show_what_is_there() {
 fn one_that_is_missing_is_named_and_the_others_are_shown() {
     let store = Store::embedded();
     apply(&store, TWO_DOCUMENTS);
-    let run = store.bulrush(&["get", "pool", "nope", "p1", "-o", "name"], "");
+    let run = store.bulrush(&["get", "pool", "nope", "p1", "-o", "custom-columns=NAME"], "");
     assert_eq!(run.code, Some(1));
-    assert_eq!(run.stdout, "ippool/p1\n");
+    assert_eq!(run.stdout, "NAME   \np1     \n\n");
     assert_eq!(run.stderr, "resource does not exist: IPPool(nope)\n");
 }
 
@@ -127,8 +127,8 @@ fn a_value_that_is_no_json_is_named_and_can_be_replaced() {
     let store = Store::embedded();
     apply(&store, TWO_DOCUMENTS);
     store.put("/calico/resources/v3/projectcalico.org/ippools/broken", b"{oops");
-    let run = store.bulrush(&["get", "pool", "-o", "name"], "");
-    assert_eq!((run.code, run.stdout.as_str()), (Some(1), "ippool/p1\n"));
+    let run = store.bulrush(&["get", "pool", "-o", "custom-columns=NAME"], "");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), "NAME   \np1     \n\n"));
     assert_eq!(
         run.stderr,
         "IPPool(broken): its stored value is no JSON; write it again with apply, or delete it\n"
@@ -274,7 +274,7 @@ fn a_wrong_word_gets_the_way_out() {
         (&["get", "pool", "-o", "jsn"], "did you mean json?"),
         (
             &["get", "pool", "-o", "custom-columns=NAM"],
-            "IPPool has no column NAM; it has ASSIGNMENTMODE, CIDR",
+            "IPPool has no column \"NAM\"; it has ASSIGNMENTMODE, CIDR",
         ),
         (&["get", "pool", "-A"], "IPPool has no namespaces; leave out -A"),
         (&["get", "np", "x", "-A"], "-A shows all; for one by name give its namespace with -n"),

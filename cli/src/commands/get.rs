@@ -28,13 +28,18 @@ pub(crate) struct Args {
     #[command(flatten)]
     source: SourceArgs,
 
-    /// The format: table, wide, yaml, json, name, or custom-columns=NAME,...
-    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table")]
+    /// The format: ps, wide, yaml, json, custom-columns=NAME,..., go-template=TEMPLATE or
+    /// go-template-file=FILE
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "ps")]
     output: Format,
 
     /// Of all namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
+
+    /// Leave out what only this cluster knows of resources that are named: versions, ids, times
+    #[arg(long)]
+    export: bool,
 
     #[command(flatten)]
     store: StoreArgs,
@@ -57,7 +62,12 @@ impl Args {
             for wanted in &wanted {
                 match wanted {
                     Wanted::One(key) => match one(&*store, key).await? {
-                        Ok(object) => found.push(Found::One(key.clone(), object)),
+                        Ok(mut object) => {
+                            if self.export {
+                                leave_cluster(&mut object);
+                            }
+                            found.push(Found::One(key.clone(), object));
+                        }
                         Err(fault) => faults.push(fault),
                     },
                     Wanted::All(kind, namespace) => {
@@ -122,6 +132,15 @@ async fn one(store: &dyn Datastore, key: &Key) -> anyhow::Result<Result<Value, S
         }
         None => Err(format!("resource does not exist: {}", called(key))),
     })
+}
+
+/// Takes away what the object has only in this cluster.
+fn leave_cluster(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["namespace", "uid", "resourceVersion", "creationTimestamp"] {
+            metadata.remove(field);
+        }
+    }
 }
 
 /// All objects of a kind that can be shown, in calicoctl's order.

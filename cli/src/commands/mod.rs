@@ -29,8 +29,10 @@ macro_rules! commands {
 commands! {
     Apply => apply,
     Certs => certs,
+    Completion => completion,
     Convert => convert,
     Create => create,
+    Datastore => datastore,
     Delete => delete,
     Dev => dev,
     Get => get,
@@ -44,5 +46,6 @@ commands! {
     Run => run,
     Selector => selector,
     Validate => validate,
+    Version => version,
     Watch => watch,
 }

@@ -18,6 +18,7 @@ pub(crate) mod shape;
 pub(crate) mod source;
 pub(crate) mod stored;
 pub(crate) mod tally;
+pub(crate) mod template;
 pub(crate) mod write;
 pub(crate) mod yaml;
 

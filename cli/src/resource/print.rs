@@ -1,7 +1,7 @@
 //! Resources on paper: tables, YAML, JSON, names.
 
 use std::{
-    fmt,
+    fmt, fs,
     io::{self, Write},
     str::FromStr,
 };
@@ -10,17 +10,21 @@ use anyhow::bail;
 use model::{Key, Kind};
 use serde_json::{Value, json};
 
-use super::{API_VERSION, Object, columns, kinds, yaml};
+use super::{
+    API_VERSION, Object, columns, kinds,
+    template::{Results, Template},
+    yaml,
+};
 
 /// What `-o` takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Format {
     Table,
     Wide,
     Yaml,
     Json,
-    Name,
     Columns(Vec<String>),
+    Template(Template),
 }
 
 /// A format that isn't there.
@@ -35,28 +39,51 @@ impl fmt::Display for UnknownFormat {
     }
 }
 
+/// A format, and the first word of one.
+const FORMATS: &[&str] = &[
+    "ps",
+    "wide",
+    "yaml",
+    "json",
+    "custom-columns=NAME,…",
+    "go-template=TEMPLATE",
+    "go-template-file=FILE",
+];
+
 impl FromStr for Format {
     type Err = UnknownFormat;
 
     fn from_str(text: &str) -> Result<Self, UnknownFormat> {
-        const NAMES: &[&str] = &["table", "wide", "yaml", "json", "name", "custom-columns=NAME,…"];
-        if let Some(columns) = text.strip_prefix("custom-columns=") {
-            if columns.is_empty() {
-                let message = "need at least one column: custom-columns=NAME,CIDR";
-                return Err(UnknownFormat(message.to_owned()));
+        let fault = |text: &str| Err(UnknownFormat(text.to_owned()));
+        let template = |text: &str| {
+            let template = Template::parse(text);
+            template.map(Self::Template).map_err(|fault| UnknownFormat(fault.to_string()))
+        };
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("ps", "") => Ok(Self::Table),
+            ("wide", "") => Ok(Self::Wide),
+            ("yaml" | "yml", "") => Ok(Self::Yaml),
+            ("json", "") => Ok(Self::Json),
+            ("custom-columns", "") => fault("need at least one column: custom-columns=NAME,CIDR"),
+            ("custom-columns", columns) => {
+                Ok(Self::Columns(columns.split(',').map(str::to_owned).collect()))
             }
-            return Ok(Self::Columns(columns.split(',').map(str::to_uppercase).collect()));
-        }
-        match text {
-            "table" | "ps" => Ok(Self::Table),
-            "wide" => Ok(Self::Wide),
-            "yaml" | "yml" => Ok(Self::Yaml),
-            "json" => Ok(Self::Json),
-            "name" => Ok(Self::Name),
-            _ => Err(UnknownFormat(match kinds::nearest(text, NAMES.iter().copied()) {
-                Some(near) => format!("no such format; did you mean {near}?"),
-                None => format!("no such format; there are {}", NAMES.join(", ")),
-            })),
+            ("go-template", "") => {
+                fault("need a template: go-template='{{range .}}{{.Name}}{{end}}'")
+            }
+            ("go-template", text) => template(text),
+            ("go-template-file", "") => fault("need a file: go-template-file=FILE"),
+            ("go-template-file", file) => match fs::read_to_string(file) {
+                Ok(text) => template(&text),
+                Err(error) => Err(UnknownFormat(format!("{file}: can't be read: {error}"))),
+            },
+            (word, _) => {
+                let words = FORMATS.iter().map(|it| it.split('=').next().unwrap_or(it));
+                Err(UnknownFormat(match kinds::nearest(word, words) {
+                    Some(near) => format!("no such format; did you mean {near}?"),
+                    None => format!("no such format; there are {}", FORMATS.join(", ")),
+                }))
+            }
         }
     }
 }
@@ -114,10 +141,10 @@ pub(crate) fn print(
         Format::Yaml => out.write_all(yaml::to_string(&one_or_all(found)).as_bytes())?,
         // No newline at the end, as in calicoctl.
         Format::Json => out.write_all(pretty(&one_or_all(found)).as_bytes())?,
-        Format::Name => {
-            for (key, _) in found.iter().flat_map(Found::objects) {
-                writeln!(out, "{}/{}", key.kind.name().to_lowercase(), key.path())?;
-            }
+        Format::Template(template) => {
+            let mut text = String::new();
+            template.run(&Results { found, as_number: tables.as_number }, &mut text)?;
+            out.write_all(text.as_bytes())?;
         }
         Format::Table | Format::Wide | Format::Columns(_) => {
             for each in found {
@@ -155,7 +182,7 @@ fn headings(
             let mut chosen = Vec::new();
             for name in names {
                 let Some(heading) = all.iter().find(|heading| *heading == name) else {
-                    bail!("{kind} has no column {name}; it has {}", all.join(", "));
+                    bail!("{kind} has no column {name:?}; it has {}", all.join(", "));
                 };
                 chosen.push(*heading);
             }
