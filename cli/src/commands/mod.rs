@@ -36,6 +36,7 @@ commands! {
     Delete => delete,
     Dev => dev,
     Get => get,
+    Ipam => ipam,
     Lab => lab,
     Label => label,
     Loadtest => loadtest,
