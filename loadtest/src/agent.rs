@@ -1,8 +1,9 @@
 //! A simulated agent: the agents' own client on a connection of its own, with a judge between.
 //!
 //! ```text
-//! Connection --message--> Injector --> Judge --> ClientSession --Commit--> Delivery --> Score
-//!                         (on demand)  (counts)  (the agents')             (against the ledger)
+//! Connection --message--> CheckedSession: Injector, Judge, ClientSession --Commit--> Delivery
+//!                                                                                      |
+//!                                         Score  <-------- errors, latencies <---------+
 //! ```
 
 use std::{
@@ -14,17 +15,17 @@ use client::{Connection, StreamError, Tls};
 use model::StreamIndex;
 use proto::v1::{AgentHello, ServerMessage, View as WireView};
 use rand::Rng as _;
-use sync::{ClientError, ClientSession, Event};
+use sync::Committed;
 use tokio::{
     sync::{Semaphore, watch},
     time::sleep,
 };
 
 use crate::{
+    checked::{CheckedSession, Outcome},
     churn::View,
     delivery::Delivery,
     inject::Injector,
-    judge::{Fault, Judge, Kind},
     score::Score,
     world::{World, node_name},
 };
@@ -51,10 +52,8 @@ pub(crate) struct Agent {
     number: u32,
     name: String,
     common: Arc<Common>,
-    session: ClientSession,
-    judge: Judge,
+    session: CheckedSession,
     delivery: Delivery,
-    injector: Option<Injector>,
     /// It had its first Commit.
     synced: bool,
     last_ack: Option<Instant>,
@@ -74,11 +73,9 @@ impl Agent {
         Self {
             number,
             name: node_name(number),
-            session: ClientSession::new(),
-            judge: Judge::default(),
+            session: CheckedSession::new(injector),
             delivery: Delivery::new(number, common.world),
             common,
-            injector,
             synced: false,
             last_ack: None,
             owes_ack: false,
@@ -98,10 +95,6 @@ impl Agent {
                 break;
             }
             self.session.disconnected();
-            self.judge.disconnected();
-            if let Some(injector) = &mut self.injector {
-                injector.reconnected();
-            }
             self.common.score.reconnects.fetch_add(1, Ordering::Relaxed);
             let pause = Duration::from_millis(rand::rng().random_range(50..250));
             tokio::select! {
@@ -125,7 +118,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             ..AgentHello::default()
         };
-        let hello = self.session.hello(base, false);
+        let hello = self.session.hello(base);
         let mut connection = {
             let _place = common.door.acquire().await;
             tokio::select! {
@@ -141,7 +134,7 @@ impl Agent {
             let due = ack_due.into_iter().chain(look_due).min();
             tokio::select! {
                 message = connection.message() => {
-                    if let Some(end) = self.received(message?, &mut connection).await? {
+                    if let Some(end) = self.received(message?, &mut connection)? {
                         return Ok(end);
                     }
                 }
@@ -154,60 +147,40 @@ impl Agent {
         }
     }
 
-    /// A message came: what the injector makes of it reaches the session.
-    async fn received(
+    /// A message came. Its outcomes are dealt with even when it ends the stream.
+    fn received(
         &mut self,
         message: ServerMessage,
         connection: &mut Connection,
     ) -> Result<Option<End>, StreamError> {
-        let messages = match &mut self.injector {
-            Some(injector) => injector.pass(message),
-            None => vec![message],
-        };
-        for message in messages {
-            let fault = self.judge.message(&message);
-            if let Some(fault) = &fault {
-                self.common.score.fault(&self.name, fault);
-            }
-            let event = self.session.receive(message).map_err(|error| {
-                self.refused(&error, fault.is_some());
-                StreamError::Protocol { address: connection.address().to_owned(), error }
-            })?;
-            match event {
-                Event::Committed(committed) => {
-                    if let Some(fault) = self.judge.visible(&self.session) {
-                        self.common.score.fault(&self.name, &fault);
-                    }
-                    self.common.score.commits.fetch_add(1, Ordering::Relaxed);
-                    if self.synced {
-                        let version = committed.vector.get(StreamIndex(0));
-                        self.delivery.committed(version, Instant::now(), &committed.changes);
-                        self.settle();
-                    } else {
-                        self.synced = true;
-                        self.common.score.synced.fetch_add(1, Ordering::Relaxed);
-                    }
-                    self.owes_ack = self.common.view == View::Node;
+        let mut outcomes = Vec::new();
+        let result = self.session.receive(message, &mut outcomes);
+        let mut end = None;
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Fault(fault) => self.common.score.fault(&self.name, &fault),
+                Outcome::Committed(committed) => {
+                    self.committed(&committed);
                     self.ack(connection);
                 }
-                Event::Send(message) => {
-                    let text = "a digest came out differently: resync".to_owned();
-                    self.common.score.fault(&self.name, &Fault { kind: Kind::Digest, text });
-                    connection.send(message);
-                }
-                Event::GoAway(_) => return Ok(Some(End::Again)),
-                Event::Hello(_) | Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
+                Outcome::Send(message) => connection.send(message),
+                Outcome::Reconnect => end = Some(End::Again),
             }
         }
-        let reconnect = self.injector.as_ref().is_some_and(Injector::wants_reconnect);
-        Ok(reconnect.then_some(End::Again))
+        let address = connection.address().to_owned();
+        result.map(|()| end).map_err(|error| StreamError::Protocol { address, error })
     }
 
-    /// The session refuses what came. The judge may have seen why.
-    fn refused(&self, error: &ClientError, judged: bool) {
-        if !judged {
-            let fault = Fault { kind: Kind::Order, text: error.to_string() };
-            self.common.score.fault(&self.name, &fault);
+    fn committed(&mut self, committed: &Committed) {
+        self.common.score.commits.fetch_add(1, Ordering::Relaxed);
+        self.owes_ack = self.common.view == View::Node;
+        if self.synced {
+            let version = committed.vector.get(StreamIndex(0));
+            self.delivery.committed(version, Instant::now(), &committed.changes);
+            self.settle();
+        } else {
+            self.synced = true;
+            self.common.score.synced.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -220,7 +193,7 @@ impl Agent {
         if self.owes_ack && self.last_ack.is_none_or(|last| last.elapsed() >= ACK) {
             self.owes_ack = false;
             self.last_ack = Some(Instant::now());
-            connection.send(self.session.ack(Vec::new()));
+            connection.send(self.session.ack());
         }
     }
 
@@ -238,7 +211,7 @@ impl Agent {
 
     fn finish(&mut self) {
         self.settle();
-        if let Some(fault) = self.judge.recompute(&self.session) {
+        if let Some(fault) = self.session.recompute() {
             self.common.score.fault(&self.name, &fault);
         }
         let ledger = self.common.score.ledger.read().unwrap_or_else(PoisonError::into_inner);

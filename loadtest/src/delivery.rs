@@ -217,3 +217,108 @@ fn object_mark(slot: Slot, json: &str) -> Option<u64> {
         Slot::Member(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::churn::Audience;
+
+    const WORLD: World = World { nodes: 4, spare: 0, pods_per_node: 5 };
+    const POD: Slot = Slot::Pod(3);
+
+    /// What one agent holds and what the writer wrote, both under a test's control.
+    struct Rig {
+        start: Instant,
+        ledger: Ledger,
+        delivery: Delivery,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (ledger, delivery) = (Ledger::start(100), Delivery::new(0, WORLD));
+            Self { start: Instant::now(), ledger, delivery }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        /// A write that is due at this time.
+        fn wrote(&mut self, version: u64, due: u64, agent: u32, slot: Slot, now: Mark) {
+            let effects = vec![Effect { audience: Audience::One(agent), slot, now }];
+            let written = Written { version, due: self.at(due), effects };
+            self.ledger.add(version, [written]);
+        }
+
+        /// A Commit at this time.
+        fn sees(&mut self, version: u64, at: u64, observed: &[(Slot, Mark)]) -> Found {
+            let (at, observed) = (self.at(at), observed.to_vec());
+            self.delivery.commits.push_back(Commit { version, at, observed });
+            self.delivery.settle(&self.ledger)
+        }
+    }
+
+    fn latencies(ms: &[u64]) -> Found {
+        let latencies = ms.iter().map(|ms| Duration::from_millis(*ms)).collect();
+        Found { latencies, ..Found::default() }
+    }
+
+    #[test]
+    fn latency_counts_from_when_a_write_was_due_to_the_first_commit_that_covers_it() {
+        let mut rig = Rig::new();
+        rig.wrote(101, 0, 0, POD, Some(1));
+        rig.wrote(102, 10, 0, POD, Some(2));
+        // Both writes in one Commit: the first's value was never seen, and that is well.
+        assert_eq!(rig.sees(102, 25, &[(POD, Some(2))]), latencies(&[25, 15]));
+    }
+
+    #[test]
+    fn a_commit_that_overtakes_the_writers_answer_is_looked_at_later() {
+        let mut rig = Rig::new();
+        assert_eq!(rig.sees(101, 5, &[(POD, Some(1))]), Found::default());
+        assert!(rig.delivery.waits());
+        rig.wrote(101, 0, 0, POD, Some(1));
+        assert_eq!(rig.delivery.settle(&rig.ledger), latencies(&[5]));
+    }
+
+    #[test]
+    fn what_others_need_is_none_of_this_agents_business() {
+        let mut rig = Rig::new();
+        rig.wrote(101, 0, 1, Slot::Pod(8), Some(1));
+        rig.wrote(102, 0, 0, POD, Some(2));
+        assert_eq!(rig.delivery.missing(&rig.ledger), 1);
+        assert_eq!(rig.sees(102, 5, &[(POD, Some(2))]), latencies(&[5]));
+        assert_eq!(rig.delivery.missing(&rig.ledger), 0);
+    }
+
+    #[test]
+    fn a_commit_that_covers_a_write_without_its_change_has_lost_it_once() {
+        let mut rig = Rig::new();
+        rig.wrote(101, 0, 0, POD, Some(1));
+        let found = rig.sees(101, 5, &[]);
+        assert_eq!(found.lost, [(POD, Some(1), Some(0))]);
+        // It comes late: no second error.
+        let late = rig.sees(101, 9, &[(POD, Some(1))]);
+        assert_eq!(late, Found::default());
+    }
+
+    #[test]
+    fn a_value_that_was_overwritten_and_comes_back_is_an_error() {
+        let mut rig = Rig::new();
+        rig.wrote(101, 0, 0, POD, Some(1));
+        rig.wrote(102, 0, 0, POD, Some(2));
+        rig.sees(102, 5, &[(POD, Some(2))]);
+        rig.wrote(103, 0, 0, Slot::Pod(4), Some(3));
+        let found = rig.sees(103, 6, &[(POD, Some(1)), (Slot::Pod(4), Some(3))]);
+        assert_eq!(found.unasked, [(POD, Some(1))]);
+    }
+
+    #[test]
+    fn what_comes_and_goes_between_two_commits_need_not_be_seen() {
+        let mut rig = Rig::new();
+        let new = Slot::Pod(99);
+        rig.wrote(101, 0, 0, new, Some(1));
+        rig.wrote(102, 0, 0, new, None);
+        assert_eq!(rig.sees(102, 5, &[]), latencies(&[5, 5]));
+    }
+}

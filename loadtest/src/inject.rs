@@ -80,8 +80,8 @@ impl Injector {
         matches!(self.stale, Stale::Leaving(_))
     }
 
-    /// The agent's next session begins.
-    pub(crate) fn reconnected(&mut self) {
+    /// The stream ended; the next one is a new session.
+    pub(crate) fn disconnected(&mut self) {
         self.late = None;
         self.last.clear();
         self.synced = false;

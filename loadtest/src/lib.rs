@@ -11,6 +11,7 @@
 //! profile: nothing of the engine that computes views is asked.
 
 mod agent;
+mod checked;
 mod children;
 mod churn;
 mod cli;
