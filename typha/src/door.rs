@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -16,6 +16,58 @@ use crate::sessions::Patience;
 
 /// How many of those turned away are remembered.
 const REMEMBERED: usize = 20;
+/// How many of them are logged one by one in [`LOG_TIME`]; of the others, how many they were.
+const LOGGED: u64 = 10;
+const LOG_TIME: Duration = Duration::from_secs(10);
+
+/// Why a connection did not become a session, for the count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Its address has too many in the door.
+    Address,
+    /// What it says is no TLS, or no HTTP/2, where that is asked for; or its certificate is refused.
+    Handshake,
+    /// It said no hello in time.
+    Late,
+    /// It left before.
+    Left,
+    /// The hello can't be served.
+    Hello,
+    /// The credential doesn't cover what the hello asks for.
+    Identity,
+    /// The server serves as many as it may.
+    Full,
+    /// The server has nothing to serve yet, or stops.
+    NotReady,
+}
+
+impl Cause {
+    /// All causes.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Address,
+        Self::Handshake,
+        Self::Late,
+        Self::Left,
+        Self::Hello,
+        Self::Identity,
+        Self::Full,
+        Self::NotReady,
+    ];
+
+    /// The cause in one word.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Handshake => "handshake",
+            Self::Late => "late",
+            Self::Left => "left",
+            Self::Hello => "hello",
+            Self::Identity => "identity",
+            Self::Full => "full",
+            Self::NotReady => "not_ready",
+        }
+    }
+}
 
 /// What a connection may use, most of it before anybody knows who is at the other end.
 #[derive(Clone, Debug)]
@@ -85,7 +137,26 @@ pub(crate) struct TurnedAway {
 struct State {
     by_address: HashMap<IpAddr, usize>,
     turned_away: VecDeque<TurnedAway>,
-    total: u64,
+    counts: [u64; Cause::ALL.len()],
+    /// Since when lines are counted, and how many there were, or would have been.
+    logging: Option<(Instant, u64)>,
+}
+
+impl State {
+    /// Whether one more line may be logged now, and how many were not since the last.
+    fn may_log(&mut self, now: Instant) -> (bool, u64) {
+        match &mut self.logging {
+            Some((since, lines)) if now.duration_since(*since) < LOG_TIME => {
+                *lines += 1;
+                (*lines <= LOGGED, 0)
+            }
+            logging => {
+                let missed = logging.map_or(0, |(_, lines)| lines.saturating_sub(LOGGED));
+                *logging = Some((now, 1));
+                (true, missed)
+            }
+        }
+    }
 }
 
 /// The door of one server.
@@ -133,6 +204,7 @@ impl Door {
                 let most = self.per_address;
                 self.turn_away(
                     address,
+                    Cause::Address,
                     format!("{most} others of its address have not said hello"),
                 );
                 return None;
@@ -145,10 +217,14 @@ impl Door {
     }
 
     /// Notes who was turned away, and why.
-    pub(crate) fn turn_away(&self, address: SocketAddr, reason: String) {
-        warn!(%address, reason, "turned away");
+    pub(crate) fn turn_away(&self, address: SocketAddr, cause: Cause, reason: String) {
+        self.count(cause);
         let mut state = self.state();
-        state.total += 1;
+        match state.may_log(Instant::now()) {
+            (false, _) => {}
+            (true, 0) => warn!(%address, reason, "turned away"),
+            (true, missed) => warn!(%address, reason, missed, "turned away, and others before"),
+        }
         if state.turned_away.len() == REMEMBERED {
             state.turned_away.pop_front();
         }
@@ -160,9 +236,17 @@ impl Door {
         self.state().turned_away.iter().rev().cloned().collect()
     }
 
-    /// How many ever were.
-    pub(crate) fn turned_away_count(&self) -> u64 {
-        self.state().total
+    /// Counts one that did not become a session.
+    pub(crate) fn count(&self, cause: Cause) {
+        if let Some(count) = self.state().counts.get_mut(cause as usize) {
+            *count += 1;
+        }
+    }
+
+    /// How many did not become sessions, by cause.
+    pub(crate) fn counts(&self) -> [(&'static str, u64); Cause::ALL.len()] {
+        let counts = self.state().counts;
+        Cause::ALL.map(|cause| (cause.name(), counts.get(cause as usize).copied().unwrap_or(0)))
     }
 }
 
@@ -302,7 +386,22 @@ mod tests {
         for _ in 0..50 {
             all.push(enter(&door, "127.0.0.1").await.unwrap());
         }
-        assert_eq!(door.turned_away_count(), 0);
+        assert!(door.counts().iter().all(|(_, count)| *count == 0));
+    }
+
+    #[test]
+    fn a_flood_is_counted_whole_and_logged_in_part() {
+        let start = Instant::now();
+        let mut state = State::default();
+        let logged = (0..1000).filter(|_| state.may_log(start).0).count() as u64;
+        assert_eq!(logged, LOGGED);
+        assert_eq!(state.may_log(start + LOG_TIME), (true, 1000 - LOGGED));
+        assert_eq!(state.may_log(start + LOG_TIME), (true, 0));
+        let door = door(1, 1);
+        (0..30).for_each(|n| door.turn_away(from("10.0.0.1"), Cause::Late, n.to_string()));
+        assert_eq!(door.counts()[Cause::Late as usize], ("late", 30));
+        assert_eq!(door.turned_away()[0].reason, "29");
+        assert_eq!(door.turned_away().len(), REMEMBERED);
     }
 
     #[tokio::test]

@@ -75,8 +75,9 @@ impl Pages {
         text.counter("typha_connections_accepted", "Sessions opened.", sessions.accepted());
         let help = "Sessions that the server ended.";
         text.counter("typha_connections_dropped", help, sessions.dropped());
-        let help = "Connections turned away before a session.";
-        text.counter("bulrush_typha_handshakes_failed", help, door.turned_away_count());
+        let help = "Connections that did not become sessions.";
+        let name = "bulrush_typha_handshakes_failed_total";
+        text.counters(name, help, "reason", &door.counts());
         text.gauge("typha_cache_size", "Entries in all topics.", snapshot.entry_count());
         let help = "Number of the newest publication.";
         text.gauge("typha_breadcrumb_seq_number", help, snapshot.publication);

@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 
 use crate::{
     access::Credential,
-    door::{Arrival, Door, Limits, Stage},
+    door::{Arrival, Cause, Door, Limits, Stage},
     hello_body::HelloBody,
     service::Service,
     streams::{Running, Streams},
@@ -114,9 +114,9 @@ impl Listener {
                 return;
             }
             Ok(Err(stranger)) => stranger,
-            Err(_) => self.late().into(),
+            Err(_) => return self.door.turn_away(address, Cause::Late, self.late()),
         };
-        self.door.turn_away(address, refused.reason);
+        self.door.turn_away(address, Cause::Handshake, refused.reason);
         if let Some((stream, word)) = refused.last_word {
             part(stream, &word).await;
         }
@@ -152,12 +152,13 @@ impl Listener {
             return Err(Stranger { reason: reason.into(), last_word: Some((stream, word)) });
         }
         let config = tls.borrow().config.clone();
-        let stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| {
+        let mut stream = TlsAcceptor::from(config).accept(stream).await.map_err(|error| {
             identity::why(&error).unwrap_or_else(|| match error.kind() {
                 io::ErrorKind::UnexpectedEof => "it hung up during the TLS handshake".into(),
                 _ => error.to_string(),
             })
         })?;
+        stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         // The verifier saw to it that there is one.
         let leaf = chain.first().ok_or("it has no certificate")?;
@@ -213,7 +214,7 @@ impl Listener {
                             Ok(()) => "it left without a hello".into(),
                             Err(error) => reason(&error),
                         };
-                        self.door.turn_away(address, reason);
+                        self.door.turn_away(address, Cause::Left, reason);
                     }
                     return;
                 }
@@ -224,7 +225,7 @@ impl Listener {
                     }
                     // A stream without a hello is told by its session, and ends then.
                     if now == Stage::Waiting {
-                        self.door.turn_away(address, self.late());
+                        self.door.turn_away(address, Cause::Late, self.late());
                     }
                     (going, over) = (true, true);
                     connection.as_mut().graceful_shutdown();

@@ -19,7 +19,7 @@ use tracing::info;
 use crate::{
     access,
     body::{Opened, SessionBody, go_away},
-    door::{Door, Limits, Stage},
+    door::{Cause, Door, Limits, Stage},
     health::Health,
     hello_body::HelloBody,
     listener::Caller,
@@ -101,7 +101,8 @@ impl Service {
         if let Some(packed) = head.headers.get("grpc-encoding").filter(|name| *name != "identity") {
             let text = format!("this server takes messages as they are, not packed as {packed:?}");
             let refusal = Status::unimplemented(text);
-            self.shared.door.turn_away(caller.address, refusal.message().to_owned());
+            let text = refusal.message().to_owned();
+            self.shared.door.turn_away(caller.address, Cause::Hello, text);
             caller.arrival.refused();
             let mut response = refusal.into_http();
             let identity = header::HeaderValue::from_static("identity");
@@ -144,7 +145,8 @@ impl Shared {
         let hello = match self.hello(&mut inbound, &caller).await {
             Ok(Some(hello)) => hello,
             Ok(None) => {
-                self.door.turn_away(address, "it closed the stream without a hello".into());
+                let reason = "it closed the stream without a hello";
+                self.door.turn_away(address, Cause::Left, reason.into());
                 caller.arrival.refused();
                 return Opened::Refused(Bytes::new(), Status::ok(""));
             }
@@ -208,13 +210,18 @@ impl Shared {
 
     /// Ends a connection whose hello can't be served, and says why.
     fn refuse(&self, caller: &Caller, status: Status) -> Opened {
-        self.door.turn_away(caller.address, status.message().to_owned());
+        let cause = match status.code() {
+            Code::PermissionDenied => Cause::Identity,
+            _ => Cause::Hello,
+        };
+        self.door.turn_away(caller.address, cause, status.message().to_owned());
         caller.arrival.refused();
         Opened::Refused(Bytes::new(), status)
     }
 
     /// Ends a connection that could have been served, at another time or by another server.
     fn send_away(&self, caller: &Caller, why: Reason, text: &str) -> Opened {
+        self.door.count(if why == Reason::Full { Cause::Full } else { Cause::NotReady });
         caller.arrival.refused();
         Opened::Refused(go_away(self.go_away(why, text)), Status::unavailable(text))
     }

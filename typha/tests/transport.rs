@@ -60,16 +60,16 @@ async fn a_stuck_agent_costs_a_bounded_number_of_bytes_delays_nobody_and_is_hung
     let first = other.committed().await;
     assert!(first.changes.len() >= 1000);
     let of_other = world.metric("bulrush_typha_sent_bytes_total");
-    assert!(of_other > 2e6, "there is much to send: {of_other}");
+    assert!(of_other > 2_000_000, "there is much to send: {of_other}");
     for round in 1..20 {
         world.write(0..1, round * 1000, 5000).await;
         other.until_set(0, round * 1000, 5000).await;
     }
     until("it is hung up on", || world.typha.status().agents.len() == 1).await;
-    assert!(world.metric("bulrush_typha_stalled_total") >= 1.0);
+    assert!(world.metric("bulrush_typha_stalled_total") >= 1);
     // One first sync went out, nineteen changes, and what a stuck agent may cost.
     let sent = world.metric("bulrush_typha_sent_bytes_total");
-    let most = 2.0 * of_other - 1e6;
+    let most = 2 * of_other - 1_000_000;
     assert!(sent < most, "{sent} bytes were sent, {of_other} of them to the other agent");
     drop(connection);
     world.end().await;
@@ -103,7 +103,7 @@ async fn an_agent_that_falls_behind_gets_the_newest_state_and_not_each_step_to_i
         world.write(0..1, round * 1000, 2000).await;
         quick.until_set(0, round * 1000, 2000).await;
     }
-    assert_eq!(world.metric("bulrush_typha_laggards"), 1.0);
+    assert_eq!(world.metric("bulrush_typha_laggards"), 1);
     valve.set(usize::MAX);
     let commits = slow.until_set(0, rounds * 1000, 2000).await;
     assert!(commits < rounds / 2, "{commits} commits for {rounds} changes");
@@ -132,9 +132,9 @@ async fn a_first_sync_is_encoded_once_for_all_who_take_it_so() {
         assert!(world.agent(full()).await.committed().await.first);
     }
     let built = world.metric("bulrush_typha_replace_frames_built_total");
-    assert!(built > 0.0);
-    assert_eq!(world.metric("bulrush_typha_replace_frames_shared_total"), 3.0 * built);
-    assert_eq!(world.metric("bulrush_typha_resumes_total{kind=\"fresh\"}"), 4.0);
+    assert!(built > 0);
+    assert_eq!(world.metric("bulrush_typha_replace_frames_shared_total"), 3 * built);
+    assert_eq!(world.metric("bulrush_typha_resumes_total{kind=\"fresh\"}"), 4);
     world.end().await;
 }
 
@@ -152,9 +152,9 @@ async fn a_change_goes_only_to_those_who_need_it() {
     let before = world.metric("bulrush_typha_sent_frames_total");
     world.write(0..1, 1, 100).await;
     full.committed().await;
-    until("the figures are in", || world.metric("bulrush_typha_sent_frames_total") >= before + 2.0)
+    until("the figures are in", || world.metric("bulrush_typha_sent_frames_total") >= before + 2)
         .await;
-    assert_eq!(world.metric("bulrush_typha_sent_frames_total"), before + 2.0, "it and a Commit");
+    assert_eq!(world.metric("bulrush_typha_sent_frames_total"), before + 2, "it and a Commit");
     let publication = world.typha.status().publication;
     assert!(
         world.typha.status().agents.iter().all(|agent| agent.sent == publication),
@@ -189,7 +189,7 @@ async fn who_does_not_take_zstd_gets_the_same_as_it_is() {
     };
     assert_eq!(contents(&session), contents(&packed.session));
     let more = world.metric("bulrush_typha_sent_bytes_total") - sent;
-    assert!(more > 1.2 * sent, "{more} bytes as they are, {sent} packed");
+    assert!(more > sent + sent / 5, "{more} bytes as they are, {sent} packed");
     drop(inbound);
     world.end().await;
 }
@@ -369,7 +369,7 @@ async fn another_store_at_the_address_makes_the_server_begin_anew() {
     assert_ne!(after.incarnation, before.incarnation);
     assert_ne!(after.digest_key, before.digest_key);
     assert_eq!(world.typha.status().epoch, after.epoch);
-    assert_eq!(world.metric("bulrush_typha_resumes_total{kind=\"other_store\"}"), 1.0);
+    assert_eq!(world.metric("bulrush_typha_resumes_total{kind=\"other_store\"}"), 1);
     assert_eq!(agent.session.resyncs(), 0);
     world.typha.stop().await;
     world.store.shutdown().await.unwrap();

@@ -103,7 +103,7 @@ impl World {
     }
 
     /// A figure of /metrics.
-    pub(crate) fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let metrics = self.typha.metrics();
         let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
         line.unwrap_or_else(|| panic!("no {name} in {metrics}"))
