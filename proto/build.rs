@@ -9,6 +9,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     compiler.include_source_info(true).include_imports(true).open_files(files)?;
     let descriptors = compiler.file_descriptor_set();
 
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?).join("bulrush.bin");
+    std::fs::write(out, compiler.encode_file_descriptor_set())?;
+
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
     tonic_prost_build::configure()
         .build_client(grpc)

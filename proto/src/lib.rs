@@ -15,4 +15,7 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/bulrush.v1.rs"));
 }
 
+/// The `.proto` files as compiled, a `google.protobuf.FileDescriptorSet`: for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bulrush.bin"));
+
 pub use convert::{EntryError, decode, encode, plist_id};

@@ -10,6 +10,7 @@ use datastore::Datastore;
 use runtime::{http, metrics::Text};
 use sync::ServerFacts;
 use tokio::sync::watch;
+use tracing::warn;
 
 use crate::{
     service::Shared,
@@ -42,9 +43,23 @@ pub(crate) fn metrics(pages: Arc<Pages>) -> Router {
     Router::new().route("/metrics", get(async move || ([http::METRICS_TYPE], pages.metrics())))
 }
 
-/// `/api/v1/status`, and the page that shows it.
+/// `/api/v1/status`, the page that shows it, and what gRPC's tools ask of the services.
 pub(crate) fn status(pages: Arc<Pages>) -> Router {
-    Router::new()
+    let described = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let router = match described {
+        Ok(reflection) => {
+            Router::new().route_service("/grpc.reflection.v1.ServerReflection/{method}", reflection)
+        }
+        // The sets are those that this program was built from: a test asks for them.
+        Err(error) => {
+            warn!(%error, "no reflection");
+            Router::new()
+        }
+    };
+    router
         .route("/", get(async || Html(include_str!("page.html"))))
         .route("/api/v1/status", get(async move || Json(pages.status())))
 }
