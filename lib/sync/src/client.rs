@@ -13,6 +13,7 @@ use proto::v1::{
 
 use crate::{
     digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest},
+    planted::Planted,
     vector::Vector,
 };
 
@@ -210,7 +211,9 @@ impl ClientSession {
     /// the gap, and its first Commit is complete.
     pub fn disconnected(&mut self) {
         self.digest_key = None;
-        self.staged.clear();
+        if !Planted::StagedSurvives.is_here() {
+            self.staged.clear();
+        }
         self.broken.clear();
         self.pending_add.clear();
         self.pending_drop.clear();
@@ -264,7 +267,15 @@ impl ClientSession {
         })
     }
 
-    /// The message that the kernel holds the visible publication, less what failed.
+    /// The message that the kernel holds publication `applied`, less what failed. None unless that is
+    /// what this session made visible last: the newest alone is acknowledged.
+    pub fn ack_applied(&self, applied: u64, failed: Vec<Failure>) -> Option<AgentMessage> {
+        let newest = self.committed && applied == self.publication;
+        (newest || Planted::AckAtReceipt.is_here()).then(|| self.ack(failed))
+    }
+
+    /// The message that the visible publication, less what failed, is held by what this agent has
+    /// in place of a kernel.
     pub fn ack(&self, failed: Vec<Failure>) -> AgentMessage {
         let digest = self.digest_key.map(|key| {
             let topics = self.held.iter().map(|(topic, held)| (topic.as_str(), held.digest));
@@ -388,6 +399,9 @@ impl ClientSession {
         // A topic that left in one pending Commit and came back in a later one was sent again.
         dropped.retain(|topic| !self.staged.contains_key(topic));
 
+        if first && Planted::UnmentionedIsGone.is_here() {
+            dropped.extend(self.held.keys().filter(|t| !self.staged.contains_key(*t)).cloned());
+        }
         let mut changes = Vec::new();
         for topic in &dropped {
             let old = self.held.remove(topic).unwrap_or_default();

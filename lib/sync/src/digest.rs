@@ -8,6 +8,8 @@ use std::hash::Hasher as _;
 
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 
+use crate::planted;
+
 /// Length of a [`DigestKey`] in bytes.
 pub const DIGEST_KEY_LEN: usize = 16;
 
@@ -24,8 +26,10 @@ impl std::fmt::Debug for DigestKey {
 impl DigestKey {
     /// The hash of a list of byte strings, each with its length in front, as a number.
     fn hash(&self, parts: [&[u8]; 3]) -> u128 {
-        let mut hasher = SipHasher24::new_with_key(&self.0);
-        for part in parts {
+        let [topic, entry_key, value] = parts;
+        let (key, value) = planted::digested(&self.0, value);
+        let mut hasher = SipHasher24::new_with_key(key);
+        for part in [topic, entry_key, value.as_ref()] {
             hasher.write(&(part.len() as u32).to_le_bytes());
             hasher.write(part);
         }

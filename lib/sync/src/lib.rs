@@ -15,11 +15,16 @@
 
 mod client;
 mod digest;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod publisher;
 mod server;
 mod snapshot;
 mod topic;
 mod vector;
+mod versions;
 mod wire;
 
 pub use client::{ClientError, ClientSession, Committed, EntryChange, Event, SavedError};
@@ -29,4 +34,5 @@ pub use server::{Advance, Refusal, Resume, ServerFacts, ServerSession, Subscript
 pub use snapshot::{Affected, Snapshot};
 pub use topic::{Frame, Outgoing, TopicState, Whole};
 pub use vector::Vector;
+pub use versions::Versions;
 pub use wire::Encoding;

@@ -19,6 +19,7 @@ use proto::v1::{Delta, KeyValue};
 
 use crate::{
     digest::{DigestKey, TopicDigest},
+    planted::{self, Planted},
     snapshot::{Affected, Changed, Snapshot},
     topic::Frame,
     vector::Vector,
@@ -58,6 +59,7 @@ pub struct Publisher {
     users: BTreeMap<Topic, BTreeSet<ArcStr>>,
     affected: Affected,
     history: History,
+    late: planted::Late,
 }
 
 /// The frames of all topics, oldest first.
@@ -92,6 +94,7 @@ impl Publisher {
             users: BTreeMap::new(),
             affected: Affected::default(),
             history,
+            late: planted::Late::default(),
         }
     }
 
@@ -149,6 +152,7 @@ impl Publisher {
         progress: &Vector,
         observed_at: u64,
     ) -> &Snapshot {
+        let (changes, views) = self.late.shift(changes, views);
         let publication = self.now.publication + 1;
         let mut gathered: BTreeMap<Topic, Gathered> = BTreeMap::new();
         for Change { topic, key, value } in changes {
@@ -263,7 +267,7 @@ impl Publisher {
                 .retain(|(topic, to)| topics.get(topic).is_some_and(|state| state.floor < *to));
             self.history.stale = 0;
         }
-        while self.history.bytes > self.history.budget {
+        while self.history.bytes > self.history.budget && !Planted::HistoryUnbounded.is_here() {
             let Some((topic, publication)) = self.history.order.pop_front() else { return };
             // A topic that was emptied has taken its frames with it.
             let Some(state) = self.now.topics.get_mut(&topic) else { continue };
@@ -271,7 +275,9 @@ impl Publisher {
                 let state = Arc::make_mut(state);
                 if let Some(frame) = state.frames.pop_front() {
                     self.history.bytes -= frame.bytes;
-                    state.floor = publication;
+                    if !Planted::HistoryTrimmed.is_here() {
+                        state.floor = publication;
+                    }
                 }
             }
         }

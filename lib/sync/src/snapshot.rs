@@ -6,7 +6,7 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, Vector as List};
 use model::{Kind, view::Topic};
 
-use crate::{topic::TopicState, vector::Vector};
+use crate::{planted::Planted, topic::TopicState, vector::Vector};
 
 /// How many publications a snapshot remembers the topics of. A session that is further behind looks
 /// at every topic of its view.
@@ -46,6 +46,7 @@ impl Snapshot {
     pub fn changed(&self, topic: &Topic) -> u64 {
         match self.topics.get(topic) {
             Some(state) => state.changed,
+            None if Planted::EmptiedForgotten.is_here() => 0,
             None => self.emptied.get(topic).copied().unwrap_or(0),
         }
     }

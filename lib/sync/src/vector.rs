@@ -21,6 +21,11 @@ impl Vector {
         *now = version.max(*now);
     }
 
+    /// The stream is at 0 again.
+    pub fn forget(&mut self, stream: StreamIndex) {
+        self.0.remove(&stream);
+    }
+
     /// Moves every stream forward to `other`.
     pub fn join(&mut self, other: &Self) {
         for (stream, version) in &other.0 {

@@ -1,0 +1,156 @@
+//! Bugs that tests plant in the protocol, to see that the model checker finds them.
+//!
+//! Only this crate's own tests turn on the feature `planted`. Without it "is this bug here?" is a
+//! constant, and nothing of a bug is left in the program.
+
+/// A bug that can be planted. `tests/checker/table.rs` says which check catches it.
+#[cfg_attr(
+    not(feature = "planted"),
+    expect(dead_code, unreachable_pub, reason = "only the crate's tests plant bugs")
+)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Planted {
+    /// A server serves an agent that has seen more than it knows.
+    RuleTwoSkipped,
+    /// A bookmark counts as an event.
+    BookmarkInVector,
+    /// The version of a list counts as that of an event.
+    ListVersionInVector,
+    /// What a view needs newly is published one publication after the view.
+    ViewEarly,
+    /// A view changes one publication after what made it change.
+    ViewLate,
+    /// Digests that anyone can compute.
+    DigestWithoutKey,
+    /// Digests of what an entry means to this version, not of its bytes.
+    DigestOfDecodedFields,
+    /// History forgets a frame and goes on saying that it reaches back before it.
+    HistoryTrimmed,
+    /// What an agent holds of another store is taken as of this one.
+    ForeignEpoch,
+    /// An agent acknowledges what it has received, not what its kernel holds.
+    AckAtReceipt,
+    /// A server announces its own vector to an agent that has seen more.
+    JoinLeftOut,
+    /// What was staged when a stream broke is there in the next session.
+    StagedSurvives,
+    /// What the first Commit of a session doesn't mention is taken as gone.
+    UnmentionedIsGone,
+    /// Nobody is told of a topic's last entry leaving.
+    EmptiedForgotten,
+    /// History grows without end.
+    HistoryUnbounded,
+    /// A view has the private topics of all nodes.
+    OthersTopics,
+}
+
+#[cfg(feature = "planted")]
+mod planting {
+    use std::{borrow::Cow, cell::Cell};
+
+    use prost::Message as _;
+    use proto::v1::Entry;
+
+    use super::Planted;
+    use crate::publisher::{Change, ViewChange};
+
+    thread_local! {
+        static HERE: Cell<Option<Planted>> = const { Cell::new(None) };
+    }
+
+    /// Takes the bug out again when it is dropped.
+    #[derive(Debug)]
+    pub struct Guard(());
+
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            HERE.set(None);
+        }
+    }
+
+    impl Planted {
+        /// Plants the bug for this thread, for as long as the guard lives.
+        #[must_use = "the bug is there for as long as the guard lives"]
+        pub fn plant(self) -> Guard {
+            HERE.set(Some(self));
+            Guard(())
+        }
+
+        pub(crate) fn is_here(self) -> bool {
+            HERE.get() == Some(self)
+        }
+    }
+
+    /// The key and the bytes of a value that a digest is over.
+    pub(crate) fn digested<'a>(
+        key: &'a [u8; 16],
+        value: &'a [u8],
+    ) -> (&'a [u8; 16], Cow<'a, [u8]>) {
+        let key = if Planted::DigestWithoutKey.is_here() { &[0; 16] } else { key };
+        let decoded = Some(value).filter(|_| Planted::DigestOfDecodedFields.is_here());
+        match decoded.and_then(|value| Entry::decode(value).ok()) {
+            Some(entry) => (key, entry.encode_to_vec().into()),
+            None => (key, value.into()),
+        }
+    }
+
+    /// What a bug keeps for the next publication.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Late {
+        changes: Vec<Change>,
+        views: Vec<ViewChange>,
+    }
+
+    impl Late {
+        pub(crate) fn shift(
+            &mut self,
+            changes: impl IntoIterator<Item = Change>,
+            views: impl IntoIterator<Item = ViewChange>,
+        ) -> (Vec<Change>, Vec<ViewChange>) {
+            let mut changes: Vec<_> = changes.into_iter().collect();
+            let mut views: Vec<_> = views.into_iter().collect();
+            if Planted::ViewLate.is_here() {
+                std::mem::swap(&mut self.views, &mut views);
+            }
+            if Planted::ViewEarly.is_here() {
+                let needed = |change: &Change| views.iter().any(|v| v.add.contains(&change.topic));
+                let (late, now) = changes.into_iter().partition(needed);
+                changes = std::mem::replace(&mut self.changes, late);
+                changes.extend::<Vec<_>>(now);
+            }
+            (changes, views)
+        }
+    }
+}
+
+#[cfg(not(feature = "planted"))]
+mod planting {
+    use super::Planted;
+
+    impl Planted {
+        pub(crate) const fn is_here(self) -> bool {
+            false
+        }
+    }
+
+    pub(crate) const fn digested<'a>(
+        key: &'a [u8; 16],
+        value: &'a [u8],
+    ) -> (&'a [u8; 16], &'a [u8]) {
+        (key, value)
+    }
+
+    /// Keeps nothing.
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct Late;
+
+    impl Late {
+        pub(crate) fn shift<C, V>(&mut self, changes: C, views: V) -> (C, V) {
+            (changes, views)
+        }
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use planting::Guard;
+pub(crate) use planting::{Late, digested};
