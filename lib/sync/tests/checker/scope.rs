@@ -1,0 +1,81 @@
+//! How far a search goes: what happens in the store, who is there, and how many faults.
+
+use crate::store::{Happening, Log};
+
+/// What a store, or a library in front of it, does wrong. Others have shipped each of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreFault {
+    /// A progress notice comes before the event that it covers.
+    ProgressAhead,
+    /// A watch that was opened again delivers an older event after a newer one.
+    WatchWentBack,
+    /// Each event is delivered twice.
+    Duplicates,
+    /// Of several events at once the first is lost, as when a compaction is not noticed.
+    LostAtCompaction,
+    /// A server that starts lists a cache that lags, and takes the list for current.
+    StaleList,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Scope {
+    pub(crate) replicas: usize,
+    pub(crate) agents: usize,
+    pub(crate) streams: usize,
+    /// What happens in the store.
+    pub(crate) script: Vec<Happening>,
+    /// What happens in it after it was restored from a backup.
+    pub(crate) after_restore: Vec<Happening>,
+    /// Versions that a backup may be of; empty: there is none.
+    pub(crate) backups: Vec<u8>,
+    /// Bytes of frames that a server keeps.
+    pub(crate) history: usize,
+    /// Connections that break.
+    pub(crate) cuts: u8,
+    /// Agents that crash. Their kernels stay.
+    pub(crate) crashes: u8,
+    /// Servers that crash and come back with nothing.
+    pub(crate) restarts: u8,
+    /// Agents write what they hold to a file, and may start from it.
+    pub(crate) saves: bool,
+    /// Agents begin with a file that they wrote for another cluster.
+    pub(crate) foreign: bool,
+    /// Servers hear from the store that nothing has happened.
+    pub(crate) bookmarks: bool,
+    /// Kernels take their time, and agents acknowledge.
+    pub(crate) acks: bool,
+    pub(crate) fault: Option<StoreFault>,
+}
+
+impl Scope {
+    /// One server, one agent, no faults.
+    pub(crate) fn of(script: impl Into<Vec<Happening>>) -> Self {
+        Self {
+            replicas: 1,
+            agents: 1,
+            streams: 1,
+            script: script.into(),
+            after_restore: Vec::new(),
+            backups: Vec::new(),
+            history: 10_000,
+            cuts: 0,
+            crashes: 0,
+            restarts: 0,
+            saves: false,
+            foreign: false,
+            bookmarks: false,
+            acks: false,
+            fault: None,
+        }
+    }
+
+    /// The store's history: 0 is the first, n + 1 the one after a restore of the n-th backup.
+    pub(crate) fn logs(&self) -> Vec<Log> {
+        let log = |happenings| Log { happenings, streams: self.streams };
+        let restored = self.backups.iter().map(|version| {
+            let kept = self.script.iter().take(usize::from(*version));
+            log(kept.chain(&self.after_restore).copied().collect())
+        });
+        std::iter::once(log(self.script.clone())).chain(restored).collect()
+    }
+}
