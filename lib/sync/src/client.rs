@@ -211,6 +211,9 @@ impl ClientSession {
     /// the gap, and its first Commit is complete.
     pub fn disconnected(&mut self) {
         self.digest_key = None;
+        self.server = Default::default();
+        self.accept_rollback = false;
+        self.announced = Default::default();
         if !Planted::StagedSurvives.is_here() {
             self.staged.clear();
         }

@@ -48,6 +48,7 @@ pub enum Planted {
 mod planting {
     use std::{borrow::Cow, cell::Cell};
 
+    use model::view::Topic;
     use prost::Message as _;
     use proto::v1::Entry;
 
@@ -58,14 +59,30 @@ mod planting {
         static HERE: Cell<Option<Planted>> = const { Cell::new(None) };
     }
 
-    /// Takes the bug out again when it is dropped.
+    thread_local! {
+        static FEW_TOPICS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Takes out again what was planted when it is dropped.
     #[derive(Debug)]
-    pub struct Guard(());
+    pub struct Guard(fn());
 
     impl Drop for Guard {
         fn drop(&mut self) {
-            HERE.set(None);
+            self.0();
         }
+    }
+
+    /// No bug, but a smaller scope: of the topics that all nodes have, this thread's views have two
+    /// for as long as the guard lives. Most of the others hold nothing in a test.
+    #[must_use = "views are whole again when the guard is dropped"]
+    pub fn few_common_topics() -> Guard {
+        FEW_TOPICS.set(true);
+        Guard(|| FEW_TOPICS.set(false))
+    }
+
+    pub(crate) fn common_topics() -> impl Iterator<Item = Topic> {
+        Topic::common().take(if FEW_TOPICS.get() { 2 } else { usize::MAX })
     }
 
     impl Planted {
@@ -73,7 +90,7 @@ mod planting {
         #[must_use = "the bug is there for as long as the guard lives"]
         pub fn plant(self) -> Guard {
             HERE.set(Some(self));
-            Guard(())
+            Guard(|| HERE.set(None))
         }
 
         pub(crate) fn is_here(self) -> bool {
@@ -125,7 +142,13 @@ mod planting {
 
 #[cfg(not(feature = "planted"))]
 mod planting {
+    use model::view::Topic;
+
     use super::Planted;
+
+    pub(crate) fn common_topics() -> impl Iterator<Item = Topic> {
+        Topic::common()
+    }
 
     impl Planted {
         pub(crate) const fn is_here(self) -> bool {
@@ -152,5 +175,5 @@ mod planting {
 }
 
 #[cfg(feature = "planted")]
-pub use planting::Guard;
-pub(crate) use planting::{Late, digested};
+pub use planting::{Guard, few_common_topics};
+pub(crate) use planting::{Late, common_topics, digested};

@@ -27,7 +27,7 @@ use proto::v1::{
 
 use crate::{
     digest::{DigestKey, TopicDigest},
-    planted::Planted,
+    planted::{self, Planted},
     snapshot::{Affected, Snapshot},
     topic::{Outgoing, TopicState},
     vector::Vector,
@@ -120,7 +120,7 @@ impl Subscription {
         match self {
             Self::Node(node) => {
                 let own = std::iter::once(Topic::Node(node.clone()));
-                Topic::common().chain(own).chain(needed.iter().cloned()).collect()
+                planted::common_topics().chain(own).chain(needed.iter().cloned()).collect()
             }
             Self::Full(kinds) => {
                 let shards = |kind: &Kind| {
@@ -150,6 +150,9 @@ impl Subscription {
                     topics.extend(changed.common.iter().cloned());
                     if changed.own.contains(node) {
                         topics.insert(Topic::Node(node.clone()));
+                    }
+                    if Planted::OthersTopics.is_here() {
+                        topics.extend(changed.own.iter().cloned().map(Topic::Node));
                     }
                     // The shorter of the two is looked through.
                     if needed.len() < changed.by_need.len() {

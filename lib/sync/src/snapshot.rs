@@ -53,7 +53,7 @@ impl Snapshot {
 
     /// The whole view of a node: the common topics, its own, and what its endpoints use.
     pub fn node_view(&self, node: &ArcStr) -> BTreeSet<Topic> {
-        let mut view: BTreeSet<Topic> = Topic::common().collect();
+        let mut view: BTreeSet<Topic> = planted::common_topics().collect();
         view.insert(Topic::Node(node.clone()));
         if let Some(needed) = self.views.get(node) {
             view.extend(needed.iter().cloned());

@@ -47,7 +47,7 @@ pub(crate) struct Link {
 
 /// One message that says something, and those without content before it: to lose the one or the other
 /// of these is the same.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Packet {
     messages: Vec<ServerMessage>,
     /// Where the server was when it sent this.
@@ -116,8 +116,9 @@ impl Agent {
             if topic.starts_with("node/") && topic != format!("node/{}", NODES[self.node]) {
                 return violated(I12, format!("agent {} is sent topic {topic}", NODES[self.node]));
             }
+            let complete = says_something(&message);
             packet.push(message);
-            if matches!(topic.split('/').next(), Some("" | "pools" | "node" | "profile")) {
+            if complete {
                 let messages = std::mem::take(&mut packet);
                 link.down.push_back(Packet { messages, sent_at });
             }
@@ -135,7 +136,9 @@ impl Agent {
         let Some(packet) = packet else { return Ok(agent) };
         for message in packet.messages {
             let before = contents(&agent.client);
-            agent.since.push(message.clone());
+            if says_something(&message) {
+                agent.since.push(message.clone());
+            }
             match agent.receive(message)? {
                 Event::Committed(committed) => {
                     agent.committed(*committed, &before, packet.sent_at, logs)?;
@@ -316,11 +319,23 @@ impl Agent {
         Self { saved: Some((saved, self.told.clone())), ..self.clone() }
     }
 
+    pub(crate) fn can_start(&self, from_file: bool) -> bool {
+        self.saved.is_some() || !from_file
+    }
+
     /// The agent starts anew, from its file or from nothing. Its kernel is as it was.
-    pub(crate) fn crash(&self, from_file: bool) -> Option<Self> {
-        let (client, told) = if from_file { self.saved.clone()? } else { Default::default() };
-        let kernel = (None, self.kernel.1.clone());
-        Some(Self { client, told, kernel, link: None, since: Vec::new(), ..self.clone() })
+    pub(crate) fn crash(&self, from_file: bool) -> Self {
+        let saved = self.saved.clone().filter(|_| from_file);
+        let (client, told) = saved.unwrap_or_default();
+        Self {
+            client,
+            told,
+            kernel: (None, self.kernel.1.clone()),
+            node: self.node,
+            link: None,
+            since: Vec::new(),
+            saved: None,
+        }
     }
 
     /// Whether a server has not got to what the agent has seen.
@@ -359,6 +374,13 @@ impl Agent {
     pub(crate) fn describe(&self) -> String {
         let vector: Vec<_> = self.client.vector().iter().map(|(_, version)| version).collect();
         format!("V={vector:?} holds {}", show(&contents(&self.client)))
+    }
+}
+
+/// The message that says something; the others follow from it.
+impl std::fmt::Debug for Packet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} {:?}", self.messages.last(), self.sent_at)
     }
 }
 
@@ -401,6 +423,11 @@ fn foreign(node: usize) -> ClientSession {
     }
     client.disconnected();
     client
+}
+
+/// Whether a message is of a topic that ever has entries here, or of none.
+fn says_something(message: &ServerMessage) -> bool {
+    matches!(topic(message).split('/').next(), Some("" | "pools" | "node" | "profile"))
 }
 
 /// The topic that a message is of; empty for one that is of none.

@@ -12,12 +12,14 @@ mod store;
 
 use std::time::Instant;
 
+use bulrush_sync::planted::few_common_topics;
 use scope::Scope;
 use search::{Checker, Report};
-use store::Happening::*;
+use store::Happening::{self, *};
 
 /// Searches a scope, and says what it took.
 fn search(name: &str, scope: &Scope) -> Report {
+    let _few = few_common_topics();
     let began = Instant::now();
     let report = Checker::new(scope).run();
     let Report { states, steps, quiet, .. } = report;
@@ -39,4 +41,22 @@ fn holds(name: &str, scope: &Scope) {
 fn one_agent_follows_one_server() {
     let script = [Pool(Some(1)), Endpoint(0, Some(true))];
     holds("one agent, two events", &Scope { cuts: 1, ..Scope::of(script) });
+}
+
+/// One event of each kind that changes more than an entry: a topic that comes, one that a view gains,
+/// one that changes while it is used, and one that a view loses.
+const SCRIPT: [Happening; 4] =
+    [Pool(Some(1)), Endpoint(0, Some(true)), Rules(1), Endpoint(0, Some(false))];
+
+#[test]
+fn two_agents_follow_one_server() {
+    let base = Scope { agents: 1, ..Scope::of(SCRIPT) };
+    holds("1 agent, all", &Scope { cuts: 1, crashes: 1, restarts: 1, saves: 1, ..base.clone() });
+    holds(
+        "1 agent, all, acks",
+        &Scope { cuts: 1, crashes: 1, restarts: 1, saves: 1, acks: true, ..base.clone() },
+    );
+    let base = Scope { agents: 2, ..Scope::of(SCRIPT) };
+    holds("2 agent, crash", &Scope { crashes: 1, ..base.clone() });
+    holds("2 agent, 1 cut, restart", &Scope { cuts: 1, restarts: 1, ..base.clone() });
 }

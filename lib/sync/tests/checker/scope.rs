@@ -36,8 +36,9 @@ pub(crate) struct Scope {
     pub(crate) crashes: u8,
     /// Servers that crash and come back with nothing.
     pub(crate) restarts: u8,
-    /// Agents write what they hold to a file, and may start from it.
-    pub(crate) saves: bool,
+    /// Agents that write what they hold to a file, and may start from it. For each crash one is
+    /// enough: what is overwritten is never read.
+    pub(crate) saves: u8,
     /// Agents begin with a file that they wrote for another cluster.
     pub(crate) foreign: bool,
     /// Servers hear from the store that nothing has happened.
@@ -61,7 +62,7 @@ impl Scope {
             cuts: 0,
             crashes: 0,
             restarts: 0,
-            saves: false,
+            saves: 0,
             foreign: false,
             bookmarks: false,
             acks: false,

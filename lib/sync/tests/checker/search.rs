@@ -35,6 +35,7 @@ pub(crate) struct State {
     cuts: u8,
     crashes: u8,
     restarts: u8,
+    saves: u8,
 }
 
 /// Something that happens.
@@ -186,6 +187,7 @@ impl<'s> Checker<'s> {
             cuts: self.scope.cuts,
             crashes: self.scope.crashes,
             restarts: self.scope.restarts,
+            saves: self.scope.saves,
         };
         for index in 0..self.scope.replicas {
             let replica = Replica::start(self.scope, index, 0, self.log(0), 0)?;
@@ -364,19 +366,18 @@ impl<'s> Checker<'s> {
         if state.crashes > 0 {
             for from_file in [false, true] {
                 let action = Action::Crash { agent, from_file };
-                if let Some(crashed) = here.crash(from_file) {
-                    let next = self.agent_step(id, action, any, |_, _, _, _| Ok(crashed));
+                if here.can_start(from_file) {
+                    let next =
+                        self.agent_step(id, action, any, |_, _, here, _| Ok(here.crash(from_file)));
                     let next = to(next).map(|next| State { crashes: state.crashes - 1, ..next });
                     out.push((action, next));
                 }
             }
         }
-        if scope.saves {
+        if state.saves > 0 && state.crashes > 0 {
             let action = Action::Save { agent };
-            out.push((
-                action,
-                to(self.agent_step(id, action, any, |_, _, here, _| Ok(here.save()))),
-            ));
+            let next = to(self.agent_step(id, action, any, |_, _, here, _| Ok(here.save())));
+            out.push((action, next.map(|next| State { saves: state.saves - 1, ..next })));
         }
         let Some(link) = &here.link else {
             let ids = &state.replicas[..scope.replicas];
