@@ -300,9 +300,9 @@ impl ClientSession {
                 self.server = (hello.epoch.clone(), hello.incarnation.clone());
                 // Versions of another store, or of one that may be older, say nothing of time here.
                 let comparable = hello.epoch == self.epoch && !self.accept_rollback;
-                let (vector, progress) = (self.vector.clone(), self.progress.clone());
-                self.announced =
-                    if comparable { (vector, progress) } else { <(Vector, Vector)>::default() };
+                // What is complete is this server's to say: another may have known more.
+                let vector = if comparable { self.vector.clone() } else { Vector::default() };
+                self.announced = (vector, Vector::default());
                 Ok(Event::Hello(hello))
             }
             (Message::GoAway(go_away), _) => Ok(Event::GoAway(go_away)),
