@@ -302,7 +302,8 @@ impl ClientSession {
                 let comparable = hello.epoch == self.epoch && !self.accept_rollback;
                 // What is complete is this server's to say: another may have known more.
                 let vector = if comparable { self.vector.clone() } else { Vector::default() };
-                self.announced = (vector, Vector::default());
+                let kept = Some(&self.progress).filter(|_| Planted::ProgressKept.is_here());
+                self.announced = (vector, kept.cloned().unwrap_or_default());
                 Ok(Event::Hello(hello))
             }
             (Message::GoAway(go_away), _) => Ok(Event::GoAway(go_away)),

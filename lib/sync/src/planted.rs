@@ -32,6 +32,8 @@ pub enum Planted {
     AckAtReceipt,
     /// A server announces its own vector to an agent that has seen more.
     JoinLeftOut,
+    /// An agent keeps the progress that another server told it.
+    ProgressKept,
     /// What was staged when a stream broke is there in the next session.
     StagedSurvives,
     /// What the first Commit of a session doesn't mention is taken as gone.

@@ -23,6 +23,8 @@ pub(crate) struct Agent {
     since: Vec<ServerMessage>,
     /// The vector that it was told last.
     told: Vector,
+    /// Up to where the server knew the store that it was told of last; only strict scopes ask.
+    seen: Option<(u8, Reached)>,
     pub(crate) link: Option<Link>,
     /// What it would find in its file.
     saved: Option<(ClientSession, Vector)>,
@@ -61,10 +63,11 @@ impl Agent {
         let client = if scope.foreign { foreign(node) } else { ClientSession::new() };
         Self {
             node,
-            kernel: (None, contents(&client)),
+            kernel: (None, Contents::new()),
             client,
             since: Vec::new(),
             told: Vector::default(),
+            seen: None,
             link: None,
             saved: None,
         }
@@ -141,11 +144,9 @@ impl Agent {
             }
             match agent.receive(message)? {
                 Event::Committed(committed) => {
-                    agent.committed(*committed, &before, packet.sent_at, logs)?;
+                    agent.committed(scope, *committed, &before, packet.sent_at, logs)?;
                     if scope.acks {
                         agent.acknowledge()?;
-                    } else {
-                        agent.kernel_follows();
                     }
                 }
                 Event::Nothing => unchanged(&before, &agent.client, "a frame")?,
@@ -170,6 +171,7 @@ impl Agent {
 
     fn committed(
         &mut self,
+        scope: &Scope,
         committed: Committed,
         before: &Contents,
         (branch, reached): (u8, Reached),
@@ -183,11 +185,24 @@ impl Agent {
             let (have, got) = (self.told.get(stream), committed.vector.get(stream));
             return violated(I3, format!("stream {} went back from {have} to {got}", stream.0));
         }
+        let log = &logs[usize::from(branch)];
+        if scope.strict {
+            let seen = self.seen.replace((branch, reached));
+            let seen = seen.filter(|(of, _)| *of == branch && !link.rollback);
+            let lost = log.events().find(|(version, stream, _)| {
+                let seen = seen.map_or(0, |(_, seen)| seen[*stream]);
+                *version <= seen && *version > reached[*stream]
+            });
+            if let Some((version, _, happening)) = lost {
+                let seen =
+                    format!("agent {} had seen {happening:?} of {version}", NODES[self.node]);
+                return violated(I3, seen);
+            }
+        }
         link.rollback = false;
         link.committed = true;
         self.told = committed.vector.clone();
 
-        let log = &logs[usize::from(branch)];
         for stream in 0..log.streams {
             let vector = committed.vector.get(index(stream));
             let progress = committed.progress.get(index(stream));
@@ -330,6 +345,7 @@ impl Agent {
         Self {
             client,
             told,
+            seen: None,
             kernel: (None, self.kernel.1.clone()),
             node: self.node,
             link: None,

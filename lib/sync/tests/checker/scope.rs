@@ -28,8 +28,12 @@ pub(crate) struct Scope {
     pub(crate) after_restore: Vec<Happening>,
     /// Versions that a backup may be of; empty: there is none.
     pub(crate) backups: Vec<u8>,
+    /// A publication is of at most so many events.
+    pub(crate) batch: u8,
     /// Bytes of frames that a server keeps.
     pub(crate) history: usize,
+    /// Of these faults, so many in all.
+    pub(crate) faults: u8,
     /// Connections that break.
     pub(crate) cuts: u8,
     /// Agents that crash. Their kernels stay.
@@ -45,6 +49,8 @@ pub(crate) struct Scope {
     pub(crate) bookmarks: bool,
     /// Kernels take their time, and agents acknowledge.
     pub(crate) acks: bool,
+    /// Not even what a vector can't tell may go back: a delete that only a list knew of.
+    pub(crate) strict: bool,
     pub(crate) fault: Option<StoreFault>,
 }
 
@@ -58,7 +64,9 @@ impl Scope {
             script: script.into(),
             after_restore: Vec::new(),
             backups: Vec::new(),
+            batch: u8::MAX,
             history: 10_000,
+            faults: u8::MAX,
             cuts: 0,
             crashes: 0,
             restarts: 0,
@@ -66,6 +74,7 @@ impl Scope {
             foreign: false,
             bookmarks: false,
             acks: false,
+            strict: false,
             fault: None,
         }
     }

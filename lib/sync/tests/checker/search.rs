@@ -17,7 +17,7 @@ use crate::{
     agent::Agent,
     invariants::{Invariant::*, Violation, violated},
     replica::Replica,
-    scope::Scope,
+    scope::{Scope, StoreFault},
     store::Log,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct State {
     /// The store's history, and how many versions of it there are.
     branch: u8,
     len: u8,
+    /// How many faults may still happen: in all, and of each kind.
+    faults: u8,
     cuts: u8,
     crashes: u8,
     restarts: u8,
@@ -184,6 +186,10 @@ impl<'s> Checker<'s> {
             agents: [Id::MAX; 2],
             branch: 0,
             len: 0,
+            faults: self
+                .scope
+                .faults
+                .min(self.scope.cuts + self.scope.crashes + self.scope.restarts),
             cuts: self.scope.cuts,
             crashes: self.scope.crashes,
             restarts: self.scope.restarts,
@@ -265,7 +271,7 @@ impl<'s> Checker<'s> {
             let here = self.replicas.get(id);
             let branch = state.branch;
             let with = Id::from(branch) << 8 | Id::from(state.len);
-            if state.restarts > 0 {
+            if state.faults.min(state.restarts) > 0 {
                 // A lone server may be away while things happen.
                 let latest = if scope.replicas == 1 { total } else { state.len };
                 for at in state.len..=latest {
@@ -278,6 +284,7 @@ impl<'s> Checker<'s> {
                     let next = next.and_then(|id| {
                         let mut next = *state;
                         next.restarts -= 1;
+                        next.faults -= 1;
                         next.len = at;
                         next.replicas[index] = id;
                         self.hang_up(&mut next, index)?;
@@ -302,7 +309,7 @@ impl<'s> Checker<'s> {
                 continue;
             }
             for stream in 0..scope.streams as u8 {
-                for count in 1..=total {
+                for count in 1..=total.min(scope.batch) {
                     let action = Action::Read { replica, stream, count };
                     let next = self.replica_step(id, action, 0, |scope, logs, replica| {
                         let log = &logs[usize::from(branch)];
@@ -319,6 +326,9 @@ impl<'s> Checker<'s> {
             if scope.bookmarks {
                 let mut at = state.len;
                 let log = &self.logs[usize::from(branch)];
+                if scope.fault == Some(StoreFault::ProgressAhead) {
+                    at = total.min(at + 1);
+                }
                 // What isn't an event of a stream happens by the way.
                 while log.is_elsewhere(at) {
                     at += 1;
@@ -363,18 +373,23 @@ impl<'s> Checker<'s> {
             })
         };
         let any = state.replicas[0];
-        if state.crashes > 0 {
+        let crashes = state.faults.min(state.crashes);
+        if crashes > 0 {
             for from_file in [false, true] {
                 let action = Action::Crash { agent, from_file };
                 if here.can_start(from_file) {
                     let next =
                         self.agent_step(id, action, any, |_, _, here, _| Ok(here.crash(from_file)));
-                    let next = to(next).map(|next| State { crashes: state.crashes - 1, ..next });
+                    let next = to(next).map(|next| State {
+                        faults: state.faults - 1,
+                        crashes: state.crashes - 1,
+                        ..next
+                    });
                     out.push((action, next));
                 }
             }
         }
-        if state.saves > 0 && state.crashes > 0 {
+        if state.saves.min(crashes) > 0 {
             let action = Action::Save { agent };
             let next = to(self.agent_step(id, action, any, |_, _, here, _| Ok(here.save())));
             out.push((action, next.map(|next| State { saves: state.saves - 1, ..next })));
@@ -414,9 +429,12 @@ impl<'s> Checker<'s> {
             out.push((action, to(self.agent_step(id, action, any, |_, _, a, _| a.apply()))));
         }
         let cut = Action::Cut { agent };
-        if state.cuts > 0 {
+        if state.faults.min(state.cuts) > 0 {
             let next = to(self.agent_step(id, cut, any, |_, _, a, _| a.cut()));
-            out.push((cut, next.map(|next| State { cuts: state.cuts - 1, ..next })));
+            out.push((
+                cut,
+                next.map(|next| State { faults: state.faults - 1, cuts: state.cuts - 1, ..next }),
+            ));
         }
         if link.behind {
             let next = self.agent_step(id, cut, any, |_, _, a, _| a.cut());
@@ -436,10 +454,16 @@ impl<'s> Checker<'s> {
         if state.branch > 0 {
             return Ok(());
         }
-        for id in &state.agents[..scope.agents] {
-            let agent = self.agents.get(*id);
+        for (index, id) in state.agents[..scope.agents].iter().copied().enumerate() {
+            let agent = self.agents.get(id);
             let Some(link) = agent.link.as_ref().filter(|link| link.behind) else { continue };
-            let replica = self.replicas.get(state.replicas[link.replica]);
+            let with = state.replicas[link.replica];
+            let action = Action::Wake { agent: index as u8 };
+            if self.agent_step(id, action, with, |_, _, agent, replica| agent.wake(replica))? != id
+            {
+                continue;
+            }
+            let replica = self.replicas.get(with);
             let log = &self.logs[0];
             let mut unread = log.events().filter(|(version, stream, _)| {
                 *version <= u64::from(state.len) && *version > replica.reached[*stream]
@@ -516,6 +540,7 @@ impl<'s> Checker<'s> {
                 break 'search;
             }
             at += 1;
+            assert!(states.len() < 4_000_000, "the scope is too large");
         }
         Report { states: states.len(), steps: self.steps.len(), quiet, found }
     }
