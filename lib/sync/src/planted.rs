@@ -3,7 +3,7 @@
 //! Only this crate's own tests turn on the feature `planted`. Without it "is this bug here?" is a
 //! constant, and nothing of a bug is left in the program.
 
-/// A bug that can be planted. `tests/checker/table.rs` says which check catches it.
+/// A bug that can be planted. `tests/checker/README.md` says which check catches it.
 #[cfg_attr(
     not(feature = "planted"),
     expect(dead_code, unreachable_pub, reason = "only the crate's tests plant bugs")
@@ -38,8 +38,8 @@ pub enum Planted {
     StagedSurvives,
     /// What the first Commit of a session doesn't mention is taken as gone.
     UnmentionedIsGone,
-    /// Nobody is told of a topic's last entry leaving.
-    EmptiedForgotten,
+    /// A change of what nodes have by need wakes none of them.
+    Unwoken,
     /// History grows without end.
     HistoryUnbounded,
     /// A view has the private topics of all nodes.

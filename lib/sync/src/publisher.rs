@@ -191,7 +191,9 @@ impl Publisher {
     fn affected_by(&self, changed: &Changed, mut nodes: BTreeSet<ArcStr>) -> Affected {
         nodes.extend(changed.own.iter().cloned());
         let users = changed.by_need.iter().filter_map(|topic| self.users.get(topic));
-        nodes.extend(users.flatten().cloned());
+        if !Planted::Unwoken.is_here() {
+            nodes.extend(users.flatten().cloned());
+        }
         let kinds = changed.full.iter().filter_map(|topic| match topic {
             Topic::Res(kind, _) => Some(*kind),
             _ => None,

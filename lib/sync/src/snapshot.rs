@@ -6,7 +6,7 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, Vector as List};
 use model::{Kind, view::Topic};
 
-use crate::{planted::Planted, topic::TopicState, vector::Vector};
+use crate::{topic::TopicState, vector::Vector};
 
 /// How many publications a snapshot remembers the topics of. A session that is further behind looks
 /// at every topic of its view.
@@ -46,14 +46,13 @@ impl Snapshot {
     pub fn changed(&self, topic: &Topic) -> u64 {
         match self.topics.get(topic) {
             Some(state) => state.changed,
-            None if Planted::EmptiedForgotten.is_here() => 0,
             None => self.emptied.get(topic).copied().unwrap_or(0),
         }
     }
 
     /// The whole view of a node: the common topics, its own, and what its endpoints use.
     pub fn node_view(&self, node: &ArcStr) -> BTreeSet<Topic> {
-        let mut view: BTreeSet<Topic> = planted::common_topics().collect();
+        let mut view: BTreeSet<Topic> = Topic::common().collect();
         view.insert(Topic::Node(node.clone()));
         if let Some(needed) = self.views.get(node) {
             view.extend(needed.iter().cloned());

@@ -1,17 +1,22 @@
 //! An agent with its connection: the shipped sessions of both ends, what is in flight between them, and
 //! the checks of what the agent sees.
 
-use std::{collections::BTreeMap, collections::VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use bulrush_sync::{Advance, ClientError, ClientSession, Committed, Event, ServerSession, Vector};
+use bulrush_sync::{
+    Advance, ClientError, ClientSession, Committed, Event, Outgoing, ServerSession, Vector,
+};
 use bytes::Bytes;
-use model::view::{Entry, Topic};
 use proto::v1::{AgentHello, ServerMessage, agent_message, server_message::Message};
 
 use crate::{
     invariants::{Invariant::*, Violation, violated},
     replica::{Replica, index},
     scope::Scope,
+    sight::{
+        bounded, contents, digests_are_the_definitions, follows, references_resolve,
+        says_something, show, topic as topic_of, unchanged,
+    },
     store::{self, Contents, Log, NODES, Reached},
 };
 
@@ -21,13 +26,15 @@ pub(crate) struct Agent {
     client: ClientSession,
     /// What the client has been told since its last visible Commit.
     since: Vec<ServerMessage>,
+    /// Topics that it asked for again: until they come whole, nothing of them counts.
+    broken: BTreeSet<String>,
     /// The vector that it was told last.
     told: Vector,
     /// Up to where the server knew the store that it was told of last; only strict scopes ask.
     seen: Option<(u8, Reached)>,
     pub(crate) link: Option<Link>,
     /// What it would find in its file.
-    saved: Option<(ClientSession, Vector)>,
+    saved: Option<(Bytes, Vector)>,
     /// What its kernel holds, and of which publication of the live session that is.
     kernel: (Option<u64>, Contents),
 }
@@ -36,8 +43,13 @@ pub(crate) struct Agent {
 pub(crate) struct Link {
     pub(crate) replica: usize,
     session: ServerSession,
+    /// The server's session must look at what is published, for up to this publication, which has
+    /// something for the agent, none had.
+    due: Option<u64>,
     /// On its way to the agent.
     pub(crate) down: VecDeque<Packet>,
+    /// On its way to the server: topics that the agent asks for.
+    pub(crate) up: VecDeque<String>,
     /// The server told the agent that it has not caught up.
     pub(crate) behind: bool,
     /// The agent takes an older state.
@@ -56,6 +68,9 @@ pub(crate) struct Packet {
     sent_at: (u8, Reached),
 }
 
+/// The first publication: a session that must look is not told that it isn't affected.
+const LOOK: u64 = 1;
+
 type Result<T> = std::result::Result<T, Violation>;
 
 impl Agent {
@@ -66,6 +81,7 @@ impl Agent {
             kernel: (None, Contents::new()),
             client,
             since: Vec::new(),
+            broken: BTreeSet::new(),
             told: Vector::default(),
             seen: None,
             link: None,
@@ -88,7 +104,9 @@ impl Agent {
         agent.link = Some(Link {
             replica: at,
             session,
+            due: Some(LOOK),
             down: VecDeque::new(),
+            up: VecDeque::new(),
             behind: false,
             rollback,
             acked: 0,
@@ -97,10 +115,31 @@ impl Agent {
         Ok(agent)
     }
 
+    /// The server has moved on: its session with this agent is woken where there is reason to.
+    pub(crate) fn published(&self, replica: &Replica, rewound: bool) -> Self {
+        let mut agent = self.clone();
+        if let Some(link) = &mut agent.link {
+            if replica.news && link.session.subscription().is_affected(replica.affected()) {
+                link.due.get_or_insert(replica.snapshot().publication);
+            }
+            if link.behind || rewound {
+                link.due = Some(LOOK);
+            }
+        }
+        agent
+    }
+
+    pub(crate) fn is_awake(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.due.is_some())
+    }
+
     /// The server's session looks at what is published.
     pub(crate) fn wake(&self, replica: &Replica) -> Result<Self> {
         let mut agent = self.clone();
         let Some(link) = &mut agent.link else { return Ok(agent) };
+        if let Some(first) = link.due.take() {
+            link.session.unaffected_until(first - 1);
+        }
         let frames = match link.session.advance(&replica.snapshot()) {
             Advance::Frames(frames) => frames,
             Advance::Behind(_) => {
@@ -110,12 +149,12 @@ impl Agent {
             Advance::Rewound => return agent.cut(),
         };
         link.behind = false;
-        let messages: Vec<_> = frames.into_iter().map(|frame| frame.into_message()).collect();
+        let messages: Vec<_> = frames.into_iter().map(Outgoing::into_message).collect();
         bounded(&messages, replica)?;
         let sent_at = (replica.branch, replica.reached);
         let mut packet = Vec::new();
         for message in messages {
-            let topic = topic(&message).to_owned();
+            let topic = topic_of(&message).to_owned();
             if topic.starts_with("node/") && topic != format!("node/{}", NODES[self.node]) {
                 return violated(I12, format!("agent {} is sent topic {topic}", NODES[self.node]));
             }
@@ -139,12 +178,10 @@ impl Agent {
         let Some(packet) = packet else { return Ok(agent) };
         for message in packet.messages {
             let before = contents(&agent.client);
-            if says_something(&message) {
-                agent.since.push(message.clone());
-            }
+            agent.hear(&message);
             match agent.receive(message)? {
                 Event::Committed(committed) => {
-                    agent.committed(scope, *committed, &before, packet.sent_at, logs)?;
+                    agent.committed(scope, &committed, &before, packet.sent_at, logs)?;
                     if scope.acks {
                         agent.acknowledge()?;
                     }
@@ -154,12 +191,56 @@ impl Agent {
                     let Some(agent_message::Message::Resync(resync)) = message.message else {
                         return violated(I5, format!("the agent wants to send {message:?}"));
                     };
-                    return violated(I5, format!("the digest of {} disagrees", resync.topic));
+                    let topic = resync.topic;
+                    if scope.corruptions == 0 {
+                        return violated(I5, format!("the digest of {topic} disagrees"));
+                    }
+                    unchanged(&before, &agent.client, "a wrong digest")?;
+                    agent.since.retain(|message| topic_of(message) != topic);
+                    agent.broken.insert(topic.clone());
+                    agent.link.iter_mut().for_each(|link| link.up.push_back(topic.clone()));
                 }
                 other => return violated(I10, format!("it is told {other:?}")),
             }
         }
         Ok(agent)
+    }
+
+    /// Notes a message, unless it is a change of what isn't there.
+    fn hear(&mut self, message: &ServerMessage) {
+        let topic = topic_of(message);
+        if matches!(message.message, Some(Message::Replace(_))) {
+            self.broken.remove(topic);
+        }
+        if says_something(message) && !self.broken.contains(topic) {
+            self.since.push(message.clone());
+        }
+    }
+
+    /// The next message is changed on its way; none: it has nothing that could be.
+    pub(crate) fn corrupted(&self) -> Option<Self> {
+        let mut agent = self.clone();
+        let packet = agent.link.as_mut()?.down.front_mut()?;
+        let message = packet.messages.last_mut()?.message.as_mut()?;
+        let value = match message {
+            Message::Replace(replace) => &mut replace.entries.first_mut()?.value,
+            Message::Delta(delta) => &mut delta.puts.first_mut()?.value,
+            _ => return None,
+        };
+        *value = [&value[..], b"?"].concat().into();
+        Some(agent)
+    }
+
+    /// The server hears which topic the agent asks for.
+    pub(crate) fn heard(&self) -> Self {
+        let mut agent = self.clone();
+        if let Some(link) = &mut agent.link
+            && let Some(topic) = link.up.pop_front()
+        {
+            link.session.resync(&topic);
+            link.due = Some(LOOK);
+        }
+        agent
     }
 
     fn receive(&mut self, message: ServerMessage) -> Result<Event> {
@@ -172,13 +253,13 @@ impl Agent {
     fn committed(
         &mut self,
         scope: &Scope,
-        committed: Committed,
+        committed: &Committed,
         before: &Contents,
         (branch, reached): (u8, Reached),
         logs: &[Log],
     ) -> Result<()> {
         let held = contents(&self.client);
-        self.follows(&committed, before, &held)?;
+        follows(std::mem::take(&mut self.since), committed, before, &held)?;
 
         let Some(link) = &mut self.link else { return Ok(()) };
         if let Some(stream) = committed.vector.first_behind(&self.told).filter(|_| !link.rollback) {
@@ -203,87 +284,24 @@ impl Agent {
         link.committed = true;
         self.told = committed.vector.clone();
 
-        for stream in 0..log.streams {
+        for (stream, at) in reached.iter().copied().enumerate().take(log.streams) {
             let vector = committed.vector.get(index(stream));
             let progress = committed.progress.get(index(stream));
-            let newest = log.newest(stream, reached[stream]);
-            if vector > progress || progress > reached[stream] || vector < newest {
-                let (at, seen) = (reached[stream], (newest, vector, progress));
-                return violated(
-                    I1,
-                    format!(
-                        "stream {stream}: the server knows it up to {at} with the newest object of \
-                     {}, and the Commit says V={} P={}",
-                        seen.0, seen.1, seen.2,
-                    ),
-                );
+            let newest = log.newest(stream, at);
+            if vector > progress || progress > at || vector < newest {
+                let said = format!("the Commit says V={vector} P={progress}");
+                let known =
+                    format!("its server knows up to {at}, the newest object is of {newest}");
+                return violated(I1, format!("stream {stream}: {said}; {known}"));
             }
         }
         references_resolve(self.node, &self.client, &held)?;
         let model = log.world(&reached).view(self.node);
         if held != model {
             let (held, model) = (show(&held), show(&model));
-            return violated(
-                I1,
-                format!(
-                    "at {reached:?} the model says {model}, and agent {} holds {held}",
-                    self.name(),
-                ),
-            );
+            return violated(I1, format!("at {reached:?} the model says {model}, held is {held}"));
         }
         digests_are_the_definitions(&self.client, &held)
-    }
-
-    /// What became visible is what a naive reader of the messages would hold; and the changes that the
-    /// client names lead there too.
-    fn follows(&mut self, committed: &Committed, before: &Contents, held: &Contents) -> Result<()> {
-        let mut naive = before.clone();
-        let mut parts: BTreeMap<String, Contents> = BTreeMap::new();
-        for message in std::mem::take(&mut self.since) {
-            match message.message {
-                Some(Message::Replace(replace)) => {
-                    let part = parts.entry(replace.topic.clone()).or_default();
-                    for entry in replace.entries {
-                        part.insert((replace.topic.clone(), entry.key), entry.value);
-                    }
-                    if replace.last {
-                        naive.retain(|(topic, _), _| *topic != replace.topic);
-                        naive.extend(parts.remove(&replace.topic).unwrap_or_default());
-                    }
-                }
-                Some(Message::Delta(delta)) => {
-                    for entry in delta.puts {
-                        naive.insert((delta.topic.clone(), entry.key), entry.value);
-                    }
-                    for key in delta.deletes {
-                        naive.remove(&(delta.topic.clone(), key));
-                    }
-                }
-                Some(Message::Commit(commit)) => {
-                    naive.retain(|(topic, _), _| !commit.drop.contains(topic));
-                }
-                _ => {}
-            }
-        }
-        if let Some(((topic, key), _)) = naive.iter().find(|(key, _)| !held.contains_key(*key)) {
-            return violated(I7, format!("{topic} {key:?} went, and nothing said so"));
-        }
-        if naive != *held {
-            let (held, naive) = (show(held), show(&naive));
-            return violated(I6, format!("the messages say {naive}, and the agent holds {held}"));
-        }
-        let mut changed = before.clone();
-        for change in &committed.changes {
-            let key = (change.topic.to_string(), change.key.to_string());
-            match &change.value {
-                Some(value) => drop(changed.insert(key, value.clone())),
-                None => drop(changed.remove(&key)),
-            }
-        }
-        if changed != *held {
-            return violated(I1, format!("the changes lead to {}", show(&changed)));
-        }
-        Ok(())
     }
 
     /// The kernel holds what is visible.
@@ -324,14 +342,14 @@ impl Agent {
         unchanged(&before, &agent.client, "a broken connection")?;
         agent.link = None;
         agent.since.clear();
+        agent.broken.clear();
         agent.kernel.0 = None;
         Ok(agent)
     }
 
     pub(crate) fn save(&self) -> Self {
-        let mut saved = self.client.clone();
-        saved.disconnected();
-        Self { saved: Some((saved, self.told.clone())), ..self.clone() }
+        let saved = self.client.save(self.name()).map(|bytes| (bytes, self.told.clone()));
+        Self { saved, ..self.clone() }
     }
 
     pub(crate) fn can_start(&self, from_file: bool) -> bool {
@@ -341,7 +359,10 @@ impl Agent {
     /// The agent starts anew, from its file or from nothing. Its kernel is as it was.
     pub(crate) fn crash(&self, from_file: bool) -> Self {
         let saved = self.saved.clone().filter(|_| from_file);
-        let (client, told) = saved.unwrap_or_default();
+        let (client, told) = saved.map_or_else(Default::default, |(bytes, told)| {
+            let client = ClientSession::restore(self.name(), &bytes);
+            (client.expect("it was saved by this node's agent"), told)
+        });
         Self {
             client,
             told,
@@ -350,6 +371,7 @@ impl Agent {
             node: self.node,
             link: None,
             since: Vec::new(),
+            broken: BTreeSet::new(),
             saved: None,
         }
     }
@@ -439,101 +461,4 @@ fn foreign(node: usize) -> ClientSession {
     }
     client.disconnected();
     client
-}
-
-/// Whether a message is of a topic that ever has entries here, or of none.
-fn says_something(message: &ServerMessage) -> bool {
-    matches!(topic(message).split('/').next(), Some("" | "pools" | "node" | "profile"))
-}
-
-/// The topic that a message is of; empty for one that is of none.
-fn topic(message: &ServerMessage) -> &str {
-    match &message.message {
-        Some(Message::Replace(replace)) => &replace.topic,
-        Some(Message::Delta(delta)) => &delta.topic,
-        _ => "",
-    }
-}
-
-pub(crate) fn contents(client: &ClientSession) -> Contents {
-    let entries = client.entries();
-    entries
-        .map(|(topic, key, value)| ((topic.to_string(), key.to_string()), value.clone()))
-        .collect()
-}
-
-fn unchanged(before: &Contents, client: &ClientSession, why: &str) -> Result<()> {
-    let held = contents(client);
-    if held == *before {
-        return Ok(());
-    }
-    violated(I6, format!("{why} made {} of {}", show(&held), show(before)))
-}
-
-/// What a server hands out at once: each topic whole at most once, or frames no longer than it.
-fn bounded(messages: &[ServerMessage], replica: &Replica) -> Result<()> {
-    let mut replaced = BTreeMap::new();
-    let mut frames: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    let size = |key: &str, value: &Bytes| key.len() + value.len();
-    for message in messages {
-        match &message.message {
-            Some(Message::Replace(replace)) if replace.last => {
-                *replaced.entry(replace.topic.as_str()).or_insert(0) += 1;
-            }
-            Some(Message::Delta(delta)) => {
-                let puts: usize = delta.puts.iter().map(|put| size(&put.key, &put.value)).sum();
-                let deletes: usize = delta.deletes.iter().map(String::len).sum();
-                frames.entry(&delta.topic).or_default().push(puts + deletes);
-            }
-            _ => {}
-        }
-    }
-    if let Some((topic, times)) = replaced.iter().find(|(_, times)| **times > 1) {
-        return violated(I9, format!("topic {topic} is sent whole {times} times at once"));
-    }
-    let snapshot = replica.snapshot();
-    for (topic, sizes) in frames {
-        let state = topic.parse::<Topic>().ok().and_then(|topic| snapshot.topic(&topic).cloned());
-        let whole = state.map_or(0, |state| state.entries.iter().map(|(k, v)| size(k, v)).sum());
-        let bytes: usize = sizes.iter().sum();
-        if replaced.contains_key(topic) || (sizes.len() > 1 && bytes > whole) {
-            return violated(I9, format!("{bytes} bytes of frames for {whole} of topic {topic}"));
-        }
-    }
-    Ok(())
-}
-
-fn references_resolve(node: usize, client: &ClientSession, held: &Contents) -> Result<()> {
-    let own = Topic::Node(NODES[node].into());
-    for ((topic, key), value) in held.iter().filter(|((topic, _), _)| *topic == own.to_string()) {
-        let Ok(Entry::Endpoint(endpoint)) = proto::decode(&own, value, &[]) else { continue };
-        for profile in endpoint.profiles {
-            let name = Topic::Profile(profile).to_string();
-            let there = client.digests().any(|(topic, _)| *topic == name)
-                && held.contains_key(&(name.clone(), String::new()));
-            if !there {
-                return violated(I2, format!("{topic} {key:?} needs {name}, which is not there"));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn digests_are_the_definitions(client: &ClientSession, held: &Contents) -> Result<()> {
-    for (topic, digest) in client.digests() {
-        let entries = held.iter().filter(|((of, _), _)| *of == topic.as_str());
-        let entries = entries.map(|((_, key), value)| (key.as_str(), value.as_ref()));
-        if (digest.sum, digest.count) != store::digest(topic, entries) {
-            return violated(I5, format!("the digest of {topic} is not that of the definition"));
-        }
-    }
-    Ok(())
-}
-
-fn show(contents: &Contents) -> String {
-    let entry = |((topic, key), value): (&(String, String), &Bytes)| {
-        let bytes: String = value.iter().rev().take(3).map(|b| format!("{b:02x}")).collect();
-        format!("{topic} {key}={bytes}")
-    };
-    format!("{{{}}}", contents.iter().map(entry).collect::<Vec<_>>().join(", "))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulrush_sync::{
-    Change, DigestKey, Publisher, ServerFacts, Snapshot, Vector, Versions, ViewChange,
+    Affected, Change, DigestKey, Publisher, ServerFacts, Snapshot, Vector, Versions, ViewChange,
 };
 use model::{StreamIndex, view::Topic};
 
@@ -27,6 +27,8 @@ pub(crate) struct Replica {
     world: World,
     /// Up to where it was told everything.
     pub(crate) reached: Reached,
+    /// Whether its last step made a publication.
+    pub(crate) news: bool,
 }
 
 pub(crate) fn facts(epoch: &str, incarnation: String) -> Arc<ServerFacts> {
@@ -59,6 +61,7 @@ impl Replica {
             versions: Versions::default(),
             world: World::default(),
             reached: [0; STREAMS],
+            news: false,
         };
         replica.list(scope, log, at)?;
         Ok(replica)
@@ -125,7 +128,9 @@ impl Replica {
         }
         let mut replica = self.clone();
         let mut world = self.world.clone();
-        news.iter().for_each(|(_, _, happening)| world.apply(*happening));
+        for (_, _, happening) in &news {
+            world.apply(*happening);
+        }
         replica.reached[stream] = last;
         replica.versions.changed(index(stream), last);
         Some(replica.publish(scope, world).map(|()| replica))
@@ -155,6 +160,7 @@ impl Replica {
 
     /// Publishes the versions alone.
     fn say(&mut self) {
+        self.news = false;
         let Self { publisher, versions, .. } = self;
         publisher.publish([], [], versions.vector(), versions.progress(), 0);
     }
@@ -188,7 +194,9 @@ impl Replica {
         let changes =
             changes.into_iter().map(|(topic, key, value)| Change { topic, key: key.into(), value });
         let Self { publisher, versions, .. } = self;
-        publisher.publish(changes, views, versions.vector(), versions.progress(), 0);
+        let before = publisher.snapshot().publication;
+        let after = publisher.publish(changes, views, versions.vector(), versions.progress(), 0);
+        self.news = after.publication != before;
         let kept = self.publisher.history_bytes();
         if kept > scope.history {
             return violated(
@@ -197,6 +205,11 @@ impl Replica {
             );
         }
         Ok(())
+    }
+
+    /// Who may see something of the newest publication.
+    pub(crate) fn affected(&self) -> &Affected {
+        self.publisher.affected()
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

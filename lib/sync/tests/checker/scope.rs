@@ -18,6 +18,7 @@ pub(crate) enum StoreFault {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each says whether something may happen")]
 pub(crate) struct Scope {
     pub(crate) replicas: usize,
     pub(crate) agents: usize,
@@ -40,6 +41,8 @@ pub(crate) struct Scope {
     pub(crate) crashes: u8,
     /// Servers that crash and come back with nothing.
     pub(crate) restarts: u8,
+    /// Frames that arrive with another value than was sent.
+    pub(crate) corruptions: u8,
     /// Agents that write what they hold to a file, and may start from it. For each crash one is
     /// enough: what is overwritten is never read.
     pub(crate) saves: u8,
@@ -70,6 +73,7 @@ impl Scope {
             cuts: 0,
             crashes: 0,
             restarts: 0,
+            corruptions: 0,
             saves: 0,
             foreign: false,
             bookmarks: false,

@@ -22,13 +22,13 @@ use crate::{
 };
 
 /// The number of a part's state.
-type Id = u32;
+pub(crate) type Id = u32;
 
 /// A state of the whole.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct State {
-    replicas: [Id; 2],
-    agents: [Id; 2],
+    pub(crate) replicas: [Id; 2],
+    pub(crate) agents: [Id; 2],
     /// The store's history, and how many versions of it there are.
     branch: u8,
     len: u8,
@@ -38,6 +38,7 @@ pub(crate) struct State {
     crashes: u8,
     restarts: u8,
     saves: u8,
+    corruptions: u8,
 }
 
 /// Something that happens.
@@ -70,6 +71,11 @@ pub(crate) enum Action {
         replica: u8,
         rollback: bool,
     },
+    /// Part of what a server does when it has published: no action of its own.
+    Published {
+        agent: u8,
+        rewound: bool,
+    },
     Wake {
         agent: u8,
     },
@@ -89,6 +95,14 @@ pub(crate) enum Action {
         agent: u8,
         from_file: bool,
     },
+    /// The next frame arrives with another value than was sent.
+    Corrupt {
+        agent: u8,
+    },
+    /// The server hears which topic the agent asks for.
+    Hear {
+        agent: u8,
+    },
     /// A server that is behind sends the agent away.
     SendAway {
         agent: u8,
@@ -97,20 +111,21 @@ pub(crate) enum Action {
 
 impl Action {
     /// Whether this is somebody's failure, which need not happen.
-    fn is_fault(self) -> bool {
+    pub(crate) fn is_fault(self) -> bool {
         matches!(
             self,
             Self::Restart { .. }
                 | Self::Restore { .. }
                 | Self::Save { .. }
                 | Self::Cut { .. }
+                | Self::Corrupt { .. }
                 | Self::Crash { .. }
         )
     }
 }
 
 /// Numbers for the states of a part. Two are the same when all their fields read the same.
-struct Numbered<T> {
+pub(crate) struct Numbered<T> {
     states: Vec<Rc<T>>,
     numbers: HashMap<u128, Id>,
 }
@@ -137,7 +152,7 @@ impl<T: Debug> Numbered<T> {
         })
     }
 
-    fn get(&self, id: Id) -> Rc<T> {
+    pub(crate) fn get(&self, id: Id) -> Rc<T> {
         self.states[id as usize].clone()
     }
 }
@@ -147,21 +162,13 @@ type Step = (Id, Action, Id);
 type Outcome = Result<Id, Violation>;
 
 pub(crate) struct Checker<'s> {
-    scope: &'s Scope,
-    logs: Vec<Log>,
-    replicas: Numbered<Replica>,
-    agents: Numbered<Agent>,
-    steps: HashMap<Step, Outcome>,
+    pub(crate) scope: &'s Scope,
+    pub(crate) logs: Vec<Log>,
+    pub(crate) replicas: Numbered<Replica>,
+    pub(crate) agents: Numbered<Agent>,
+    pub(crate) steps: HashMap<Step, Outcome>,
     /// Pairs of servers that were compared, and what came of it.
     pairs: HashMap<[Id; 2], Result<(), Violation>>,
-}
-
-/// What a search found.
-pub(crate) struct Report {
-    pub(crate) states: usize,
-    pub(crate) steps: usize,
-    pub(crate) quiet: usize,
-    pub(crate) found: Option<(Violation, String)>,
 }
 
 impl<'s> Checker<'s> {
@@ -194,6 +201,7 @@ impl<'s> Checker<'s> {
             crashes: self.scope.crashes,
             restarts: self.scope.restarts,
             saves: self.scope.saves,
+            corruptions: self.scope.corruptions,
         };
         for index in 0..self.scope.replicas {
             let replica = Replica::start(self.scope, index, 0, self.log(0), 0)?;
@@ -293,11 +301,6 @@ impl<'s> Checker<'s> {
                     out.push((action, next));
                 }
             }
-            let moved = |id: Id, len: u8| {
-                let mut next = State { len, ..*state };
-                next.replicas[index] = id;
-                next
-            };
             if here.branch != branch {
                 let action = Action::Notice { replica };
                 let at = state.len;
@@ -305,7 +308,8 @@ impl<'s> Checker<'s> {
                     let log = &logs[usize::from(branch)];
                     Some(replica.noticed(scope, (branch, log), at.into()))
                 });
-                out.extend(next.map(|next| (action, next.map(|id| moved(id, state.len)))));
+                let next = next.expect("it always lists");
+                out.push((action, next.and_then(|id| self.moved(state, index, id, at, true))));
                 continue;
             }
             for stream in 0..scope.streams as u8 {
@@ -316,9 +320,9 @@ impl<'s> Checker<'s> {
                         replica.read(scope, log, stream.into(), count.into())
                     });
                     let Some(next) = next else { break };
-                    let next = next.map(|id| {
+                    let next = next.and_then(|id| {
                         let last = self.replicas.get(id).reached[usize::from(stream)] as u8;
-                        moved(id, state.len.max(last))
+                        self.moved(state, index, id, state.len.max(last), false)
                     });
                     out.push((action, next));
                 }
@@ -337,9 +341,34 @@ impl<'s> Checker<'s> {
                 let next = self.replica_step(id, action, at.into(), |scope, logs, replica| {
                     replica.bookmarked(scope, &logs[usize::from(branch)], at.into()).map(Ok)
                 });
-                out.extend(next.map(|next| (action, next.map(|id| moved(id, at)))));
+                if let Some(next) = next {
+                    out.push((action, next.and_then(|id| self.moved(state, index, id, at, false))));
+                }
             }
         }
+    }
+
+    /// A server is in another state, and wakes its sessions.
+    fn moved(
+        &mut self,
+        state: &State,
+        index: usize,
+        to: Id,
+        len: u8,
+        rewound: bool,
+    ) -> Result<State, Violation> {
+        let mut next = State { len, ..*state };
+        next.replicas[index] = to;
+        for agent in 0..self.scope.agents {
+            let id = state.agents[agent];
+            if self.agents.get(id).link.as_ref().is_some_and(|link| link.replica == index) {
+                let action = Action::Published { agent: agent as u8, rewound };
+                next.agents[agent] = self.agent_step(id, action, to, |_, _, agent, replica| {
+                    Ok(agent.published(replica, rewound))
+                })?;
+            }
+        }
+        Ok(next)
     }
 
     /// A server is gone: its agents lose their connections.
@@ -417,11 +446,26 @@ impl<'s> Checker<'s> {
             return;
         };
         let with = state.replicas[link.replica];
-        let action = Action::Wake { agent };
-        out.push((action, to(self.agent_step(id, action, with, |_, _, a, r| a.wake(r)))));
+        if here.is_awake() {
+            let action = Action::Wake { agent };
+            out.push((action, to(self.agent_step(id, action, with, |_, _, a, r| a.wake(r)))));
+        }
         let action = Action::Deliver { agent };
         if !link.down.is_empty() {
             let next = self.agent_step(id, action, any, |scope, logs, a, _| a.deliver(scope, logs));
+            out.push((action, to(next)));
+        }
+        if state.corruptions > 0 && here.corrupted().is_some() {
+            let action = Action::Corrupt { agent };
+            let next = self.agent_step(id, action, any, |_, _, agent, _| {
+                Ok(agent.corrupted().expect("it was possible"))
+            });
+            let corruptions = state.corruptions - 1;
+            out.push((action, to(next).map(|next| State { corruptions, ..next })));
+        }
+        if !link.up.is_empty() {
+            let action = Action::Hear { agent };
+            let next = self.agent_step(id, action, any, |_, _, agent, _| Ok(agent.heard()));
             out.push((action, to(next)));
         }
         if scope.acks {
@@ -443,7 +487,7 @@ impl<'s> Checker<'s> {
     }
 
     /// What must hold in each state of the whole.
-    fn check(&mut self, state: &State) -> Result<(), Violation> {
+    pub(crate) fn check(&mut self, state: &State) -> Result<(), Violation> {
         let scope = self.scope;
         if scope.replicas == 2 {
             let [x, y] = state.replicas;
@@ -454,16 +498,13 @@ impl<'s> Checker<'s> {
         if state.branch > 0 {
             return Ok(());
         }
-        for (index, id) in state.agents[..scope.agents].iter().copied().enumerate() {
-            let agent = self.agents.get(id);
+        for id in &state.agents[..scope.agents] {
+            let agent = self.agents.get(*id);
             let Some(link) = agent.link.as_ref().filter(|link| link.behind) else { continue };
-            let with = state.replicas[link.replica];
-            let action = Action::Wake { agent: index as u8 };
-            if self.agent_step(id, action, with, |_, _, agent, replica| agent.wake(replica))? != id
-            {
+            if agent.is_awake() {
                 continue;
             }
-            let replica = self.replicas.get(with);
+            let replica = self.replicas.get(state.replicas[link.replica]);
             let log = &self.logs[0];
             let mut unread = log.events().filter(|(version, stream, _)| {
                 *version <= u64::from(state.len) && *version > replica.reached[*stream]
@@ -477,7 +518,7 @@ impl<'s> Checker<'s> {
         Ok(())
     }
 
-    fn quiet(&self, state: &State) -> Result<(), Violation> {
+    pub(crate) fn quiet(&self, state: &State) -> Result<(), Violation> {
         for id in &state.agents[..self.scope.agents] {
             let agent = self.agents.get(*id);
             let replica = agent.link.as_ref().map_or(0, |link| link.replica);
@@ -485,162 +526,6 @@ impl<'s> Checker<'s> {
             agent.quiet(self.scope, &replica, &self.logs)?;
         }
         Ok(())
-    }
-
-    /// Searches everything.
-    pub(crate) fn run(mut self) -> Report {
-        let mut states: Vec<State> = Vec::new();
-        let mut from: Vec<(u32, Option<Action>)> = Vec::new();
-        let mut known: HashMap<State, ()> = HashMap::new();
-        let mut quiet = 0;
-        let start = self.start();
-        let start = match start {
-            Ok(start) => start,
-            Err(violation) => {
-                let found = Some((violation, "at the start\n".into()));
-                return Report { states: 0, steps: 0, quiet: 0, found };
-            }
-        };
-        known.insert(start, ());
-        states.push(start);
-        from.push((0, None));
-        let mut at = 0;
-        let mut next = Vec::new();
-        let mut found = None;
-        'search: while at < states.len() {
-            let state = states[at];
-            self.next(&state, &mut next);
-            let mut violation = self.check(&state).err().map(|violation| (violation, None));
-            if violation.is_none() && next.iter().all(|(action, _)| action.is_fault()) {
-                quiet += 1;
-                violation = self.quiet(&state).err().map(|violation| (violation, None));
-            }
-            for (action, next) in next.drain(..) {
-                match next {
-                    _ if violation.is_some() => break,
-                    Ok(next) => {
-                        known.entry(next).or_insert_with(|| {
-                            states.push(next);
-                            from.push((at as u32, Some(action)));
-                        });
-                    }
-                    Err(seen) => violation = Some((seen, Some(action))),
-                }
-            }
-            if let Some((violation, last)) = violation {
-                let mut actions: Vec<_> = last.into_iter().collect();
-                let mut at = at;
-                while let (before, Some(action)) = from[at] {
-                    actions.push(action);
-                    at = before as usize;
-                }
-                actions.reverse();
-                let trace = self.trace(&actions);
-                found = Some((violation, trace));
-                break 'search;
-            }
-            at += 1;
-            assert!(states.len() < 4_000_000, "the scope is too large");
-        }
-        Report { states: states.len(), steps: self.steps.len(), quiet, found }
-    }
-
-    /// The way to a state, in words.
-    fn trace(&mut self, actions: &[Action]) -> String {
-        let Ok(mut state) = self.start() else { return String::new() };
-        let mut text = String::new();
-        let mut next = Vec::new();
-        for (number, action) in actions.iter().enumerate() {
-            let words = self.words(&state, *action);
-            let _ = writeln!(text, "{:3}. {words}", number + 1);
-            self.next(&state, &mut next);
-            let taken = next.iter().find(|(other, _)| other == action);
-            let Some((_, Ok(taken))) = taken else { break };
-            self.effect(&state, taken, &mut text);
-            state = *taken;
-        }
-        text
-    }
-
-    fn words(&self, state: &State, action: Action) -> String {
-        let server =
-            |replica: u8| self.replicas.get(state.replicas[usize::from(replica)]).name().to_owned();
-        let agent = |agent: u8| self.agents.get(state.agents[usize::from(agent)]).name();
-        match action {
-            Action::Read { replica, stream, count } => {
-                let here = self.replicas.get(state.replicas[usize::from(replica)]);
-                let log = &self.logs[usize::from(here.branch)];
-                let stream = usize::from(stream);
-                let news =
-                    log.events().filter(|(v, s, _)| *s == stream && *v > here.reached[stream]);
-                let news: Vec<_> = news.take(count.into()).map(|(v, _, h)| (v, h)).collect();
-                format!("server {} publishes {news:?}", here.name())
-            }
-            Action::Bookmark { replica } => {
-                format!("server {} hears that nothing else has happened", server(replica))
-            }
-            Action::Restart { replica, at } => {
-                format!(
-                    "server {} crashes, and starts with a list at version {at}",
-                    server(replica)
-                )
-            }
-            Action::Restore { branch } => {
-                let version = self.scope.backups[usize::from(branch) - 1];
-                format!("the store is restored to version {version}")
-            }
-            Action::Notice { replica } => {
-                format!("server {} sees that its store went back, and lists it", server(replica))
-            }
-            Action::Connect { agent: who, replica, rollback } => {
-                let how = if rollback { ", ready to go back" } else { "" };
-                format!("agent {} connects to {}{how}", agent(who), server(replica))
-            }
-            Action::Wake { agent: who } => format!("agent {}'s session wakes", agent(who)),
-            Action::Deliver { agent: who } => {
-                let here = self.agents.get(state.agents[usize::from(who)]);
-                let packet = here.in_flight().next().unwrap_or_default();
-                format!("agent {} receives {packet}", here.name())
-            }
-            Action::Apply { agent: who } => format!("agent {}'s kernel follows", agent(who)),
-            Action::Save { agent: who } => format!("agent {} writes its file", agent(who)),
-            Action::Cut { agent: who } => format!("agent {}'s connection breaks", agent(who)),
-            Action::Crash { agent: who, from_file } => {
-                let with = if from_file { "its file" } else { "nothing" };
-                format!("agent {} crashes, and starts with {with}", agent(who))
-            }
-            Action::SendAway { agent: who } => format!("agent {} is sent away", agent(who)),
-        }
-    }
-
-    fn effect(&self, before: &State, after: &State, text: &mut String) {
-        for index in 0..self.scope.replicas {
-            if before.replicas[index] != after.replicas[index] {
-                let replica = self.replicas.get(after.replicas[index]);
-                let ((vector, progress), now) = (replica.versions(), replica.snapshot());
-                let of = |v: &bulrush_sync::Vector| v.iter().map(|(_, v)| v).collect::<Vec<_>>();
-                let (n, vector, progress) = (now.publication, of(vector), of(progress));
-                let _ =
-                    writeln!(text, "       {}: n={n} V={vector:?} P={progress:?}", replica.name());
-            }
-        }
-        for index in 0..self.scope.agents {
-            if before.agents[index] != after.agents[index] {
-                let (old, new) =
-                    (self.agents.get(before.agents[index]), self.agents.get(after.agents[index]));
-                if old.describe() != new.describe() {
-                    let _ = writeln!(text, "       {}: {}", new.name(), new.describe());
-                }
-                let known = old.in_flight().count();
-                for packet in new.in_flight().skip(known) {
-                    let _ = writeln!(text, "       to {}: {packet}", new.name());
-                }
-                if new.link.as_ref().is_some_and(|link| link.behind) {
-                    let _ =
-                        writeln!(text, "       {} is told that the server is behind", new.name());
-                }
-            }
-        }
     }
 }
 

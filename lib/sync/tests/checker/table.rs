@@ -67,7 +67,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ),
         row(ProgressKept, I1, two(&[Pool(Some(0)), Endpoint(0, Some(true)), Pool(None)])),
         row(UnmentionedIsGone, I7, one(&pools)),
-        row(EmptiedForgotten, I8, one(&[Pool(Some(0)), Pool(None)])),
+        row(Unwoken, I8, one(&[Endpoint(0, Some(true)), Rules(1)])),
         row(OthersTopics, I12, Scope { agents: 2, ..one(&[Endpoint(0, Some(false))]) }),
         store(StoreFault::ProgressAhead, Some(I1), Scope { bookmarks: true, ..one(&pools) }),
         store(StoreFault::WatchWentBack, Some(I1), one(&pools)),
