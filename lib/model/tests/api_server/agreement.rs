@@ -9,13 +9,19 @@ use bulrush_model::{
     Kind,
     validate::{Verdict, crd, schemas, validate},
 };
+use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::TestRunner};
 use serde_json::{Value, json};
 use support::ApiServer;
 
 use crate::{
     client::{Answer, Client},
-    cluster, golden, path,
+    cluster,
+    dice::{Dice, object_of_some_kind},
+    golden, path,
 };
+
+/// How many random objects are judged.
+const RANDOM: usize = 400;
 
 /// Rules that an API server doesn't apply, each with the reason.
 const ONLY_HERE: &[(&str, &str)] = &[
@@ -287,4 +293,27 @@ fn every_kind_of_the_fixture_is_judged_alike() {
     let outcome = judge(server, &cases);
     assert_eq!(outcome.wrong, Vec::<String>::new());
     assert_eq!(outcome.agreed, cases.len(), "{:?}", outcome.only_here);
+}
+
+#[test]
+fn random_objects_that_are_fine_here_are_fine_there() {
+    let Some(server) = cluster() else { return };
+    let mut runner = TestRunner::new(ProptestConfig::default());
+    let mut cases = Vec::new();
+    while cases.len() < RANDOM {
+        let bytes = vec(any::<u8>(), 0..300).new_tree(&mut runner).expect("bytes").current();
+        let mut object = object_of_some_kind(&mut Dice::new(&bytes));
+        let kind: Kind = object["kind"].as_str().expect("a kind").parse().expect("a kind of ours");
+        if !has_definition(kind) {
+            continue;
+        }
+        // The rest of the metadata is the API server's own.
+        let name = object["metadata"]["name"].as_str().unwrap_or("default").to_owned();
+        object["metadata"] = json!({"name": name, "namespace": "a"});
+        if verdict(&validate(&object, None)) == Some(true) {
+            cases.push(Case::new("random", kind, &object, None));
+        }
+    }
+    let outcome = judge(server, &cases);
+    assert_eq!(outcome.wrong, Vec::<String>::new());
 }
