@@ -1,7 +1,8 @@
 //! The description of a kind as a `CustomResourceDefinition`.
 //!
 //! What the API server accepts is what is accepted here, and a little more: see [`Server`]. Values
-//! that count as absent here (null, and `""` or 0 where a field has no use for them) are accepted.
+//! that count as absent here (`""` or 0 where a field has no use for them) are accepted. A field that
+//! is null is left out by the API server itself.
 
 use serde_json::{Map, Value, json};
 
@@ -329,13 +330,6 @@ fn property(field: &Field, in_list: bool) -> Value {
     let is_text = matches!(field.shape.ty, Type::Text);
     let zero_is_absent = field.keep == Keep::UnlessEmpty && !(field.is_required && is_text);
     let mut property = shape(&field.shape, zero_is_absent, in_list);
-    let null_is_read = matches!(field.shape.ty, Type::Duration) && field.keep == Keep::Always;
-    if !is_required(field) && field.default.is_none() && !null_is_read {
-        // The API server takes no null where it has a list of values.
-        if property.get("enum").is_none() {
-            property["nullable"] = true.into();
-        }
-    }
     match field.default {
         Some(Literal::Text(text)) => property["default"] = text.into(),
         Some(Literal::Int(number)) => property["default"] = number.into(),

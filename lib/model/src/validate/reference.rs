@@ -47,7 +47,8 @@ const INTRODUCTION: &str = "\
 The objects that Bulrush reads, as Calico's API has them. `apiVersion` is `projectcalico.org/v3`; \
 `crd.projectcalico.org/v1` is read too. `metadata` is that of Kubernetes.
 
-Field by field these pages, the CRDs in `deploy/crds` and `bulrush validate` are made from one description.
+These pages, the CRDs in `deploy/crds` and `bulrush validate` are made from one description of each field. That a \
+field is read and checked doesn't mean that something acts on it yet: the README's table of status says what does.
 
 **Unknown fields.** An API server leaves them out without a word; `kubectl` refuses them first, unless it is told \
 `--validate=false`. `bulrush` refuses them with their path, because a rule without a condition that its author wrote \
@@ -58,7 +59,7 @@ ranges of ports without a protocol; names of BGP communities; regular expression
 that are written as texts. Objects that break such a rule are read as strictly as they can be: what can't be \
 understood allows nothing.
 
-**null** is the same as absent. An API server refuses it where one of a few words is expected.
+**null** is the same as absent. An API server refuses it as an item of a list.
 
 | kind | short | |
 |---|---|---|

@@ -35,11 +35,11 @@ const ONLY_HERE: &[(&str, &str)] = &[
     ),
     (
         "must be an address, or a network without host bits such as 10.0.0.0/8",
-        "the same, in lists without a limit",
+        "the same, of networks in lists without a limit",
     ),
     (
         "must be an IPv6 address, or an IPv6 network without host bits such as fd00::/8",
-        "the same, in lists without a limit",
+        "the same, of networks in lists without a limit",
     ),
     (
         "ports need protocol TCP, UDP or SCTP; names of ports may do without",
@@ -295,6 +295,15 @@ fn every_kind_of_the_fixture_is_judged_alike() {
     assert_eq!(outcome.agreed, cases.len(), "{:?}", outcome.only_here);
 }
 
+/// Whether a list in the value has an item that is null.
+fn has_null_item(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| item.is_null() || has_null_item(item)),
+        Value::Object(fields) => fields.values().any(has_null_item),
+        _ => false,
+    }
+}
+
 #[test]
 fn random_objects_that_are_fine_here_are_fine_there() {
     let Some(server) = cluster() else { return };
@@ -310,7 +319,8 @@ fn random_objects_that_are_fine_here_are_fine_there() {
         // The rest of the metadata is the API server's own.
         let name = object["metadata"]["name"].as_str().unwrap_or("default").to_owned();
         object["metadata"] = json!({"name": name, "namespace": "a"});
-        if verdict(&validate(&object, None)) == Some(true) {
+        // It takes no null in a list.
+        if !has_null_item(&object) && verdict(&validate(&object, None)) == Some(true) {
             cases.push(Case::new("random", kind, &object, None));
         }
     }

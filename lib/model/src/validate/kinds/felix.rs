@@ -17,7 +17,7 @@ use crate::{
 
 pub(super) static SCHEMA: Schema = Schema {
     kind: Kind::FelixConfiguration,
-    doc: "How agents program their nodes: `default` for all, `node.NAME` for one, and others for the nodes that their `nodeSelector` selects.",
+    doc: "How agents program their nodes: `default` for all, `node.NAME` for one, and others for the nodes that their `nodeSelector` selects. What holds when a field is absent is what Calico's agent does; a field that only that agent knows is kept and does nothing here.",
     object: Object {
         fields: &[METADATA, Field::object("spec", &SPEC).always()],
         rules: &[checks::NODE_SELECTOR_IS_OF_SOME],

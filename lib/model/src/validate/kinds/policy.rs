@@ -63,7 +63,7 @@ pub(super) const EGRESS: Field = Field::list("egress", &RULE)
 pub(super) const POLICY_SELECTOR: Field =
     selector("selector").doc("Selects by labels the endpoints that it applies to.").absent("all");
 pub(super) const TYPES: Field =
-    Field::list("types", &Shape::checked(Type::Text, &[Check::OneOf(&["Ingress", "Egress"])])).doc("The directions that it acts on. In them, what no rule allows goes on to the next tier as the tier's default action says.").absent("written from the rules: `Egress` with egress rules, `Ingress` with ingress rules or without any")
+    Field::list("types", &Shape::checked(Type::Text, &[Check::OneOf(&["Ingress", "Egress"])])).doc("The directions that it acts on. In them, what no rule allows goes on to the next tier as the tier's default action says.").absent("a write takes them from the rules; a policy that was stored without them acts on both")
         .checks(&[Check::MaxItems(2), Check::Unique]);
 pub(super) const SERVICE_ACCOUNTS: Field = selector("serviceAccountSelector")
     .doc("Selects by labels the service accounts whose pods it applies to.")
