@@ -418,6 +418,10 @@ impl ClientSession {
         for (topic, staged) in std::mem::take(&mut self.staged) {
             let held = self.held.entry(topic.clone()).or_default();
             adopt(&topic, held, staged, &mut changes);
+            // Servers needn't send a topic that is empty: it counts like one that never came.
+            if held.entries.is_empty() {
+                self.held.remove(&topic);
+            }
         }
         changes.sort_by(|a, b| (&a.topic, &a.key).cmp(&(&b.topic, &b.key)));
         Ok(Event::Committed(Box::new(Committed {
