@@ -250,6 +250,9 @@ impl Agent {
                     self.run_from_saved = None;
                 }
             }
+            News::Behind { server, behind } => {
+                info!(server, ?behind, "this server has not caught up with what the agent holds");
+            }
             News::Committed(committed) => self.committed(committed),
             News::Heartbeat(_) => {}
             News::Lost(error) => {

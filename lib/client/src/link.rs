@@ -7,7 +7,8 @@
 use std::{pin::Pin, time::Duration};
 
 use proto::v1::{
-    AgentHello, AgentMessage, Failure, GoAway, Heartbeat, ServerHello, Status, agent_message,
+    AgentHello, AgentMessage, Behind, Failure, GoAway, Heartbeat, ServerHello, Status,
+    agent_message,
 };
 use sync::{ClientSession, Committed, Event};
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +38,13 @@ pub enum News {
         server: String,
         /// What it said.
         hello: ServerHello,
+    },
+    /// The server has not caught up with what is held: it says no more until it has.
+    Behind {
+        /// Its address.
+        server: String,
+        /// By how much.
+        behind: Behind,
     },
     /// A publication became visible.
     Committed(Box<Committed>),
@@ -175,8 +183,10 @@ impl Link {
             }
             Ok(Event::Heartbeat(heartbeat)) => return Some(News::Heartbeat(heartbeat)),
             Ok(Event::Send(message)) => connection.send(message),
-            Ok(Event::Behind(_)) => {
-                self.rollback.behind(connection.address(), Instant::now().into_std());
+            Ok(Event::Behind(behind)) => {
+                let server = connection.address().to_owned();
+                self.rollback.behind(&server, Instant::now().into_std());
+                return Some(News::Behind { server, behind });
             }
             Ok(Event::GoAway(go_away)) => self.leave(go_away),
             Ok(Event::Nothing) => {}

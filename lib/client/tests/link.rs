@@ -217,7 +217,7 @@ async fn lost(link: &mut Link) -> StreamError {
                 let dataplane = "x".repeat(1024 * 1024);
                 link.acknowledge(Vec::new(), Some(Status { dataplane, ..Status::default() }));
             }
-            News::Opened { .. } | News::Heartbeat(_) => {}
+            News::Opened { .. } | News::Behind { .. } | News::Heartbeat(_) => {}
         }
         assert!(begin.elapsed() < PATIENCE, "not lost");
     }
