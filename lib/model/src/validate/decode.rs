@@ -153,9 +153,11 @@ fn hint(ty: &Type, raw: &Value) -> String {
         (Type::Int(..) | Type::Float, Value::String(text)) if text.parse::<f64>().is_ok() => {
             format!("without quotes: {text}")
         }
-        (Type::Bool, Value::String(text)) if text.parse::<bool>().is_ok() => {
-            format!("without quotes: {text}")
-        }
+        (Type::Bool, Value::String(text)) => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "enabled" => "write true, without quotes".to_owned(),
+            "false" | "no" | "off" | "disabled" => "write false, without quotes".to_owned(),
+            _ => String::new(),
+        },
         (Type::List(_), raw) if !raw.is_array() => format!("put it in a list: [{raw}]"),
         _ => String::new(),
     }

@@ -36,8 +36,6 @@ pub const API_VERSION: &str = "projectcalico.org/v3";
 /// What is said of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {
-    /// Whether every field is of its type. If not, none of the rules was applied.
-    pub is_read: bool,
     /// Whether the object, as it is given, breaks no rule of its kind.
     pub valid: bool,
     /// What is wrong with it, and what else keeps it from being written; none: nothing does.
@@ -68,24 +66,22 @@ pub fn validate(object: &Value, old: Option<&Value>) -> Verdict {
     let mut write_faults = Faults::default();
     let defaulted = write(schema, read, old, &mut write_faults);
     faults.merge(write_faults);
-    Verdict {
-        is_read: true,
-        valid: is_valid,
-        errors: faults.into_list(),
-        defaulted,
-        unknown_fields: unknown,
+    Verdict { valid: is_valid, errors: faults.into_list(), defaulted, unknown_fields: unknown }
+}
+
+/// The fields of an object that aren't of their type; no other rule is applied.
+pub fn mistyped(object: &Value) -> Vec<FieldError> {
+    let mut faults = Faults::default();
+    if let Some((schema, raw)) = recognized(object, &mut faults) {
+        let mut decoder = Decoder { faults: &mut faults, unknown: Vec::new() };
+        decoder.object(&schema.object, raw, &Path::ROOT);
     }
+    faults.into_list()
 }
 
 impl Verdict {
     fn refused(faults: Faults, unknown_fields: Vec<String>) -> Self {
-        Self {
-            is_read: false,
-            valid: false,
-            errors: faults.into_list(),
-            defaulted: None,
-            unknown_fields,
-        }
+        Self { valid: false, errors: faults.into_list(), defaulted: None, unknown_fields }
     }
 }
 
