@@ -114,7 +114,59 @@ async fn a_manifest_that_is_wrong_is_named_by_document_and_field_and_nothing_is_
                 .to_owned(),
         ),
     ];
-    for (case, manifest) in cases {
+    let peer = "apiVersion: projectcalico.org/v3\nkind: BGPPeer\nmetadata: {name: p}\n";
+    let policy = |kind: &str, rest: &str| {
+        format!("apiVersion: projectcalico.org/v3\nkind: {kind}\nmetadata: {{name: p}}\n{rest}")
+    };
+    let common = [
+        (
+            "apply: a selector that YAML takes for a tag",
+            format!("{peer}spec:\n  nodeSelector: !route-reflector\n  peerSelector: all()\n"),
+        ),
+        (
+            "apply: a selector as a map",
+            format!("{pool}spec:\n  cidr: 10.0.0.0/16\n  nodeSelector:\n    zone: west\n"),
+        ),
+        (
+            "apply: a field outside spec",
+            policy("GlobalNetworkPolicy", "namespaceSelector: all()\nspec: {}\n"),
+        ),
+        (
+            "apply: a mode in another spelling",
+            format!("{pool}spec: {{cidr: 10.0.0.0/16, ipipMode: Cross-SubNet}}\n"),
+        ),
+        (
+            "apply: empty metadata",
+            "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\nspec: {cidr: 10.0.0.0/16}\n"
+                .to_owned(),
+        ),
+        (
+            "apply: a field of another kind",
+            policy("FelixConfiguration", "spec: {asNumber: 64512}\n"),
+        ),
+        (
+            "apply: the operator's field in a pool",
+            format!("{pool}spec: {{cidr: 10.0.0.0/16, encapsulation: VXLAN}}\n"),
+        ),
+        (
+            "apply: an unknown field in a pool",
+            format!("{pool}spec: {{cidr: 10.0.0.0/16, natOutgoin: true}}\n"),
+        ),
+        (
+            "apply: ports beside source and destination",
+            policy("NetworkPolicy", "spec:\n  ingress:\n  - action: Allow\n    ports: [80]\n"),
+        ),
+        (
+            "apply: a text where true or false belongs",
+            format!("{pool}spec: {{cidr: 10.0.0.0/16, natOutgoing: 'yes'}}\n"),
+        ),
+        (
+            "apply: a policy of Kubernetes' own",
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n".to_owned(),
+        ),
+        ("apply: a key twice", format!("{pool}spec:\n  cidr: 10.0.0.0/16\n  cidr: 10.1.0.0/16\n")),
+    ];
+    for (case, manifest) in cases.into_iter().chain(common) {
         assert_bad_input(case, &apply(&url, &manifest));
     }
     let text = failure(bulrush().args(["apply", "--store", &url, "-f", "/no/such/file"]));

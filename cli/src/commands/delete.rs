@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use datastore::{Datastore, Selection};
+use datastore::{Datastore, Error, Selection};
 use model::{Key, Kind, Stored};
 
 use crate::{
@@ -36,7 +36,7 @@ impl Args {
             let store = self.store.connect().await?;
             let namespace = self.source.namespace.as_deref();
             tally::each(manifests, namespace, "delete", "deleted", async |written| {
-                match delete(&*store, &written.key()?).await {
+                match delete(&*store, &written.key()?, &written.version).await {
                     Err(Refusal::Missing) if self.skip_not_exists => Ok(()),
                     result => result,
                 }
@@ -46,14 +46,64 @@ impl Args {
     }
 }
 
-async fn delete(store: &dyn Datastore, key: &Key) -> Result<(), Refusal> {
+async fn delete(store: &dyn Datastore, key: &Key, version: &str) -> Result<(), Refusal> {
     if let Some(refusal) = builtin::delete_refusal(key) {
         return Err(Refusal::Rule(refusal));
     }
-    if key.kind == Kind::Tier {
-        tier_is_empty(store, key).await?;
+    match key.kind {
+        Kind::Tier => tier_is_empty(store, key).await?,
+        Kind::Node => forget_node(store, key).await?,
+        _ => {}
     }
-    if store.delete(key, None).await? { Ok(()) } else { Err(Refusal::Missing) }
+    let expected = match version {
+        "" => None,
+        version => Some(version.parse().unwrap_or_default()),
+    };
+    match store.delete(key, expected).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Refusal::Missing),
+        Err(Error::Conflict(conflict)) => {
+            Err(match conflict.current.into_iter().find_map(|(_, item)| item) {
+                Some(item) => Refusal::Outdated { given: version.to_owned(), now: item.version },
+                None => Refusal::Missing,
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is there only because the node is: its endpoints, and its configuration. It goes before the
+/// node, so that a deletion that was interrupted can be repeated.
+async fn forget_node(store: &dyn Datastore, node: &Key) -> Result<(), Refusal> {
+    if store.get(node).await?.is_none() {
+        return Err(Refusal::Missing);
+    }
+    let of_nodes = Selection::of([Kind::WorkloadEndpoint, Kind::IPAMBlock]);
+    let affinity = format!("host:{}", node.name);
+    let mut has_addresses = false;
+    for stream in store.streams() {
+        for item in store.list(stream.index, of_nodes).await?.items {
+            let Stored::Json(value) = &item.value else { continue };
+            match item.key.kind {
+                Kind::WorkloadEndpoint if value["spec"]["node"] == node.name.as_str() => {
+                    store.delete(&item.key, None).await?;
+                }
+                Kind::IPAMBlock if value["affinity"] == affinity.as_str() => has_addresses = true,
+                _ => {}
+            }
+        }
+    }
+    for kind in [Kind::FelixConfiguration, Kind::BGPConfiguration] {
+        store.delete(&Key::global(kind, format!("node.{}", node.name)), None).await?;
+    }
+    if has_addresses {
+        eprintln!(
+            "note: {} still has address blocks; they stay until the address management collects \
+             them",
+            called(node)
+        );
+    }
+    Ok(())
 }
 
 /// The policies of a tier that goes would no longer be enforced.

@@ -75,12 +75,16 @@ impl Args {
                     }
                 }
             }
-            let as_number = as_number(&*store).await?;
+            let as_number = if print::needs_as_number(&self.output, &found) {
+                as_number(&*store).await?
+            } else {
+                String::new()
+            };
             let with_namespace = self.source.namespace.is_some() || self.all_namespaces;
             let tables = Tables { with_namespace, as_number: &as_number };
             if !found.is_empty() {
                 let mut out = io::BufWriter::new(io::stdout().lock());
-                print::print(&mut out, &self.output, &tables, &found)?;
+                print::print(&mut out, &self.output, &tables, found)?;
                 out.flush()?;
             }
             for fault in &faults {
@@ -125,7 +129,7 @@ impl Args {
 /// One object as it is shown; the inner error is the object's own, for people.
 async fn one(store: &dyn Datastore, key: &Key) -> anyhow::Result<Result<Value, String>> {
     Ok(match store.get(key).await? {
-        Some(item) => stored::present(key, &item.value, item.version)
+        Some(item) => stored::present(key, item.value, item.version)
             .map_err(|fault| format!("{}: {fault}", called(key))),
         None if key.kind == Kind::Profile && key.name == builtin::DEFAULT_ALLOW => {
             Ok(builtin::default_allow_profile())
@@ -159,7 +163,7 @@ async fn all(
             if item.key.kind != kind || namespace.is_some_and(|only| item.key.namespace != *only) {
                 continue;
             }
-            match stored::present(&item.key, &item.value, item.version) {
+            match stored::present(&item.key, item.value, item.version) {
                 Ok(object) => objects.push((item.key, object)),
                 Err(fault) => faults.push(format!("{}: {fault}", called(&item.key))),
             }

@@ -41,6 +41,7 @@ commands! {
     Label => label,
     Loadtest => loadtest,
     Matrix => matrix,
+    Node => node,
     Patch => patch,
     Replace => replace,
     Replay => replay,

@@ -45,6 +45,7 @@ impl Args {
         }
         runtime::block_on(async {
             let check = async |written: &Written| {
+                written.key()?;
                 let verdict = written.judge(None);
                 // A write repairs what it can.
                 if verdict.defaulted.is_some() { Ok(()) } else { Err(Refusal::from(&verdict)) }

@@ -111,51 +111,73 @@ fn joined(path: &str, name: &str) -> String {
     }
 }
 
+/// Fields that people know from elsewhere, and what means the same here.
+const KNOWN_ELSEWHERE: &[(Kind, &str, &str)] = &[(
+    Kind::IPPool,
+    "encapsulation",
+    "it is a field of the operator's Installation; a pool has ipipMode and vxlanMode, each Never, \
+     Always or CrossSubnet",
+)];
+
 /// What to do about a field that the object at `path` doesn't have.
 fn advice(schema: &schema::Schema, object: &schema::Object, path: &str, name: &str) -> String {
     let kind = schema.kind;
+    let elsewhere = KNOWN_ELSEWHERE.iter().find(|(of, known, _)| *of == kind && *known == name);
+    if let Some((_, _, instead)) = elsewhere {
+        return format!("{kind} has no such field: {instead}");
+    }
     // The right name in the wrong place, here below or anywhere.
-    let below = find(object, name, path, 1).or_else(|| find(&schema.object, name, "", 1));
+    let below = find(object, name, path, 1);
+    if !below.is_empty() {
+        return format!("unknown field here; did you mean {}?", below.join(" or "));
+    }
+    let anywhere = find(&schema.object, name, "", 1);
     let owners = owners(kind, path, name);
     let similar = kinds::nearest(name, object.fields.iter().map(|field| field.name));
-    let owned = (!owners.is_empty()).then(|| format!("it is a field of {}", owners.join(", ")));
-    match (owned, below, similar) {
-        (Some(owned), Some(place), _) => {
-            format!("{kind} has no such field here: {owned}; did you mean {place}?")
-        }
-        (Some(owned), None, _) => format!("{kind} has no such field: {owned}; remove it"),
-        (None, Some(place), _) => format!("unknown field here; did you mean {place}?"),
-        (None, None, Some(similar)) => format!("unknown field; did you mean {similar}?"),
-        (None, None, None) => {
-            let known: Vec<_> = object.fields.iter().map(|field| field.name).collect();
+    match (owners.as_slice(), anywhere.as_slice(), similar) {
+        ([], [], Some(similar)) => format!("unknown field; did you mean {similar}?"),
+        ([], [], None) => {
+            let known = object.fields.iter().map(|field| field.name);
             let of_all = ["apiVersion", "kind"].into_iter().filter(|_| path.is_empty());
             let known: Vec<_> = of_all.chain(known).collect();
             format!("unknown field; remove it, known here are {}", known.join(", "))
         }
+        ([], places, _) => format!("unknown field here; did you mean {}?", places.join(" or ")),
+        (owners, [], _) => {
+            format!("{kind} has no such field: it is one of {}; remove it", owners.join(", "))
+        }
+        (owners, places, _) => format!(
+            "{kind} has no such field here: it is one of {}; did you mean {}?",
+            owners.join(", "),
+            places.join(" or ")
+        ),
     }
 }
 
-/// The path of a field of this name, the shallowest first.
-fn find(object: &schema::Object, name: &str, path: &str, depth: usize) -> Option<String> {
+/// The paths of the shallowest fields of this name below an object, three at most.
+fn find(object: &schema::Object, name: &str, path: &str, depth: usize) -> Vec<String> {
     if depth > MAX_DEPTH {
-        return None;
+        return Vec::new();
     }
-    let here = object.fields.iter().find(|field| depth > 1 && field.name == name);
-    if here.is_some() {
-        return Some(joined(path, name));
+    if depth > 1 && object.fields.iter().any(|field| field.name == name) {
+        return vec![joined(path, name)];
     }
     let inner = object.fields.iter().filter(|field| !is_bookkeeping(field.name));
-    let deeper = inner.filter_map(|field| {
-        let path = joined(path, field.name);
-        match field.shape.ty {
-            Type::Object(object) => find(object, name, &path, depth + 1),
-            Type::List(schema::Shape { ty: Type::Object(object), .. }) => {
-                find(object, name, &format!("{path}[]"), depth + 1)
+    let deeper: Vec<String> = inner
+        .flat_map(|field| {
+            let path = joined(path, field.name);
+            match field.shape.ty {
+                Type::Object(object) => find(object, name, &path, depth + 1),
+                Type::List(schema::Shape { ty: Type::Object(object), .. }) => {
+                    find(object, name, &format!("{path}[]"), depth + 1)
+                }
+                _ => Vec::new(),
             }
-            _ => None,
-        }
-    });
-    deeper.min_by_key(|path| path.matches('.').count())
+        })
+        .collect();
+    let steps = |path: &String| path.matches('.').count();
+    let shallowest = deeper.iter().map(steps).min();
+    deeper.into_iter().filter(|path| Some(steps(path)) == shallowest).take(3).collect()
 }
 
 /// Nobody means these when a field is in the wrong place.

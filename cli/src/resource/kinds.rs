@@ -11,6 +11,7 @@ const ALIASES: &[(Kind, &[&str])] = &[
     (Kind::ClusterInformation, &["clusterinfo", "clusterinfos"]),
     (Kind::FelixConfiguration, &["felixconfig", "felixconfigs"]),
     (Kind::GlobalNetworkPolicy, &["gnp", "gnps"]),
+    (Kind::GlobalNetworkSet, &["gnetsets"]),
     (Kind::HostEndpoint, &["hep", "heps"]),
     (Kind::IPAMConfiguration, &["ipamconfig", "ipamconfigs"]),
     (Kind::IPPool, &["ipp", "ipps", "pool", "pools"]),

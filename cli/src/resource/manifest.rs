@@ -295,6 +295,10 @@ fn parse(document: &str, first_line: usize) -> Result<Value, String> {
             // It says the place again, counted from the document's first line.
             let text = error.without_snippet().to_string();
             let text = text.split(" at line ").next().unwrap_or_default();
+            let text = match text.split_once(", set DuplicateKeyPolicy") {
+                Some((text, _)) => format!("{text}; remove one"),
+                None => text.to_owned(),
+            };
             format!("{place}no YAML or JSON: {text}")
         })?;
     let mut values = values.into_iter().map(with_whole_numbers);

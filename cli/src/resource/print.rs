@@ -109,15 +109,18 @@ impl Found {
         }
     }
 
-    fn document(&self) -> Value {
+    fn document(self) -> Value {
         match self {
-            Self::One(_, object) => object.clone(),
-            Self::List { kind, version, objects } => json!({
-                "apiVersion": API_VERSION,
-                "items": objects.iter().map(|(_, object)| object).collect::<Vec<_>>(),
-                "kind": format!("{kind}List"),
-                "metadata": {"resourceVersion": version.to_string()},
-            }),
+            Self::One(_, object) => object,
+            Self::List { kind, version, objects } => {
+                let mut list = json!({
+                    "apiVersion": API_VERSION,
+                    "kind": format!("{kind}List"),
+                    "metadata": {"resourceVersion": version.to_string()},
+                });
+                list["items"] = objects.into_iter().map(|(_, object)| object).collect();
+                list
+            }
         }
     }
 }
@@ -130,12 +133,17 @@ pub(crate) struct Tables<'a> {
     pub(crate) as_number: &'a str,
 }
 
+/// Whether showing this needs the cluster's AS number.
+pub(crate) fn needs_as_number(format: &Format, found: &[Found]) -> bool {
+    matches!(format, Format::Template(_)) || found.iter().any(|found| found.kind() == Kind::Node)
+}
+
 /// Writes what was found.
 pub(crate) fn print(
     out: &mut impl Write,
     format: &Format,
     tables: &Tables<'_>,
-    found: &[Found],
+    found: Vec<Found>,
 ) -> anyhow::Result<()> {
     match format {
         Format::Yaml => out.write_all(yaml::to_string(&one_or_all(found)).as_bytes())?,
@@ -143,11 +151,11 @@ pub(crate) fn print(
         Format::Json => out.write_all(pretty(&one_or_all(found)).as_bytes())?,
         Format::Template(template) => {
             let mut text = String::new();
-            template.run(&Results { found, as_number: tables.as_number }, &mut text)?;
+            template.run(&Results { found: &found, as_number: tables.as_number }, &mut text)?;
             out.write_all(text.as_bytes())?;
         }
         Format::Table | Format::Wide | Format::Columns(_) => {
-            for each in found {
+            for each in &found {
                 let kind = each.kind();
                 let headings = headings(kind, format, tables.with_namespace)?;
                 let rows = each.objects().into_iter().map(|(_, object)| {
@@ -163,10 +171,10 @@ pub(crate) fn print(
 }
 
 /// One thing as it is, several as a list.
-fn one_or_all(found: &[Found]) -> Value {
-    match found {
-        [one] => one.document(),
-        several => several.iter().map(Found::document).collect(),
+fn one_or_all(mut found: Vec<Found>) -> Value {
+    match found.pop() {
+        Some(one) if found.is_empty() => one.document(),
+        last => found.into_iter().chain(last).map(Found::document).collect(),
     }
 }
 

@@ -186,18 +186,12 @@ pub(crate) fn read(value: &Value, is_listed: bool) -> Result<Written, Faulty> {
     if is_listed {
         object.remove("status");
     }
-    let object = with_type(kind, object);
-    let verdict = validate::validate(&Value::Object(object.clone()), None);
-    if !verdict.is_read {
-        faults.extend(verdict.errors.iter().map(|error| {
-            let Fault { path, rule } = fault_of(error);
-            Fault { path, rule }
-        }));
-    }
+    let object = Value::Object(with_type(kind, object));
+    faults.extend(validate::mistyped(&object).iter().map(fault_of));
+    let Value::Object(mut object) = object else { return Err(about(faults)) };
     if !faults.is_empty() {
         return Err(about(faults));
     }
-    let mut object = object;
     let metadata = super::map_at(&mut object, "metadata");
     let text =
         |field: &str| metadata.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -236,11 +230,13 @@ fn schema_of(object: &Object) -> Result<(&'static Schema, Kind), (Option<String>
         return Err((None, Fault::new("kind", rule)));
     }
     if version != API_VERSION && version != CRD_VERSION {
-        let rule = match kind.parse::<Kind>() {
-            Ok(_) => format!("{version:?} isn't known here; write {API_VERSION}"),
-            Err(_) => {
-                format!("{version:?} isn't known here: this reads resources of {API_VERSION}")
-            }
+        let is_known = kind.parse::<Kind>().is_ok();
+        let rule = if version == "networking.k8s.io/v1" || version == "v1" && is_known {
+            format!("{version:?} is Kubernetes' own: kubectl takes it; here write {API_VERSION}")
+        } else if is_known {
+            format!("{version:?} isn't known here; write {API_VERSION}")
+        } else {
+            format!("{version:?} isn't known here: this reads resources of {API_VERSION}")
         };
         return Err((Some(kind.to_owned()), Fault::new("apiVersion", rule)));
     }

@@ -18,22 +18,22 @@ const IPAM_CONFIGURATION: &[(&str, &str)] = &[
 ];
 
 /// The object as people read it, or why it can't be read.
-pub(crate) fn present(key: &Key, stored: &Stored, version: u64) -> Result<Value, String> {
-    let Stored::Json(Value::Object(stored)) = stored else {
-        let found = match stored {
-            Stored::Raw(_) => "no JSON",
-            Stored::Json(_) => "no JSON object",
-        };
-        return Err(format!(
-            "its stored value is {found}; write it again with apply, or delete it"
-        ));
+pub(crate) fn present(key: &Key, stored: Stored, version: u64) -> Result<Value, String> {
+    let stored = match stored {
+        Stored::Json(Value::Object(stored)) => stored,
+        other => {
+            let found = if matches!(other, Stored::Raw(_)) { "no JSON" } else { "no JSON object" };
+            return Err(format!(
+                "its stored value is {found}; write it again with apply, or delete it"
+            ));
+        }
     };
     let mut object = if key.kind == Kind::IPAMConfiguration {
-        without_resource(key, ipam_spec(stored))
+        without_resource(key, ipam_spec(&stored))
     } else if kinds::is_of_ipam(key.kind) {
-        without_resource(key, stored.clone())
+        without_resource(key, stored)
     } else {
-        stored.clone()
+        stored
     };
     object.entry("apiVersion").or_insert_with(|| API_VERSION.into());
     object.entry("kind").or_insert_with(|| key.kind.name().into());
@@ -241,7 +241,7 @@ mod tests {
         let stored = new(Kind::IPAMConfiguration, written, UNIX_EPOCH);
         let Stored::Json(value) = &stored else { panic!("JSON") };
         assert_eq!(*value, json!({"strict_affinity": true, "maxBlocksPerHost": 4}));
-        let shown = present(&key, &stored, 7).unwrap();
+        let shown = present(&key, stored, 7).unwrap();
         assert_eq!(
             shown["spec"],
             json!({"strictAffinity": true, "autoAllocateBlocks": false, "maxBlocksPerHost": 4})
@@ -255,7 +255,7 @@ mod tests {
             let key = Key::global(Kind::GlobalNetworkPolicy, name);
             let stored =
                 Stored::Json(json!({"metadata": {"annotations": annotations}, "spec": {}}));
-            present(&key, &stored, 1).unwrap()["metadata"].clone()
+            present(&key, stored, 1).unwrap()["metadata"].clone()
         };
         let annotation = json!({METADATA_ANNOTATION: "{\"name\":\"true\"}"});
         assert_eq!(named("default.x", annotation), json!({"name": "true", "resourceVersion": "1"}));
@@ -267,7 +267,7 @@ mod tests {
     fn what_is_no_object_is_an_error_with_a_way_out() {
         let key = Key::global(Kind::Tier, "t");
         for stored in [Stored::Raw(b"{".to_vec()), Stored::Json(json!([]))] {
-            assert!(present(&key, &stored, 1).unwrap_err().contains("write it again"));
+            assert!(present(&key, stored, 1).unwrap_err().contains("write it again"));
         }
     }
 }

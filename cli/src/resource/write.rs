@@ -127,7 +127,8 @@ pub(crate) async fn edit(
     }
     for _ in 0..ATTEMPTS {
         let Some(current) = store.get(key).await? else { return Err(Refusal::Missing) };
-        let shown = stored::present(key, &current.value, current.version).map_err(Refusal::Rule)?;
+        let shown =
+            stored::present(key, current.value.clone(), current.version).map_err(Refusal::Rule)?;
         let written = change(shown)?;
         if written.key()? != *key {
             let rule = format!("it must stay {}; make another object instead", called(key));

@@ -182,7 +182,7 @@ async fn configuration(out: &mut impl Write, store: &dyn Datastore) -> anyhow::R
     let key = Key::global(Kind::IPAMConfiguration, "default");
     let spec = match store.get(&key).await? {
         Some(item) => {
-            let shown = stored::present(&key, &item.value, item.version);
+            let shown = stored::present(&key, item.value, item.version);
             shown.map_err(|fault| anyhow::anyhow!("{key}: {fault}"))?["spec"].clone()
         }
         // What holds where nothing is configured.

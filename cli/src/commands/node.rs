@@ -1,0 +1,81 @@
+//! `bulrush node`: the node that this is run on.
+
+use std::{
+    env,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::bail;
+use clap::Subcommand;
+
+/// Where an agent says whether it is well, if nobody configured another port.
+const HEALTH_PORT: u16 = 9099;
+/// How long the agent may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The most that is read of an answer.
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// Look at the node that this runs on
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Whether this node's agent is well
+    Status,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let Action::Status = self.action;
+        status()
+    }
+}
+
+fn status() -> anyhow::Result<ExitCode> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("node status must run on a node, as root: sudo bulrush node status");
+    }
+    let port = match env::var("FELIX_HEALTHPORT") {
+        Ok(text) => match text.parse() {
+            Ok(port) => port,
+            Err(_) => bail!("FELIX_HEALTHPORT={text:?} is no port; set it as the agent has it"),
+        },
+        Err(_) => HEALTH_PORT,
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let (is_ready, text) = match readiness(address) {
+        Ok(answer) => answer,
+        Err(error) => bail!(
+            "no agent answers at {address} ({error}): node status must run on a node, as root; if \
+             this is one, start its agent, or set FELIX_HEALTHPORT as the agent has it"
+        ),
+    };
+    println!("Agent:  {}", if is_ready { "ready" } else { "not ready" });
+    if !is_ready {
+        println!("        {}", text.trim());
+    }
+    println!("BGP:    none; this agent brings routes by VXLAN, IPIP or directly");
+    Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the agent is ready, and its words.
+fn readiness(address: SocketAddr) -> std::io::Result<(bool, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let request = format!("GET /readiness HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let is_ready = head.split_whitespace().nth(1).is_some_and(|code| code.starts_with('2'));
+    Ok((is_ready, body.to_owned()))
+}
