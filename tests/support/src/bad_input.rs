@@ -82,7 +82,7 @@ mod tests {
     fn every_case_of_the_table_has_a_test_that_looks_at_its_message() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut sources = Vec::new();
-        for folder in ["lib", "typha", "node-agent", "cli", "tests", "proto"] {
+        for folder in ["lib", "typha", "node-agent", "loadtest", "cli", "tests", "proto"] {
             collect(&root.join(folder), &mut sources);
         }
         let mut seen = std::collections::BTreeSet::new();
