@@ -139,8 +139,13 @@ impl Churn {
         }
     }
 
-    /// Changes so many pods, each another one, in one event.
-    pub(crate) fn touch(&mut self, count: u32) -> Event {
+    /// An event that changes so many pods, each another one.
+    pub(crate) fn next_of(&mut self, count: u32) -> Event {
+        self.mark += 1;
+        self.touch(count)
+    }
+
+    fn touch(&mut self, count: u32) -> Event {
         let pods = self.world.nodes * self.world.pods_per_node;
         let first = self.random.random_range(0..pods);
         let mut event = Event { writes: Vec::new(), effects: Vec::new() };
@@ -271,7 +276,7 @@ mod tests {
         assert_eq!(churn.next().audience(10), 10);
         let mut churn = Churn::new(WORLD, Profile::Steady, View::Node, 1);
         assert_eq!(churn.next().audience(10), 1);
-        let nodes = churn.touch(10).audience(10);
+        let nodes = churn.next_of(10).audience(10);
         assert!((2..=3).contains(&nodes), "ten pods in a row, five on each node: {nodes}");
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     children::{self, Part},
     churn::{Profile, View},
     inject::Inject,
+    ratios,
     report::{Comparison, Report},
     run,
 };
@@ -86,6 +87,8 @@ enum Command {
         /// Another one.
         b: PathBuf,
     },
+    /// Measure typha against the plainest server that could serve agents, case by case.
+    Ratios(ratios::Args),
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -120,6 +123,11 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         runtime::log("warn");
+        if let Some(Command::Ratios(args)) = &self.command {
+            let table = runtime::block_on(ratios::run(args, prefix))?;
+            self.print(&table, ratios::Table::text)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         if let Some(part) = self.part {
             let part = children::run(part, self.store.as_deref(), self.agents as usize);
             runtime::block_on(part)?;

@@ -21,6 +21,7 @@ mod inject;
 mod judge;
 mod process;
 mod progress;
+mod ratios;
 mod report;
 mod run;
 mod sample;

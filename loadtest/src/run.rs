@@ -20,10 +20,10 @@ use crate::{
     writer::{self, Schedule},
 };
 use anyhow::bail;
-use client::Connection;
+use client::{Connection, StreamError, Tls};
 use datastore::{Datastore, Error, Expected, StoreConfig, Write};
 use model::{Key, StreamIndex};
-use proto::v1::AgentHello;
+use proto::v1::{AgentHello, View as WireView};
 use sync::{ClientSession, Event};
 
 /// So many agents connect at once.
@@ -35,7 +35,7 @@ const CAUGHT_UP: Duration = Duration::from_secs(30);
 /// Writes of one transaction.
 const BATCH: usize = 100;
 /// Events that are sent later than this are the tester's fault.
-const LATE: Duration = Duration::from_millis(50);
+pub(crate) const LATE: Duration = Duration::from_millis(50);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -86,7 +86,11 @@ pub(crate) async fn run(config: Config, prefix: &[&str]) -> anyhow::Result<Repor
     let spare = if config.profile == Profile::NodeLoss { (config.nodes / 20).max(2) } else { 0 };
     let world = World { nodes: config.nodes, spare, pods_per_node: config.pods_per_node };
     let version = write_world(store.as_ref(), &world).await?;
-    let result = on_world(&config, prefix, &url, store.as_ref(), world, version).await;
+    // Whoever interrupts a test finds the store as it was, too.
+    let result = tokio::select! {
+        result = on_world(&config, prefix, &url, store.as_ref(), world, version) => result,
+        () = runtime::stop_signal() => Err(anyhow::anyhow!("interrupted")),
+    };
     match own_store {
         Some(process) => process.stop().await,
         None => remove_world(store.as_ref()).await?,
@@ -115,7 +119,7 @@ async fn on_world(
         own_server = Some(typha);
         found
     };
-    caught_up(&server.to_string(), version).await?;
+    caught_up(&server.to_string(), None, version).await?;
     let report = measure(config, store, world, version, server, pid).await;
     if let Some(process) = own_server {
         process.stop().await;
@@ -244,7 +248,7 @@ async fn churn(
 }
 
 /// Looks again and again, for so long at most, until it holds.
-async fn poll(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
+pub(crate) async fn poll(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     loop {
         if holds() {
@@ -258,7 +262,7 @@ async fn poll(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
 }
 
 /// Writes the cluster. Nothing that is there is touched.
-async fn write_world(store: &dyn Datastore, world: &World) -> anyhow::Result<u64> {
+pub(crate) async fn write_world(store: &dyn Datastore, world: &World) -> anyhow::Result<u64> {
     for (key, value) in world::common_objects() {
         match store.create(&key, &world::stored(value)).await {
             Ok(_) | Err(Error::Conflict(_)) => {}
@@ -302,13 +306,15 @@ async fn remove_world(store: &dyn Datastore) -> anyhow::Result<()> {
 }
 
 /// Waits until the server has read the store up to this version.
-async fn caught_up(server: &str, version: u64) -> anyhow::Result<()> {
+pub(crate) async fn caught_up(server: &str, tls: Option<&Tls>, version: u64) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
-        let problem = match first_version(server).await {
+        let problem = match first_version(server, tls).await {
             Ok(reached) if reached >= version => return Ok(()),
             Ok(reached) => format!("it is at version {reached}, the store at {version}"),
-            Err(error) => format!("{error:#}"),
+            // Nobody is there: waiting won't help.
+            Err(FirstVersion::Stream(error @ StreamError::Unreachable { .. })) => bail!(error),
+            Err(error) => error.to_string(),
         };
         if began.elapsed() > CAUGHT_UP {
             bail!("typha at {server} doesn't serve what is in the store: {problem}");
@@ -317,20 +323,31 @@ async fn caught_up(server: &str, version: u64) -> anyhow::Result<()> {
     }
 }
 
+/// Why there is no first Commit.
+#[derive(Debug, thiserror::Error)]
+enum FirstVersion {
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error("it says: {0}")]
+    GoAway(String),
+}
+
 /// The version of a session's first Commit.
-async fn first_version(server: &str) -> anyhow::Result<u64> {
+async fn first_version(server: &str, tls: Option<&Tls>) -> Result<u64, FirstVersion> {
     let hello = AgentHello {
-        node: "loadtest-probe".into(),
+        // The smallest view that everybody may see.
+        view: WireView::Full.into(),
+        kinds: vec![model::Kind::Tier.to_string()],
         observer: true,
         version: env!("CARGO_PKG_VERSION").into(),
         ..AgentHello::default()
     };
-    let mut connection = Connection::open(server, hello).await?;
+    let mut connection = Connection::open_with(server, tls, hello).await?;
     let mut session = ClientSession::new();
     loop {
         match connection.next(&mut session).await? {
             Event::Committed(committed) => return Ok(committed.vector.get(StreamIndex(0))),
-            Event::GoAway(go_away) => bail!("{}", go_away.message),
+            Event::GoAway(go_away) => return Err(FirstVersion::GoAway(go_away.message)),
             _ => {}
         }
     }

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use crate::{process, report::Limit};
 
 /// Memory is looked at so often.
-const INTERVAL: Duration = Duration::from_millis(200);
+const INTERVAL: Duration = Duration::from_millis(50);
 /// A machine that is busier than this has nothing left.
 const BUSY: f64 = 0.9;
 
@@ -37,7 +37,7 @@ pub(crate) struct Usage {
     pub(crate) tester_cpu: Duration,
     /// Of all processors, the part that anything used.
     pub(crate) machine_busy: f64,
-    wall: Duration,
+    pub(crate) wall: Duration,
 }
 
 impl Sampler {

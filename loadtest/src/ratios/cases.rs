@@ -1,0 +1,274 @@
+//! The cases: each starts a store and a server, measures, and ends them.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use datastore::{Datastore, StoreConfig};
+
+use super::{
+    Args, Case,
+    servers::{Kind, Programs, Server},
+    table::{Table, Target, Unit},
+};
+use crate::{
+    children::{self, Part, Process},
+    churn::{Churn, Profile, View},
+    fleet::{Fleet, Setup},
+    run,
+    sample::Sampler,
+    world::World,
+    writer,
+};
+
+/// The seed of all random choices.
+const SEED: u64 = 1;
+/// A cluster of which a commit can change 100 endpoints.
+const SMALL: World = World { nodes: 20, spare: 0, pods_per_node: 5 };
+/// A cluster of which the full view has 2 MB.
+const TWO_MB: World = World { nodes: 50, spare: 0, pods_per_node: 48 };
+/// How many changes a commit has, typha's share of the baseline's time that is the target, and
+/// Calico's microseconds.
+const COMMITS: [(u32, f64, f64); 3] = [(1, 1.0, 39.0), (10, 0.6, 60.0), (100, 0.25, 180.0)];
+/// Rounds of 100 changes after which an idle agent is looked at again.
+const ROUNDS_BEFORE_IDLE: u32 = 50;
+/// Changes a second of the case `churn`.
+const RATE: f64 = 500.0;
+/// What is waited for comes within this time, or something is wrong.
+const PATIENCE: Duration = Duration::from_mins(3);
+const KIB: f64 = 1024.0;
+
+/// What a case is measured with.
+pub(super) struct Rig<'a> {
+    pub(super) args: &'a Args,
+    pub(super) prefix: &'a [&'a str],
+    pub(super) programs: &'a Programs,
+}
+
+type Measured<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+type Measure = for<'a> fn(&'a Rig<'a>, &'a mut Table) -> Measured<'a>;
+
+/// Every case.
+pub(super) const ALL: [(Case, Measure); 5] = [
+    (Case::Agents, |rig, table| Box::pin(agents(rig, table))),
+    (Case::Tls, |rig, table| Box::pin(tls(rig, table))),
+    (Case::FirstSync, |rig, table| Box::pin(first_sync(rig, table))),
+    (Case::Churn, |rig, table| Box::pin(churn(rig, table))),
+    (Case::Cache, |rig, table| Box::pin(cache(rig, table))),
+];
+
+/// A store with a cluster, and a server that has read it.
+struct Bed {
+    store: Process,
+    datastore: Arc<dyn Datastore>,
+    version: u64,
+    world: World,
+    server: Server,
+}
+
+impl Bed {
+    async fn make(rig: &Rig<'_>, kind: Kind, world: World) -> anyhow::Result<Self> {
+        let store =
+            Process::start(children::command(rig.prefix, Part::Store)?, "the store").await?;
+        let url = format!("http://{}", store.address);
+        let datastore = StoreConfig::from_url(&url)?.connect().await?;
+        let version = run::write_world(datastore.as_ref(), &world).await?;
+        let server = Server::start(rig.programs, kind, &url, version).await?;
+        Ok(Self { store, datastore, version, world, server })
+    }
+
+    /// So many agents with the full view.
+    fn connect(&self, agents: u32, at_once: usize) -> Fleet {
+        Fleet::start(Setup {
+            agents,
+            at_once,
+            server: self.server.address,
+            tls: self.server.tls.clone(),
+            view: View::Full,
+            world: self.world,
+            version: self.version,
+            deadline: PATIENCE,
+            inject: None,
+        })
+    }
+
+    /// Changes so many endpoints in one transaction, and waits until every agent has them. Returns
+    /// the server's processor time for it.
+    async fn change(
+        &self,
+        fleet: &Fleet,
+        churn: &mut Churn,
+        count: u32,
+        agents: u32,
+    ) -> anyhow::Result<Duration> {
+        let found = fleet.found();
+        let before = found.delivered.load(Ordering::Relaxed);
+        let cpu = self.server.cpu()?;
+        let batch = vec![(Instant::now(), churn.next_of(count))];
+        writer::send(self.datastore.as_ref(), &found.ledger, batch).await?;
+        let all = before + u64::from(agents);
+        let arrived = run::poll(PATIENCE, || found.delivered.load(Ordering::Relaxed) >= all);
+        if !arrived.await {
+            bail!("a change did not reach every agent: {:?}", found.examples());
+        }
+        Ok(self.server.cpu()?.saturating_sub(cpu))
+    }
+
+    async fn end(self, mut fleet: Option<Fleet>) -> anyhow::Result<()> {
+        if let Some(fleet) = &mut fleet {
+            fleet.stop().await?;
+            let errors = fleet.found().errors();
+            if errors.total() > 0 {
+                bail!("the server is wrong: {errors:?}: {:?}", fleet.found().examples());
+            }
+        }
+        self.server.stop().await;
+        self.store.stop().await;
+        Ok(())
+    }
+}
+
+async fn synced(fleet: &Fleet, agents: u32) -> anyhow::Result<()> {
+    let synced = || fleet.found().synced.load(Ordering::Relaxed);
+    if !run::poll(PATIENCE, || synced() >= agents.into()).await {
+        bail!("only {} of {agents} agents have their view", synced());
+    }
+    Ok(())
+}
+
+/// Memory of idle agents, then processor time of single commits.
+async fn agents(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    for kind in [Kind::Baseline, Kind::Typha] {
+        idle_and_commits(rig, table, kind).await?;
+    }
+    Ok(())
+}
+
+async fn tls(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    idle_and_commits(rig, table, Kind::TyphaTls).await
+}
+
+async fn idle_and_commits(rig: &Rig<'_>, table: &mut Table, kind: Kind) -> anyhow::Result<()> {
+    let count = rig.args.agents;
+    let per_agent = |bytes: f64| bytes / f64::from(count);
+    let bed = Bed::make(rig, kind, SMALL).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let empty = bed.server.rss()?;
+    let fleet = bed.connect(count, 64);
+    synced(&fleet, count).await?;
+    tokio::time::sleep(rig.args.idle()).await;
+    let idle = bed.server.rss()?;
+    let mut churn = Churn::new(bed.world, Profile::Steady, View::Full, SEED);
+    for _ in 0..ROUNDS_BEFORE_IDLE {
+        bed.change(&fleet, &mut churn, 100, count).await?;
+    }
+    tokio::time::sleep(rig.args.idle().min(Duration::from_secs(10))).await;
+    let after = bed.server.rss()?;
+
+    let (suffix, most) = if kind == Kind::TyphaTls { (" with TLS", 36.0) } else { ("", 24.0) };
+    let is_baseline = kind == Kind::Baseline;
+    let row = table.row(&format!("idle agent{suffix}"), Unit::Bytes);
+    row.target(Target::Most(most * KIB)).add(is_baseline, [per_agent(idle - empty)]);
+    let figure = format!("and after 50 rounds of 100 changes{suffix}");
+    let row = table.row(&figure, Unit::Bytes).target(Target::Most(4.0 * KIB));
+    row.add(is_baseline, [per_agent(after - idle)]);
+
+    for (changes, most, calico) in COMMITS {
+        let mut times = Vec::new();
+        for _ in 0..rig.args.rounds {
+            let cpu = bed.change(&fleet, &mut churn, changes, count).await?;
+            times.push(per_agent(cpu.as_secs_f64() * 1e6));
+        }
+        let row =
+            table.row(&format!("{changes} changes, CPU per agent{suffix}"), Unit::Microseconds);
+        if kind != Kind::TyphaTls {
+            row.target(Target::Ratio(most)).calico(calico);
+        }
+        row.add(is_baseline, times);
+    }
+    bed.end(Some(fleet)).await
+}
+
+/// Memory while many agents get 2 MB each, at once.
+async fn first_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    let count = rig.args.agents / 2;
+    for kind in [Kind::Baseline, Kind::Typha] {
+        let bed = Bed::make(rig, kind, TWO_MB).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let empty = bed.server.rss()?;
+        let cpu = bed.server.cpu()?;
+        let sampler = Sampler::start(Some(bed.server.pid))?;
+        let began = Instant::now();
+        let fleet = bed.connect(count, count as usize);
+        synced(&fleet, count).await?;
+        let took = began.elapsed();
+        let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
+        let cpu = bed.server.cpu()?.saturating_sub(cpu);
+        let is_baseline = kind == Kind::Baseline;
+        let row = table.row(&format!("2 MB to {count} agents at once, growth"), Unit::Bytes);
+        row.target(Target::Most(60e6)).add(is_baseline, [highest - empty]);
+        let again = fleet.found().reconnects.load(Ordering::Relaxed);
+        let seconds = took.as_secs_f64();
+        row.note(format!("{kind:?}: {seconds:.1} s, {again} reconnects"));
+        let row = table.row("the same, CPU per agent", Unit::Microseconds);
+        row.add(is_baseline, [cpu.as_secs_f64() * 1e6 / f64::from(count)]);
+        bed.end(Some(fleet)).await?;
+    }
+    Ok(())
+}
+
+/// Latency while many changes are written.
+async fn churn(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    let count = rig.args.agents / 2;
+    for kind in [Kind::Baseline, Kind::Typha] {
+        let bed = Bed::make(rig, kind, SMALL).await?;
+        let fleet = bed.connect(count, 64);
+        synced(&fleet, count).await?;
+        let found = fleet.found();
+        let mut churn = Churn::new(bed.world, Profile::Steady, View::Full, SEED);
+        let sampler = Sampler::start(Some(bed.server.pid))?;
+        let length = Duration::from_secs(rig.args.churn);
+        let (store, ledger) = (bed.datastore.as_ref(), &found.ledger);
+        let schedule = writer::write(store, ledger, &mut churn, count, RATE, length).await?;
+        ledger.write().unwrap_or_else(PoisonError::into_inner).close();
+        run::poll(PATIENCE, || found.delivered.load(Ordering::Relaxed) >= schedule.due_deliveries)
+            .await;
+        let usage = sampler.stop()?;
+        let latencies = found.latencies();
+        let p99 = latencies.value_at_quantile(0.99) as f64 / 1000.0;
+        let p50 = latencies.value_at_quantile(0.5) as f64 / 1000.0;
+        let row =
+            table.row(&format!("{RATE} changes/s to {count} agents, p99"), Unit::Milliseconds);
+        row.target(Target::Most(100.0)).calico(15_000.0);
+        row.add(kind == Kind::Baseline, [p99]);
+        row.note(format!(
+            "{kind:?}: p50 {p50:.1} ms, CPU of the server {:.1} s and of the agents {:.1} s in {:.1} s, \
+             machine {:.0}% busy, limited by {:?}",
+            usage.server_cpu.unwrap_or_default().as_secs_f64(),
+            usage.tester_cpu.as_secs_f64(),
+            usage.wall.as_secs_f64(),
+            usage.machine_busy * 100.0,
+            usage.limit(writer::p99(&schedule.lags) > run::LATE),
+        ));
+        bed.end(Some(fleet)).await?;
+    }
+    Ok(())
+}
+
+/// Memory of a server that holds very many endpoints, and no agents.
+async fn cache(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    let pods_per_node = 60;
+    let world = World { nodes: rig.args.endpoints / pods_per_node, spare: 0, pods_per_node };
+    for kind in [Kind::Baseline, Kind::Typha] {
+        let bed = Bed::make(rig, kind, world).await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let figure = format!("{} endpoints cached and indexed", world.pods());
+        let row = table.row(&figure, Unit::Bytes).target(Target::Most(400e6));
+        row.add(kind == Kind::Baseline, [bed.server.rss()?]);
+        bed.end(None).await?;
+    }
+    Ok(())
+}

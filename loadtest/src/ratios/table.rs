@@ -1,0 +1,179 @@
+//! What was measured, as a table.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// In what a figure is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unit {
+    Microseconds,
+    Milliseconds,
+    Bytes,
+}
+
+/// What a figure should be.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Target {
+    /// Of typha, at most so much of the baseline's.
+    Ratio(f64),
+    /// Of typha, at most this.
+    Most(f64),
+}
+
+/// One figure of both servers.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    figure: String,
+    unit: Unit,
+    target: Option<Target>,
+    /// What Calico's Typha took on a machine of this kind.
+    calico: Option<f64>,
+    baseline: Vec<f64>,
+    typha: Vec<f64>,
+    /// What else is to be known of it.
+    notes: Vec<String>,
+}
+
+/// All figures.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    /// The row of a figure.
+    pub(super) fn row(&mut self, figure: &str, unit: Unit) -> &mut Row {
+        let index = self.rows.iter().position(|row| row.figure == figure);
+        let index = index.unwrap_or_else(|| {
+            self.rows.push(Row {
+                figure: figure.to_owned(),
+                unit,
+                target: None,
+                calico: None,
+                baseline: Vec::new(),
+                typha: Vec::new(),
+                notes: Vec::new(),
+            });
+            self.rows.len() - 1
+        });
+        &mut self.rows[index]
+    }
+
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        let _ = writeln!(
+            text,
+            "{:<44}{:>24}{:>24}{:>7}  {:<14}Calico's Typha",
+            "median (quartiles)", "baseline", "typha", "ratio", "target"
+        );
+        for row in &self.rows {
+            let _ = writeln!(text, "{}", row.line());
+            for note in &row.notes {
+                let _ = writeln!(text, "    {note}");
+            }
+        }
+        text
+    }
+}
+
+impl Row {
+    pub(super) fn target(&mut self, target: Target) -> &mut Self {
+        self.target = Some(target);
+        self
+    }
+
+    pub(super) fn calico(&mut self, value: f64) -> &mut Self {
+        self.calico = Some(value);
+        self
+    }
+
+    pub(super) fn add(&mut self, is_baseline: bool, values: impl IntoIterator<Item = f64>) {
+        if is_baseline { &mut self.baseline } else { &mut self.typha }.extend(values);
+    }
+
+    pub(super) fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    fn line(&self) -> String {
+        let of = |values: &[f64]| match quartiles(values) {
+            None => "-".to_owned(),
+            Some([_, median, _]) if values.len() == 1 => self.show(median),
+            Some([low, median, high]) => {
+                format!("{} ({} to {})", self.show(median), self.show(low), self.show(high))
+            }
+        };
+        let median = |values: &[f64]| quartiles(values).map(|[_, median, _]| median);
+        let (baseline, typha) = (median(&self.baseline), median(&self.typha));
+        let ratio = baseline.zip(typha).map(|(baseline, typha)| typha / baseline);
+        let met = match self.target {
+            Some(Target::Ratio(most)) => ratio.map(|ratio| (format!("{most}"), ratio <= most)),
+            Some(Target::Most(most)) => typha.map(|typha| (self.show(most), typha <= most)),
+            None => None,
+        };
+        let target =
+            met.map(|(most, met)| format!("{most} {}", if met { "met" } else { "missed" }));
+        format!(
+            "{:<44}{:>24}{:>24}{:>7}  {:<14}{}",
+            self.figure,
+            of(&self.baseline),
+            of(&self.typha),
+            ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")),
+            target.unwrap_or_default(),
+            self.calico.map(|value| self.show(value)).unwrap_or_default(),
+        )
+        .trim_end()
+        .to_owned()
+    }
+
+    fn show(&self, value: f64) -> String {
+        match self.unit {
+            Unit::Microseconds => format!("{value:.1} µs"),
+            Unit::Milliseconds if value >= 10_000.0 => format!("{:.1} s", value / 1000.0),
+            Unit::Milliseconds => format!("{value:.1} ms"),
+            Unit::Bytes if value.abs() >= 1024.0 * 1024.0 => {
+                format!("{:.0} MiB", value / (1024.0 * 1024.0))
+            }
+            Unit::Bytes => format!("{:.1} KiB", value / 1024.0),
+        }
+    }
+}
+
+/// The values below which a quarter, a half and three quarters of all are.
+fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    Some([last.div_ceil(4), last / 2, last * 3 / 4].map(|index| sorted[index]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_has_medians_their_ratio_and_whether_the_target_is_met() {
+        let mut table = Table::default();
+        let row = table.row("one commit", Unit::Microseconds).target(Target::Ratio(0.5));
+        row.calico(39.0);
+        row.add(true, [30.0, 10.0, 20.0]);
+        row.add(false, [8.0]);
+        let text = table.text();
+        let line = text.lines().nth(1).unwrap();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let expected = "one commit 20.0 µs (20.0 µs to 20.0 µs) 8.0 µs 0.40 0.5 met 39.0 µs";
+        assert_eq!(words.join(" "), expected);
+    }
+
+    #[test]
+    fn quartiles_are_of_the_sorted_values() {
+        assert_eq!(quartiles(&[]), None);
+        assert_eq!(quartiles(&[5.0]), Some([5.0; 3]));
+        assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0, 0.0]), Some([1.0, 2.0, 3.0]));
+    }
+}
