@@ -51,6 +51,14 @@ pub enum ClientError {
         /// The number that came.
         got: u32,
     },
+    /// A Commit came before all parts of a topic had.
+    #[error("topic {topic}: a Commit came after {parts} of its parts, and the last is missing")]
+    Incomplete {
+        /// The topic.
+        topic: String,
+        /// How many parts had come.
+        parts: u32,
+    },
 }
 
 /// One change of the desired state.
@@ -386,6 +394,10 @@ impl ClientSession {
         for topic in &commit.drop {
             self.broken.remove(topic.as_str());
             self.staged.remove(topic.as_str());
+        }
+        if let Some((topic, staged)) = self.staged.iter().find(|(_, staged)| !staged.complete) {
+            let (topic, parts) = (topic.to_string(), staged.next_part);
+            return Err(ClientError::Incomplete { topic, parts });
         }
         self.pending_add.extend(commit.add);
         self.pending_drop.extend(commit.drop);

@@ -51,14 +51,14 @@ impl TopicDigest {
     pub fn add(&mut self, key: &DigestKey, topic: &str, entry_key: &str, value: &[u8]) {
         let hash = key.hash([topic.as_bytes(), entry_key.as_bytes(), value]);
         self.sum = self.sum.wrapping_add(hash);
-        self.count += 1;
+        self.count = self.count.wrapping_add(1);
     }
 
     /// An entry that was there is gone.
     pub fn remove(&mut self, key: &DigestKey, topic: &str, entry_key: &str, value: &[u8]) {
         let hash = key.hash([topic.as_bytes(), entry_key.as_bytes(), value]);
         self.sum = self.sum.wrapping_sub(hash);
-        self.count -= 1;
+        self.count = self.count.wrapping_sub(1);
     }
 }
 
