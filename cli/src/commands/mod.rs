@@ -35,6 +35,7 @@ commands! {
     Datastore => datastore,
     Delete => delete,
     Dev => dev,
+    Explain => explain,
     Get => get,
     Ipam => ipam,
     Lab => lab,
@@ -50,4 +51,5 @@ commands! {
     Validate => validate,
     Version => version,
     Watch => watch,
+    Whatif => whatif,
 }

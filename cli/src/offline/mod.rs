@@ -4,6 +4,7 @@
 //! files ── objects ──> what an API server would hold ── world ──> engine ──> verdicts
 //! ```
 
+pub(crate) mod explain;
 pub(crate) mod objects;
 pub(crate) mod port;
 pub(crate) mod world;

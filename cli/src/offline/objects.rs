@@ -110,6 +110,56 @@ impl Objects {
         Ok(())
     }
 
+    /// These objects written over the ones that are there.
+    pub(crate) fn overlaid(&self, other: &Self) -> Self {
+        let mut all = self.clone();
+        all.objects.extend(other.objects.clone());
+        all
+    }
+
+    /// The cluster with its staged policies enforced; none: it has none.
+    pub(crate) fn with_staged(&self) -> Option<Self> {
+        let mut all = self.clone();
+        let mut any = false;
+        for (identity, object) in &self.objects {
+            let Some(kind) = identity.kind.strip_prefix("Staged").filter(|_| identity.calico)
+            else {
+                continue;
+            };
+            any = true;
+            let kubernetes = kind == "KubernetesNetworkPolicy";
+            let (kind, version) = if kubernetes {
+                ("NetworkPolicy", "networking.k8s.io/v1")
+            } else {
+                (kind, API_VERSION)
+            };
+            all.objects.remove(identity);
+            let enforced =
+                Identity { calico: !kubernetes, kind: kind.to_owned(), ..identity.clone() };
+            let mut value = object.value.clone();
+            value["apiVersion"] = json!(version);
+            value["kind"] = json!(kind);
+            let spec = value["spec"].as_object_mut();
+            let action = spec.and_then(|spec| spec.remove("stagedAction"));
+            if action.is_some_and(|action| action == "Delete") {
+                all.objects.remove(&enforced);
+            } else {
+                let placed = Placed { calico: !kubernetes, value, ..object.clone() };
+                all.objects.insert(enforced, placed);
+            }
+        }
+        any.then_some(all)
+    }
+
+    /// The ports of pods and those that rules name by number: where policies can differ.
+    pub(crate) fn ports(&self) -> BTreeSet<(u16, String)> {
+        let mut ports = BTreeSet::new();
+        for object in self.objects.values() {
+            find_ports(&object.value, &mut ports);
+        }
+        ports
+    }
+
     /// Kinds that say nothing about who reaches whom, and how many objects there are of each.
     pub(crate) fn ignored(&self) -> &BTreeMap<String, usize> {
         &self.ignored
@@ -172,6 +222,36 @@ impl Objects {
             }
         }
         all
+    }
+}
+
+/// Looks for `containerPort`s of pods and for `ports` of rules, wherever they are.
+fn find_ports(value: &Value, ports: &mut BTreeSet<(u16, String)>) {
+    let number = |value: &Value| {
+        let text = value.as_str().and_then(|text| text.split(':').next()?.parse().ok());
+        value.as_u64().and_then(|number| u16::try_from(number).ok()).or(text).filter(|it| *it > 0)
+    };
+    let protocol = |value: &Value| {
+        let name = value.as_str().unwrap_or("TCP").to_ascii_lowercase();
+        ["tcp", "udp", "sctp"].contains(&name.as_str()).then_some(name)
+    };
+    match value {
+        Value::Object(fields) => {
+            let own = ["containerPort", "port"].iter().find_map(|name| number(fields.get(*name)?));
+            if let (Some(number), Some(protocol)) = (own, protocol(&value["protocol"])) {
+                ports.insert((number, protocol));
+            }
+            // Calico's rules have the protocol beside the sides with their ports.
+            for side in ["source", "destination"] {
+                let listed = value[side]["ports"].as_array().into_iter().flatten();
+                for port in listed.filter_map(number) {
+                    ports.extend(protocol(&value["protocol"]).map(|protocol| (port, protocol)));
+                }
+            }
+            fields.values().for_each(|value| find_ports(value, ports));
+        }
+        Value::Array(items) => items.iter().for_each(|value| find_ports(value, ports)),
+        _ => {}
     }
 }
 

@@ -1,16 +1,18 @@
 //! A cluster from manifests, as the engine computes it, and its verdicts.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use anyhow::bail;
 use engine::{
     Engine, Mirror, Options,
+    inspect::InspectedSet,
     verdict::{Judge, Packet, Step},
 };
 use model::{
     Key, Kind, Stored, StreamIndex, Update,
-    kinds::Direction,
+    kinds::{Direction, EndpointId},
     translate::translate,
-    view::{Endpoint, Entry, Topic},
+    view::{Endpoint, Entry, PolicyId, Topic},
 };
 use serde_json::Value;
 
@@ -18,7 +20,7 @@ use super::{
     objects::{Objects, Placed},
     port::Port,
 };
-use crate::resource::shape;
+use crate::resource::{kinds::nearest, shape};
 
 /// Where connections come from: what clients are given by the kernel, and no rule names.
 const CLIENT_PORT: u16 = 49_152;
@@ -47,7 +49,7 @@ impl World {
     /// Computes everything.
     pub(crate) fn new(objects: &Objects) -> Self {
         let mut world = Self {
-            engine: Engine::new(Options { plist_id: proto::plist_id }),
+            engine: Engine::new(Options { plist_id: proto::plist_id }).keep_objects(),
             mirror: Mirror::default(),
             pods: BTreeMap::new(),
             warnings: Vec::new(),
@@ -143,15 +145,146 @@ impl World {
         let mut reach = BTreeMap::<_, BTreeMap<_, _>>::new();
         for (from, source) in &self.pods {
             for (to, destination) in self.pods.iter().filter(|(to, _)| *to != from) {
-                let packet = packet(source, destination, port, ipv6);
-                let connects = packet.is_some_and(|packet| {
-                    connects(&judge, source, destination, &packet, &mut |_, _| {})
-                });
+                let addresses = (source.address(ipv6), destination.address(ipv6));
+                let connects = match addresses {
+                    (Some(from), Some(to)) => {
+                        let packet = packet(from, to, port);
+                        let allows = |pod: &Pod, direction: Direction| {
+                            judge.allows(&pod.endpoint, direction, &packet, &mut |_| {})
+                        };
+                        allows(source, Direction::Egress) && allows(destination, Direction::Ingress)
+                    }
+                    // They have no addresses of this family in common.
+                    _ => false,
+                };
                 reach.entry(from.clone()).or_default().insert(to.clone(), connects);
             }
         }
         reach
     }
+
+    /// Who this is: a pod, `namespace/name`, or an address.
+    pub(crate) fn peer(&self, text: &str) -> anyhow::Result<Peer<'_>> {
+        if let Ok(address) = text.parse::<IpAddr>() {
+            let of_pod = self
+                .pods
+                .iter()
+                .find(|(_, pod)| pod.endpoint.addresses.iter().any(|net| net.addr() == address));
+            return Ok(match of_pod {
+                Some((name, pod)) => Peer::Pod(name, pod),
+                None => Peer::Address(address),
+            });
+        }
+        if let Some((name, pod)) = self.pods.get_key_value(text) {
+            return Ok(Peer::Pod(name, pod));
+        }
+        let near = nearest(text, self.pods.keys().map(String::as_str));
+        let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        bail!("{text:?} is no pod with an address, and no address{near}")
+    }
+
+    /// Whether they talk over IPv6.
+    pub(crate) fn family(&self, from: &Peer<'_>, to: &Peer<'_>) -> anyhow::Result<bool> {
+        let both = |ipv6: bool| from.address(ipv6).is_some() && to.address(ipv6).is_some();
+        match [false, true].into_iter().find(|ipv6| both(*ipv6)) {
+            Some(ipv6) => Ok(ipv6),
+            None => bail!("{from} and {to} have no addresses of one family"),
+        }
+    }
+
+    /// Whether one end lets a connection through, and how it came to that.
+    pub(crate) fn passes(
+        &self,
+        [from, to]: [&Peer<'_>; 2],
+        direction: Direction,
+        (port, ipv6): (Port, bool),
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> bool {
+        let end = if direction == Direction::Egress { from } else { to };
+        let Peer::Pod(_, pod) = end else { return true };
+        let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
+        let packet = packet(from, to, port);
+        Judge::new(&self.mirror).allows(&pod.endpoint, direction, &packet, step)
+    }
+
+    /// What selectors see of a pod.
+    pub(crate) fn labels(&self, pod: &str) -> BTreeMap<String, String> {
+        let nodes = self.mirror.topics().filter_map(|topic| match topic {
+            Topic::Node(node) => Some(node),
+            _ => None,
+        });
+        let mut endpoints = nodes.flat_map(|node| self.engine.endpoints(node));
+        let endpoint = endpoints.find(|endpoint| {
+            let id = EndpointId::parse(&endpoint.key.name);
+            id.is_some_and(|id| format!("{}/{}", endpoint.key.namespace, id.workload) == pod)
+        });
+        let labels = endpoint.map(|endpoint| endpoint.labels).unwrap_or_default();
+        labels.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    /// What a policy was written as.
+    pub(crate) fn called(&self, id: &PolicyId) -> String {
+        match (id.name.strip_prefix(TRANSLATED), id.namespace.as_str()) {
+            (None, "") => format!("{} {}", id.kind, id.name),
+            (None, namespace) => format!("{} {namespace}/{}", id.kind, id.name),
+            (Some(name), "") => format!("ClusterNetworkPolicy {name}"),
+            (Some(name), namespace) => format!("NetworkPolicy {namespace}/{name} (Kubernetes)"),
+        }
+    }
+
+    /// What a policy selects, in canonical form.
+    pub(crate) fn selector(&self, id: &PolicyId) -> String {
+        key(id).and_then(|key| self.engine.selector_of(&key)).unwrap_or_default()
+    }
+
+    /// The places of a policy's rules among those that were written: those that match nothing at
+    /// all are not in what a node gets.
+    pub(crate) fn places(&self, id: &PolicyId, direction: Direction) -> Vec<usize> {
+        let policy = key(id).and_then(|key| self.engine.policy(&key));
+        let Some(policy) = policy else { return Vec::new() };
+        let rules = match direction {
+            Direction::Ingress => policy.ingress,
+            Direction::Egress => policy.egress,
+        };
+        let kept = rules.iter().enumerate().filter(|(_, rule)| rule.is_some());
+        kept.map(|(place, _)| place).collect()
+    }
+
+    /// What the id of an IP set in a rule means.
+    pub(crate) fn ip_set(&self, id: &str) -> Option<InspectedSet> {
+        self.engine.ip_set(id)
+    }
+}
+
+/// One end of a connection.
+pub(crate) enum Peer<'w> {
+    Pod(&'w str, &'w Pod),
+    /// Something outside.
+    Address(IpAddr),
+}
+
+impl Peer<'_> {
+    fn address(&self, ipv6: bool) -> Option<IpAddr> {
+        match self {
+            Self::Pod(_, pod) => pod.address(ipv6),
+            Self::Address(address) => Some(*address).filter(|it| it.is_ipv6() == ipv6),
+        }
+    }
+}
+
+impl fmt::Display for Peer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(name, _) => f.write_str(name),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// The object of a policy.
+fn key(id: &PolicyId) -> Option<Key> {
+    let kind = id.kind.parse::<Kind>().ok()?;
+    Some(Key { kind, namespace: id.namespace.clone(), name: id.name.clone() })
 }
 
 /// What the names of translated policies begin with, as in Calico.
@@ -171,30 +304,13 @@ fn calico(value: &Value) -> Result<(Key, Value), String> {
     Ok((key, object))
 }
 
-/// None: they have no address of this family in common.
-fn packet(source: &Pod, destination: &Pod, port: Port, ipv6: bool) -> Option<Packet> {
-    Some(Packet {
-        source: source.address(ipv6)?,
-        destination: destination.address(ipv6)?,
+fn packet(source: IpAddr, destination: IpAddr, port: Port) -> Packet {
+    Packet {
+        source,
+        destination,
         protocol: port.protocol,
         source_port: CLIENT_PORT,
         destination_port: port.number,
         icmp: None,
-    })
-}
-
-/// Both ends must let it through. `step` sees the walk.
-fn connects(
-    judge: &Judge<'_>,
-    source: &Pod,
-    destination: &Pod,
-    packet: &Packet,
-    step: &mut dyn FnMut(Direction, Step<'_>),
-) -> bool {
-    let leaves = judge
-        .allows(&source.endpoint, Direction::Egress, packet, &mut |it| step(Direction::Egress, it));
-    let enters = judge.allows(&destination.endpoint, Direction::Ingress, packet, &mut |it| {
-        step(Direction::Ingress, it);
-    });
-    leaves && enters
+    }
 }

@@ -209,6 +209,11 @@ impl Engine {
         hints.into_iter().flatten().any(|hint| hint == "AssumeNeededOnEveryNode")
     }
 
+    /// A policy, whatever it selects; none: it isn't there, or selects nothing.
+    pub fn policy(&self, key: &Key) -> Option<InspectedPolicy> {
+        self.inspect_policy(key, *self.policies.by_key.get(key)?)
+    }
+
     fn inspect_policy(&self, key: &Key, id: Id<Pol>) -> Option<InspectedPolicy> {
         let (Spec::NetworkPolicy(policy)
         | Spec::GlobalNetworkPolicy(policy)

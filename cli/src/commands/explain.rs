@@ -1,0 +1,82 @@
+//! `bulrush explain`: why one connection is let through, or isn't.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+
+use crate::offline::{
+    explain::explain,
+    objects::Objects,
+    port::Port,
+    world::World,
+};
+
+/// Explain why a connection is allowed or denied, computed from manifests without a cluster
+///
+/// Shows the walk at both ends: tiers, policies, rules, and what decides where none does.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where it comes from: a pod or an address
+    #[arg(value_name = "NAMESPACE/POD|IP")]
+    from: String,
+
+    /// Where it goes: a pod or an address, and a port
+    #[arg(value_name = "NAMESPACE/POD:PORT[/PROTO]")]
+    to: String,
+
+    /// Files, folders, or - for standard input: YAML documents or JSON
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<String>,
+
+    /// Also read the folders in folders
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// The namespace of objects that need one and name none
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: String,
+
+    /// The format
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// One object
+    Json,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let (to, port) = split(&self.to)?;
+        let objects = Objects::read(&self.files, self.recursive, &self.namespace)?;
+        let world = World::new(&objects);
+        for warning in world.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        let staged = objects.with_staged().map(|objects| World::new(&objects));
+        let explanation = explain(&world, staged.as_ref(), &self.from, to, port)?;
+        let text = match self.output {
+            Output::Text => explanation.text(),
+            Output::Json => format!("{}\n", serde_json::to_string(&explanation)?),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `shop/db:5432/tcp`, `10.0.0.1:53/udp` and `[fd00::1]:80` in two.
+fn split(text: &str) -> anyhow::Result<(&str, Port)> {
+    let (to, port) = text
+        .rsplit_once(':')
+        .with_context(|| format!("{text:?} names no port: write for example shop/db:5432"))?;
+    let port = port.parse().map_err(anyhow::Error::msg)?;
+    Ok((to.trim_start_matches('[').trim_end_matches(']'), port))
+}

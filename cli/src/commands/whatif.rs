@@ -1,0 +1,160 @@
+//! `bulrush whatif`: which connections a change of policy opens or closes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use crate::offline::{objects::Objects, port::Port, world::World};
+
+/// The exit code when something changes: a pipeline can stop on it.
+const CHANGES: u8 = 2;
+
+/// Show which pods would gain or lose a connection, computed from manifests without a cluster
+///
+/// Exits with 0 when nothing changes, with 2 when something does.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// What is to be written: files, folders, or - for standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    files: Vec<String>,
+
+    /// What is there: files or folders
+    #[arg(long, value_name = "FILE", required = true)]
+    base: Vec<String>,
+
+    /// Also read the folders in folders
+    #[arg(short = 'R', long)]
+    recursive: bool,
+
+    /// The namespace of objects that need one and name none
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: String,
+
+    /// A port that is tried at each pod; may be repeated. Without it: every port that a pod has or
+    /// that a policy names by number
+    #[arg(long, value_name = "PORT[/PROTO]")]
+    port: Vec<Port>,
+
+    /// Use the pods' IPv6 addresses
+    #[arg(long)]
+    ipv6: bool,
+
+    /// The format
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// A line for each pair that changes
+    Table,
+    /// One object
+    Json,
+}
+
+/// What changes, in the form of `-o json`.
+#[derive(Serialize)]
+struct Changes {
+    /// The ports that were tried.
+    ports: Vec<String>,
+    /// How many pairs were compared, for all ports.
+    pairs: usize,
+    changes: Vec<Change>,
+}
+
+/// One pair; none: one of the pods isn't there.
+#[derive(Serialize)]
+struct Change {
+    port: String,
+    from: String,
+    to: String,
+    before: Option<bool>,
+    after: Option<bool>,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let base = Objects::read(&self.base, self.recursive, &self.namespace)?;
+        let new = Objects::read(&self.files, self.recursive, &self.namespace)?;
+        let all = base.overlaid(&new);
+        let (before, after) = (World::new(&base), World::new(&all));
+        for warning in after.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        let ports = self.ports([&base, &new])?;
+        let changes = compare(&before, &after, &ports, self.ipv6);
+        let text = match self.output {
+            Output::Table => table(&changes),
+            Output::Json => format!("{}\n", serde_json::to_string(&changes)?),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(if changes.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+    }
+
+    fn ports(&self, of: [&Objects; 2]) -> anyhow::Result<Vec<Port>> {
+        if !self.port.is_empty() {
+            return Ok(self.port.clone());
+        }
+        let named = of.into_iter().flat_map(Objects::ports).collect::<BTreeSet<_>>();
+        let ports = named.iter().map(|(number, protocol)| format!("{number}/{protocol}").parse());
+        let mut ports = ports.collect::<Result<Vec<Port>, String>>().map_err(anyhow::Error::msg)?;
+        if ports.is_empty() {
+            ports.extend("80/tcp".parse::<Port>());
+        }
+        Ok(ports)
+    }
+}
+
+fn compare(before: &World, after: &World, ports: &[Port], ipv6: bool) -> Changes {
+    let (mut pairs, mut changes) = (0, Vec::new());
+    for port in ports {
+        let (old, new) = (before.reach(*port, ipv6), after.reach(*port, ipv6));
+        let names = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
+            let pairs = reach.iter().flat_map(|(from, targets)| {
+                targets.keys().map(|to| (from.clone(), to.clone()))
+            });
+            pairs.collect::<BTreeSet<_>>()
+        };
+        for (from, to) in names(&old).union(&names(&new)) {
+            pairs += 1;
+            let connects = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
+                reach.get(from)?.get(to).copied()
+            };
+            let (before, after) = (connects(&old), connects(&new));
+            if before != after {
+                let (port, from, to) = (port.to_string(), from.clone(), to.clone());
+                changes.push(Change { port, from, to, before, after });
+            }
+        }
+    }
+    Changes { ports: ports.iter().map(ToString::to_string).collect(), pairs, changes }
+}
+
+fn table(changes: &Changes) -> String {
+    let word = |connects: Option<bool>| match connects {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "-",
+    };
+    let mut rows = vec![["PORT", "FROM", "TO", "BEFORE", "AFTER"].map(str::to_owned)];
+    rows.extend(changes.changes.iter().map(|it| {
+        let [before, after] = [it.before, it.after].map(|it| word(it).to_owned());
+        [it.port.clone(), it.from.clone(), it.to.clone(), before, after]
+    }));
+    let widths: Vec<usize> = (0..5)
+        .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default())
+        .collect();
+    let mut text = String::new();
+    for row in rows.iter().filter(|_| !changes.changes.is_empty()) {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    let (count, ports) = (changes.changes.len(), changes.ports.join(", "));
+    text + &format!("{count} of {} pairs change, over {ports}\n", changes.pairs)
+}

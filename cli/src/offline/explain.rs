@@ -1,0 +1,272 @@
+//! The walk of one connection through tiers, policies and rules, for people and programs.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use engine::{
+    inspect::SetContent,
+    verdict::{Mismatch, Side, Step},
+};
+use model::{kinds::Direction, view::Action};
+use serde::Serialize;
+
+use super::{
+    port::Port,
+    world::{Peer, World},
+};
+
+/// Why a connection is let through, or isn't.
+#[derive(Debug, Serialize)]
+pub(crate) struct Explanation {
+    from: String,
+    to: String,
+    port: String,
+    allowed: bool,
+    /// What it would be if staged policies were enforced; none: there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_if_staged: Option<bool>,
+    /// At the source, then at the destination; ends that no policy knows are left out.
+    ends: Vec<End>,
+}
+
+/// What happens at one end.
+#[derive(Debug, Serialize)]
+struct End {
+    endpoint: String,
+    direction: &'static str,
+    allowed: bool,
+    /// What decided.
+    because: String,
+    /// Its own labels and those that it inherits: what selectors see.
+    labels: BTreeMap<String, String>,
+    tiers: Vec<Tier>,
+    profiles: Vec<Rules>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tier {
+    name: String,
+    policies: Vec<Rules>,
+    /// What its end did; none: it wasn't reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<&'static str>,
+}
+
+/// A policy or a profile, as far as the walk went through it.
+#[derive(Debug, Serialize)]
+struct Rules {
+    name: String,
+    /// Why it is here; empty: of a profile, which its endpoint names.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    selects: String,
+    rules: Vec<RuleAt>,
+}
+
+#[derive(Debug, Serialize)]
+struct RuleAt {
+    /// Its place in the policy, from 1.
+    rule: usize,
+    action: &'static str,
+    matches: bool,
+    /// Why it doesn't match; empty: it does.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    because: String,
+}
+
+/// Explains a connection. `staged`: the same cluster with staged policies enforced.
+pub(crate) fn explain(
+    world: &World,
+    staged: Option<&World>,
+    from: &str,
+    to: &str,
+    port: Port,
+) -> anyhow::Result<Explanation> {
+    let (source, destination) = (world.peer(from)?, world.peer(to)?);
+    let mut ends = Vec::new();
+    let ipv6 = world.family(&source, &destination)?;
+    for (peer, direction) in [(&source, Direction::Egress), (&destination, Direction::Ingress)] {
+        if let Peer::Pod(name, _) = peer {
+            let mut walk = Walk::new(world, name, direction);
+            let allowed =
+                world.passes([&source, &destination], direction, (port, ipv6), &mut |it| {
+                    walk.step(&it);
+                });
+            walk.end.allowed = allowed;
+            ends.push(walk.end);
+        }
+    }
+    let allowed_if_staged = match staged {
+        None => None,
+        Some(staged) => {
+            let (source, destination) = (staged.peer(from)?, staged.peer(to)?);
+            let both = [Direction::Egress, Direction::Ingress].map(|direction| {
+                staged.passes([&source, &destination], direction, (port, ipv6), &mut |_| {})
+            });
+            Some(both == [true, true])
+        }
+    };
+    Ok(Explanation {
+        from: source.to_string(),
+        to: destination.to_string(),
+        port: port.to_string(),
+        allowed: ends.iter().all(|end| end.allowed),
+        allowed_if_staged,
+        ends,
+    })
+}
+
+/// Collects the steps at one end.
+struct Walk<'w> {
+    world: &'w World,
+    direction: Direction,
+    end: End,
+    /// The places of the rules of the policy at hand, among those that were written.
+    places: Vec<usize>,
+}
+
+impl<'w> Walk<'w> {
+    fn new(world: &'w World, name: &str, direction: Direction) -> Self {
+        let end = End {
+            endpoint: name.to_owned(),
+            direction: match direction {
+                Direction::Ingress => "ingress",
+                Direction::Egress => "egress",
+            },
+            allowed: false,
+            because: String::new(),
+            labels: world.labels(name),
+            tiers: Vec::new(),
+            profiles: Vec::new(),
+        };
+        Self { world, direction, end, places: Vec::new() }
+    }
+
+    fn step(&mut self, step: &Step<'_>) {
+        let end = &mut self.end;
+        match step {
+            Step::Tier(name) => {
+                let name = name.to_string();
+                end.tiers.push(Tier { name, policies: Vec::new(), end: None });
+            }
+            Step::Policy(id) => {
+                self.places = self.world.places(id, self.direction);
+                let (name, selects) = (self.world.called(id), self.world.selector(id));
+                if let Some(tier) = end.tiers.last_mut() {
+                    tier.policies.push(Rules { name, selects, rules: Vec::new() });
+                }
+            }
+            Step::Profile(name) => {
+                self.places.clear();
+                let name = format!("Profile {name}");
+                end.profiles.push(Rules { name, selects: String::new(), rules: Vec::new() });
+            }
+            Step::Rule(index, rule, mismatch) => {
+                let number = self.places.get(*index).unwrap_or(index) + 1;
+                let action = match rule.action {
+                    Action::Allow => "allow",
+                    Action::Deny => "deny",
+                    Action::Log => "log",
+                    Action::Pass => "pass",
+                };
+                let because = mismatch.as_ref().map(|it| self.words(it)).unwrap_or_default();
+                let at = RuleAt { rule: number, action, matches: mismatch.is_none(), because };
+                let end = &mut self.end;
+                let of_tier = end.tiers.last_mut().and_then(|tier| tier.policies.last_mut());
+                if let Some(rules) = end.profiles.last_mut().or(of_tier) {
+                    if at.matches && rule.action != Action::Log {
+                        end.because = format!("rule {number} of {}: {action}", rules.name);
+                    }
+                    rules.rules.push(at);
+                }
+            }
+            Step::EndOfTier(passes) => {
+                if let Some(tier) = end.tiers.last_mut() {
+                    tier.end = Some(if *passes { "pass" } else { "deny" });
+                    end.because = format!(
+                        "no rule in tier {} decides, and what its policies don't allow it denies",
+                        tier.name
+                    );
+                }
+            }
+            Step::End => end.because = "no policy and no profile allows it".to_owned(),
+        }
+    }
+
+    /// A condition that isn't met, in words.
+    fn words(&self, mismatch: &Mismatch) -> String {
+        let set = |id: &str| match self.world.ip_set(id).map(|set| set.content) {
+            Some(SetContent::Selector(selector)) => selector,
+            Some(SetContent::NamedPort(selector, _, name)) => {
+                format!("port {name} of {selector}")
+            }
+            Some(SetContent::Service(namespace, name)) => format!("service {namespace}/{name}"),
+            None => id.to_owned(),
+        };
+        let of = |side: &Side| side.as_str();
+        match mismatch {
+            Mismatch::IpVersion => "it is for the other version of IP".to_owned(),
+            Mismatch::Protocol => "it is for another protocol".to_owned(),
+            Mismatch::NotProtocol => "it is for every protocol but this".to_owned(),
+            Mismatch::Icmp | Mismatch::NotIcmp => "it is for another type of ICMP".to_owned(),
+            Mismatch::Nets(side) => format!("the {} isn't in its nets", of(side)),
+            Mismatch::NotNets(side) => format!("the {} is in its notNets", of(side)),
+            Mismatch::Set(side, id) => format!("the {} isn't {}", of(side), set(id)),
+            Mismatch::NotSet(side, id) => format!("the {} is {}", of(side), set(id)),
+            Mismatch::Ports(side) => format!("the {} port isn't in its ports", of(side)),
+            Mismatch::NotPorts(side) => format!("the {} port is in its notPorts", of(side)),
+            Mismatch::Service(side, id) => format!("the {} isn't {}", of(side), set(id)),
+        }
+    }
+}
+
+impl Explanation {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        let word = |allowed: bool| if allowed { "allowed" } else { "denied" };
+        let Self { from, to, port, .. } = self;
+        let mut text = format!("{from} to {to}, {port}: {}\n", word(self.allowed));
+        for end in &self.ends {
+            let way = if end.direction == "egress" { "leaving" } else { "entering" };
+            let _ = writeln!(text, "\n{way} {}: {}", end.endpoint, word(end.allowed));
+            let _ = writeln!(text, "  because: {}", end.because);
+            let labels = end.labels.iter().map(|(key, value)| format!("{key}={value}"));
+            let _ = writeln!(text, "  labels: {}", labels.collect::<Vec<_>>().join(", "));
+            if end.tiers.is_empty() {
+                let _ = writeln!(text, "  no policy selects it for {}", end.direction);
+            }
+            for tier in &end.tiers {
+                let _ = writeln!(text, "  tier {}", tier.name);
+                for policy in &tier.policies {
+                    policy.write(&mut text, "    ");
+                }
+                if let Some(end) = tier.end {
+                    let _ = writeln!(text, "    end of the tier: {end}");
+                }
+            }
+            for profile in &end.profiles {
+                profile.write(&mut text, "  ");
+            }
+        }
+        if let Some(staged) = self.allowed_if_staged {
+            let _ = writeln!(text, "\nwith staged policies enforced: {}", word(staged));
+        }
+        text
+    }
+}
+
+impl Rules {
+    fn write(&self, text: &mut String, indent: &str) {
+        let _ = writeln!(text, "{indent}{}", self.name);
+        if !self.selects.is_empty() {
+            let _ = writeln!(text, "{indent}  selects it: {}", self.selects);
+        }
+        for rule in &self.rules {
+            let RuleAt { rule, action, matches, because } = rule;
+            let verdict =
+                if *matches { "matches".to_owned() } else { format!("no match: {because}") };
+            let _ = writeln!(text, "{indent}  rule {rule}, {action}: {verdict}");
+        }
+        if self.rules.is_empty() {
+            let _ = writeln!(text, "{indent}  no rules in this direction");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `cargo bench -p bulrush-engine`: how long it takes to load a large cluster, what one change
+//! costs, how much memory stays; beside a naive calculation of the same kind in the same run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that can't go on says where")]
+#![allow(clippy::print_stdout, reason = "what was measured is printed")]
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use arcstr::ArcStr;
+use bulrush_engine::{Engine, Options};
+use model::{Key, Kind, Stored, StreamIndex, Update, selector::Selector, view::PolicyList};
+use serde_json::{Value, json};
+
+const NODES: usize = 1_000;
+const PODS: usize = 4;
+const POLICIES: usize = 3;
+
+fn main() {
+    // `cargo test` runs benches too, small.
+    let is_bench = std::env::args().any(|argument| argument == "--bench");
+    let namespaces = if is_bench { 25_000 } else { 50 };
+    let (pods, policies) = (namespaces * PODS, namespaces * POLICIES);
+    println!("{pods} endpoints, {policies} policies, {namespaces} namespaces, {NODES} nodes");
+
+    let before = resident();
+    let mut engine = Engine::new(Options { plist_id });
+    let mut applying = Duration::ZERO;
+    for namespace in 0..namespaces {
+        for update in objects(namespace) {
+            let start = Instant::now();
+            engine.apply(&update);
+            applying += start.elapsed();
+        }
+    }
+    let start = Instant::now();
+    let output = engine.flush();
+    let flushing = start.elapsed();
+    let peak = resident();
+    println!(
+        "load: {:.2} s (reading {:.2} s, calculating {:.2} s), {} changes",
+        (applying + flushing).as_secs_f64(),
+        applying.as_secs_f64(),
+        flushing.as_secs_f64(),
+        output.changes.len(),
+    );
+    drop(output);
+    println!(
+        "memory: {} MB with all that is said, {} MB after",
+        peak - before,
+        resident() - before
+    );
+    println!("{:?}", engine.sizes());
+
+    let labels = one_change(&mut engine, namespaces, true);
+    let address = one_change(&mut engine, namespaces, false);
+    println!("one pod's label changes: {labels:?}; its address changes: {address:?}");
+
+    let sample = namespaces.min(500);
+    let naive = naive(sample);
+    let mut engine = Engine::new(Options { plist_id });
+    let updates = (0..sample).flat_map(objects).collect::<Vec<_>>();
+    let start = Instant::now();
+    for update in &updates {
+        engine.apply(update);
+    }
+    drop(engine.flush());
+    let ours = start.elapsed();
+    println!(
+        "{} endpoints and {} policies: {ours:?}, naive matching alone {naive:?}: {:.0} times",
+        sample * PODS,
+        sample * POLICIES,
+        naive.as_secs_f64() / ours.as_secs_f64(),
+    );
+}
+
+/// Cheap, and different for different lists: what a hash of the wire's bytes costs isn't ours.
+fn plist_id(list: &PolicyList) -> ArcStr {
+    let mut id = String::new();
+    for tier in &list.tiers {
+        for policy in tier.ingress.iter().chain(&tier.egress) {
+            id.push_str(&policy.namespace);
+            id.push('/');
+            id.push_str(&policy.name);
+            id.push(' ');
+        }
+    }
+    id.into()
+}
+
+fn update(kind: Kind, namespace: &str, name: &str, labels: &Value, spec: &Value) -> Update {
+    let key = Key { kind, namespace: namespace.into(), name: name.into() };
+    let value = json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": kind.name(),
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "uid": "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "labels": labels,
+        },
+        "spec": spec,
+    });
+    Update { stream: StreamIndex(0), key, value: Some(Stored::Json(value)), version: 1 }
+}
+
+fn pod(namespace: usize, pod: usize, version: &str, last: usize) -> Update {
+    let (ns, node) = (format!("ns-{namespace}"), (namespace * PODS + pod) % NODES);
+    let labels = json!({
+        "app": format!("app-{pod}"),
+        "version": version,
+        "projectcalico.org/namespace": ns,
+        "projectcalico.org/orchestrator": "k8s",
+    });
+    let number = namespace * PODS + pod;
+    let address = format!("10.{}.{}.{}/32", number >> 16, number >> 8 & 255, number + last & 255);
+    let spec = json!({
+        "orchestrator": "k8s", "workload": "", "node": format!("node-{node}"),
+        "pod": format!("pod-{pod}"), "endpoint": "eth0",
+        "interfaceName": format!("cali{number:011x}"),
+        "ipNetworks": [address],
+        "profiles": [format!("kns.{ns}"), format!("ksa.{ns}.default")],
+        "serviceAccountName": "default",
+    });
+    let name = format!("node--{node}-k8s-pod--{pod}-eth0");
+    update(Kind::WorkloadEndpoint, &ns, &name, &labels, &spec)
+}
+
+/// A namespace with its pods and policies, as Kubernetes' are translated.
+fn objects(namespace: usize) -> Vec<Update> {
+    let ns = format!("ns-{namespace}");
+    let allow = json!([{"action": "Allow"}]);
+    let labels = json!({"pcns.projectcalico.org/name": ns, "pcns.kubernetes.io/metadata.name": ns});
+    let profile = json!({"ingress": allow, "egress": allow, "labelsToApply": labels});
+    let mut all = vec![update(Kind::Profile, "", &format!("kns.{ns}"), &json!({}), &profile)];
+    all.extend((0..PODS).map(|it| pod(namespace, it, "1", 0)));
+    for policy in 0..POLICIES {
+        let selector =
+            |app: usize| format!("projectcalico.org/orchestrator == 'k8s' && app == 'app-{app}'");
+        let spec = json!({
+            "tier": "default",
+            "order": 1000,
+            "selector": selector(policy),
+            "types": ["Ingress"],
+            "ingress": [{
+                "action": "Allow", "protocol": "TCP",
+                "source": {"selector": selector(policy + 1)},
+                "destination": {"ports": [80, 443]},
+            }],
+        });
+        let name = format!("policy-{policy}");
+        all.push(update(Kind::NetworkPolicy, &ns, &name, &json!({}), &spec));
+    }
+    all
+}
+
+/// The median of what it costs when one pod changes.
+fn one_change(engine: &mut Engine, namespaces: usize, label: bool) -> Duration {
+    let mut times = Vec::new();
+    for round in 0..201 {
+        let version = if label && round % 2 == 0 { "2" } else { "1" };
+        let last = usize::from(!label && round % 2 == 0);
+        let update = pod(round * 7 % namespaces, round % PODS, version, last);
+        let start = Instant::now();
+        engine.apply(&update);
+        drop(engine.flush());
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Every policy's selector and its rule's against every endpoint: what an engine without an index
+/// would do, and nothing else of its work.
+fn naive(namespaces: usize) -> Duration {
+    let (mut selectors, mut endpoints) = (Vec::new(), Vec::new());
+    for object in (0..namespaces).flat_map(objects) {
+        let Some(Stored::Json(value)) = &object.value else { continue };
+        let ns = &object.key.namespace;
+        match object.key.kind {
+            Kind::NetworkPolicy => {
+                let spec = &value["spec"];
+                for text in [&spec["selector"], &spec["ingress"][0]["source"]["selector"]] {
+                    let text = text.as_str().unwrap();
+                    let text = format!("({text}) && projectcalico.org/namespace == '{ns}'");
+                    selectors.push(Selector::parse(&text).unwrap());
+                }
+            }
+            Kind::WorkloadEndpoint => {
+                let labels = value["metadata"]["labels"].as_object().unwrap().iter();
+                let labels = labels.map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()));
+                endpoints.push(labels.collect::<BTreeMap<String, String>>());
+            }
+            _ => {}
+        }
+    }
+    let start = Instant::now();
+    let matching = selectors
+        .iter()
+        .map(|selector| endpoints.iter().filter(|labels| selector.matches(*labels)).count());
+    let matching = matching.sum::<usize>();
+    assert_eq!(matching, 2 * namespaces * POLICIES);
+    start.elapsed()
+}
+
+/// Memory of this process that is in use, in MB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok());
+    kilobytes.unwrap_or(0) / 1024
+}
