@@ -586,7 +586,9 @@ fn a_cluster_of_another_version_is_refused_unless_allowed() {
     cluster["spec"]["calicoVersion"] = json!("v3.34.0-12-gabcdef");
     store.put(&path, cluster.to_string().as_bytes());
     works(&store, &["get", "node"], "");
+    assert!(fails(&store, &["datastore", "migrate", "export"], "").contains("is not locked"));
     works(&store, &["datastore", "migrate", "lock"], "");
+    works(&store, &["datastore", "migrate", "export"], "");
     assert_eq!(store.contents()[&path]["spec"]["datastoreReady"], false);
     works(&store, &["datastore", "unlock"], "");
     assert_eq!(store.contents()[&path]["spec"]["datastoreReady"], true);

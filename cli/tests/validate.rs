@@ -102,7 +102,8 @@ fn a_person_reads_file_document_object_field_value_rule_and_the_way_out() {
         "Failed to validate {bad}, document 1, line 4: NetworkPolicy p: spec.ingress[0].sorce: \
          unknown field; did you mean source?\n\
          Failed to validate {bad}, document 2, line 6: NetworkPolicy: apiVersion: \
-         \"networking.k8s.io/v1\" isn't known here; write projectcalico.org/v3\n\
+         \"networking.k8s.io/v1\" is Kubernetes' own: kubectl takes it; here write \
+         projectcalico.org/v3\n\
          Failed to validate IPPool(x) ({bad}, document 3, item 1, line 13): spec.cidr: \
          \"10.0.0.1/16\": must be an address, or a network without host bits such as \
          10.0.0.0/8; without its host bits it is 10.0.0.0/16\n"

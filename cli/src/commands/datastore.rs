@@ -79,16 +79,25 @@ struct LockArgs {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let (Where::Here(action) | Where::Migrate(action)) = self.action;
-        runtime::block_on(action.run())
+        match self.action {
+            Where::Here(action) => runtime::block_on(action.run(false)),
+            Where::Migrate(action) => runtime::block_on(action.run(true)),
+        }
     }
 }
 
 impl Action {
-    async fn run(self) -> anyhow::Result<ExitCode> {
+    async fn run(self, is_migration: bool) -> anyhow::Result<ExitCode> {
         match self {
             Self::Export(args) => {
                 let store = args.store.connect().await?;
+                if is_migration && is_ready(&*store).await? {
+                    bail!(
+                        "the datastore is not locked, and what is written during a migration is \
+                         lost; run bulrush datastore lock first, or take a backup with bulrush \
+                         datastore export"
+                    );
+                }
                 export(&*store, io::BufWriter::new(io::stdout().lock())).await
             }
             Self::Import(args) => {
@@ -270,6 +279,14 @@ async fn put(
         }
     }
     Err(format!("{}: someone else keeps writing it", called(key)))
+}
+
+async fn is_ready(store: &dyn Datastore) -> anyhow::Result<bool> {
+    let key = Key::global(Kind::ClusterInformation, "default");
+    Ok(match store.get(&key).await?.map(|item| item.value) {
+        Some(Stored::Json(object)) => object["spec"]["datastoreReady"] != false,
+        _ => true,
+    })
 }
 
 async fn set_ready(store: &dyn Datastore, is_ready: bool) -> anyhow::Result<()> {

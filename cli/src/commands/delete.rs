@@ -10,7 +10,7 @@ use crate::{
         builtin, called,
         source::SourceArgs,
         stored, tally,
-        write::Refusal,
+        write::{Refusal, is_kubernetes},
     },
     store::StoreArgs,
 };
@@ -52,6 +52,10 @@ async fn delete(store: &dyn Datastore, key: &Key, version: &str) -> Result<(), R
     }
     match key.kind {
         Kind::Tier => tier_is_empty(store, key).await?,
+        Kind::Node if is_kubernetes(store) => {
+            let text = format!("nodes are Kubernetes' own: kubectl delete node {}", key.name);
+            return Err(Refusal::Rule(text));
+        }
         Kind::Node => forget_node(store, key).await?,
         _ => {}
     }

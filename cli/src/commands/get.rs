@@ -158,7 +158,10 @@ async fn all(
     let mut objects = Vec::new();
     for stream in store.streams() {
         let listing = store.list(stream.index, Selection::from(kind)).await?;
-        version = listing.at.version;
+        // Where each kind has a stream of its own, the others list nothing of it.
+        if version == 0 || !listing.items.is_empty() {
+            version = listing.at.version;
+        }
         for item in listing.items {
             if item.key.kind != kind || namespace.is_some_and(|only| item.key.namespace != *only) {
                 continue;

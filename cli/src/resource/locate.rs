@@ -103,14 +103,12 @@ impl Places {
         let mut rest = path;
         let mut line = None;
         while !rest.is_empty() {
-            let (next, place, behind) = match tree {
-                Tree::Map(fields) => step_into_map(fields, rest)?,
-                Tree::List(items) => match step_into_list(items, rest) {
-                    Some(step) => step,
-                    None => return line,
-                },
-                Tree::Leaf => return line,
+            let step = match tree {
+                Tree::Map(fields) => step_into_map(fields, rest),
+                Tree::List(items) => step_into_list(items, rest),
+                Tree::Leaf => None,
             };
+            let Some((next, place, behind)) = step else { return line };
             line = Some(place);
             tree = next;
             rest = behind;

@@ -309,6 +309,7 @@ fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         with_snippet: false,
         reject_unsupported_tags: true,
+        legacy_octal_numbers: true,
         budget: serde_saphyr::budget! {
             max_nodes: BUDGET_NODES,
             max_events: 4 * BUDGET_NODES,
@@ -350,5 +351,88 @@ fn with_whole_numbers(value: Value) -> Value {
             Value::Object(fields.collect())
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read_one(text: &str) -> Result<Value, String> {
+        read_text("f", &Arc::from(text)).remove(0).value
+    }
+
+    #[test]
+    fn yaml_is_read_as_calicoctl_reads_it() {
+        for (text, value) in [
+            ("a: yes", serde_json::json!({"a": true})),
+            ("a: n", serde_json::json!({"a": false})),
+            ("a: 0x50", serde_json::json!({"a": 80})),
+            ("a: 1_000", serde_json::json!({"a": 1000})),
+            ("a: 017", serde_json::json!({"a": 15})),
+            ("a: 2.0", serde_json::json!({"a": 2})),
+            ("a: 1e3", serde_json::json!({"a": 1000})),
+            ("a: '1'", serde_json::json!({"a": "1"})),
+            ("a: 2001-01-01", serde_json::json!({"a": "2001-01-01"})),
+            ("a: ~", serde_json::json!({"a": null})),
+            ("a: &x {b: 1}\nc: *x", serde_json::json!({"a": {"b": 1}, "c": {"b": 1}})),
+        ] {
+            assert_eq!(read_one(text), Ok(value), "{text}");
+        }
+        assert!(
+            read_one("a: 1\na: 2").unwrap_err().contains("duplicate mapping key: a; remove one")
+        );
+    }
+
+    #[test]
+    fn a_document_that_grows_without_end_is_refused() {
+        let level = |level: usize| match level {
+            0 => format!("a0: &a0 [{}]\n", ["x"; 10].join(", ")),
+            level => {
+                let below = format!("*a{}", level - 1);
+                format!("a{level}: &a{level} [{}]\n", vec![below; 10].join(", "))
+            }
+        };
+        let bomb: String = (0..12).map(level).collect();
+        assert!(read_one(&bomb).is_err());
+        assert!(read_one(&"[".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn the_line_of_a_field_is_found_in_lists_and_odd_names() {
+        let text = "kind: TierList\nitems:\n- metadata:\n    name: a\n- metadata:\n    labels:\n      x/y.z: 1\n      \"a b\": 2\n";
+        let places = Places::of(text, options());
+        for (path, line) in [
+            ("items[0].metadata.name", Some(4)),
+            ("items[1].metadata.labels.x/y.z", Some(7)),
+            ("items[1].metadata.labels[\"a b\"]", Some(8)),
+            ("items[1].METADATA.labels", Some(6)),
+            ("items[7].metadata", Some(2)),
+            ("items[1].metadata.nothing", Some(5)),
+            ("nothing", None),
+        ] {
+            assert_eq!(places.line(path), line, "{path}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn nothing_that_is_read_makes_it_panic(
+            text in "(apiVersion: projectcalico.org/v3\n|kind: (IPPool|NetworkPolicy|Node|List|NodeList)\n|metadata: ?|spec: ?|  [a-z]{1,4}: ?|- |[{}\\[\\]!&*|>'\"#%@,:~\t]|\n|---\n|[a-zé0-9]){0,20}"
+        ) {
+            for Document { origin, value, text } in read_text("f", &Arc::from(text.as_str())) {
+                let Ok(value) = value else { continue };
+                if let Err(Faulty { faults, .. }) = shape::read(&value, text.is_listed) {
+                    let mut lines = Lines::default();
+                    for fault in &faults {
+                        let _ = lines.behind(&origin, Some(&text), &fault.path);
+                    }
+                }
+            }
+        }
     }
 }

@@ -4,9 +4,9 @@ use model::{
     Key, Kind,
     validate::{self, Verdict, schema::Schema},
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, CRD_VERSION, METADATA_ANNOTATION, Object, fields, kinds};
+use super::{API_VERSION, CRD_VERSION, METADATA_ANNOTATION, Object, fields, kinds, patch};
 
 /// What is wrong with an object, and the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,6 +133,15 @@ impl Written {
     /// Whether it says a status.
     pub(crate) fn has_status(&self) -> bool {
         self.object.contains_key("status")
+    }
+
+    /// The resource with what it doesn't say taken from the spec that is there.
+    pub(crate) fn over(&self, old: &Value) -> Self {
+        let mut merged = self.clone();
+        let mut spec = old["spec"].clone();
+        patch::merge(&mut spec, self.object.get("spec").cloned().unwrap_or_else(|| json!({})));
+        merged.object.insert("spec".to_owned(), spec);
+        merged
     }
 
     /// What the rules of its kind say: of a new object, or of one that replaces `old`.
@@ -291,5 +300,65 @@ fn shown(value: &Value) -> String {
     match text.char_indices().nth(60) {
         None => text,
         Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(spec: &Value) -> Written {
+        let object = json!({
+            "apiVersion": API_VERSION, "kind": "Node", "metadata": {"name": "n"}, "spec": spec,
+        });
+        read(&object, false).unwrap()
+    }
+
+    #[test]
+    fn a_25_what_is_not_said_of_a_node_stays() {
+        let old = json!({"spec": {"bgp": {"asNumber": 64500, "ipv4Address": "10.0.0.1/24"}}});
+        let merged = node(&json!({"bgp": {"routeReflectorClusterID": "224.0.0.1"}})).over(&old);
+        assert_eq!(
+            merged.judge(Some(&old)).defaulted.unwrap()["spec"]["bgp"],
+            json!({
+                "asNumber": 64500, "ipv4Address": "10.0.0.1/24",
+                "routeReflectorClusterID": "224.0.0.1",
+            })
+        );
+    }
+
+    #[test]
+    fn names_and_labels_without_quotes_are_text_and_fields_are_found_in_any_case() {
+        let written = read(
+            &json!({
+                "apiVersion": CRD_VERSION, "kind": "IPPool",
+                "metadata": {"name": 123, "labels": {"a": 1, "b": true, "c": null}, "uid": "u"},
+                "spec": {"CIDR": "10.0.0.0/16", "NATOutgoing": true},
+                "status": {"conditions": []},
+            }),
+            true,
+        )
+        .unwrap();
+        let stored = written.judge(None).defaulted.unwrap();
+        assert_eq!(stored["metadata"]["name"], "123");
+        assert_eq!(stored["metadata"]["labels"]["b"], "true");
+        assert_eq!(stored["spec"]["natOutgoing"], true);
+        assert_eq!(stored.get("status"), None, "a list's status is the server's");
+    }
+
+    #[test]
+    fn every_fault_of_an_object_is_told() {
+        let faulty = read(
+            &json!({
+                "apiVersion": API_VERSION, "kind": "IPPool",
+                "metadata": {"name": "p", "lables": {}},
+                "spec": {"cidr": "10.0.0.0/16", "CIDR": "10.1.0.0/16", "blockSize": "big", "x": 1},
+            }),
+            false,
+        )
+        .unwrap_err();
+        assert_eq!(faulty.object, "IPPool p");
+        let paths: Vec<_> = faulty.faults.iter().map(|fault| fault.path.as_str()).collect();
+        assert_eq!(paths, ["metadata.lables", "spec.CIDR", "spec.x", "spec.blockSize"]);
     }
 }

@@ -196,7 +196,12 @@ async fn overwrite(
         Stored::Json(old @ Value::Object(_)) if key.kind != Kind::IPAMConfiguration => Some(old),
         _ => None,
     };
-    let verdict = written.judge(old);
+    let verdict = match old {
+        Some(old) if key.kind == Kind::Node && is_kubernetes(store) => {
+            written.over(old).judge(Some(old))
+        }
+        old => written.judge(old),
+    };
     let object = accepted(&verdict)?.clone();
     let keeps_status = !written.has_status();
     let value =
@@ -206,6 +211,12 @@ async fn overwrite(
         Err(Error::Conflict(_)) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the store is Kubernetes' API: there, nodes are others' objects too, and what a person
+/// doesn't say of one stays.
+pub(crate) fn is_kubernetes(store: &dyn Datastore) -> bool {
+    store.capabilities().atomic_writes == 1
 }
 
 /// A policy in a tier that doesn't exist would be enforced nowhere.
