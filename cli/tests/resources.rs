@@ -247,11 +247,17 @@ fn files_and_folders_are_read_in_the_order_of_their_names() {
         format!("{{apiVersion: projectcalico.org/v3, kind: Tier, metadata: {{name: {name}}}}}")
     };
     fs::create_dir(folder.path().join("more")).expect("a folder");
-    for (file, name) in
-        [("b.yml", "second"), ("a.yaml", "first"), ("c.txt", "text"), ("more/d.json", "deep")]
-    {
+    for (file, name) in [
+        ("b.yml", "second"),
+        ("a.yaml", "first"),
+        ("c.txt", "text"),
+        ("e.YAML", "third"),
+        ("more/d.json", "deep"),
+    ] {
         fs::write(folder.path().join(file), tier(name)).expect("a file");
     }
+    // A folder that contains itself.
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("more/back")).expect("a link");
     let names = || -> Vec<String> {
         let prefix = "/calico/resources/v3/projectcalico.org/tiers/";
         let contents = store.contents();
@@ -259,11 +265,11 @@ fn files_and_folders_are_read_in_the_order_of_their_names() {
         names.filter(|name| !name.starts_with("kube-")).map(str::to_owned).collect()
     };
     let run = store.bulrush_in(folder.path(), &["apply", "-f", "."], "", &[]);
-    assert_eq!(run.stdout, "Successfully applied 2 'Tier' resource(s)\n");
-    assert_eq!(names(), ["default", "first", "second"]);
-    let run = store.bulrush_in(folder.path(), &["apply", "-R", "-f", "."], "", &[]);
     assert_eq!(run.stdout, "Successfully applied 3 'Tier' resource(s)\n");
-    assert_eq!(names(), ["deep", "default", "first", "second"]);
+    assert_eq!(names(), ["default", "first", "second", "third"]);
+    let run = store.bulrush_in(folder.path(), &["apply", "-R", "-f", "."], "", &[]);
+    assert_eq!(run.stdout, "Successfully applied 4 'Tier' resource(s)\n");
+    assert_eq!(names(), ["deep", "default", "first", "second", "third"]);
 }
 
 #[test]

@@ -169,12 +169,14 @@ fn files(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
     entries.sort();
     let mut found = Vec::new();
     for entry in entries {
-        let extension = entry.extension().and_then(|extension| extension.to_str());
-        if entry.is_dir() {
+        let extension = entry.extension().unwrap_or_default().to_ascii_lowercase();
+        // A link to a folder is not followed: it may lead back here.
+        let is_folder = fs::symlink_metadata(&entry).is_ok_and(|entry| entry.is_dir());
+        if is_folder {
             if recursive {
                 found.extend(files(&entry, true)?);
             }
-        } else if matches!(extension, Some("yaml" | "yml" | "json")) {
+        } else if ["yaml", "yml", "json"].iter().any(|known| extension == *known) {
             found.push(entry);
         }
     }
