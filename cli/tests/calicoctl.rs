@@ -574,6 +574,7 @@ fn a_cluster_of_another_version_is_refused_unless_allowed() {
         );
     }
     works(&store, &["get", "node", "--allow-version-mismatch"], "");
+    works(&store, &["--allow-version-mismatch", "-l", "error", "get", "node"], "");
     let said = works(&store, &["version"], "");
     assert_eq!(
         said,

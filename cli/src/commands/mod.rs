@@ -1,6 +1,6 @@
 //! The commands: one file each, with its flags as `Args` and its work as `Args::run`.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 use clap::Subcommand;
 
@@ -52,4 +52,52 @@ commands! {
     Version => version,
     Watch => watch,
     Whatif => whatif,
+}
+
+/// calicoctl takes these flags before the command too; whether each has a value.
+const BEFORE: &[(&str, bool)] = &[
+    ("--allow-version-mismatch", false),
+    ("--context", true),
+    ("--log-level", true),
+    ("-l", true),
+];
+
+/// The arguments with those that calicoctl takes before the command behind it.
+pub(crate) fn in_order(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut moved = Vec::new();
+    while let Some(first) = arguments.get(1).and_then(|first| first.to_str()) {
+        let (name, value) = first.split_once('=').map_or((first, None), |(a, b)| (a, Some(b)));
+        let Some((_, has_value)) = BEFORE.iter().find(|(known, _)| *known == name) else { break };
+        let length = if *has_value && value.is_none() { 2 } else { 1 };
+        if arguments.len() <= 1 + length {
+            break;
+        }
+        moved.extend(arguments.drain(1..=length));
+    }
+    let end = arguments.iter().position(|it| it == "--").unwrap_or(arguments.len());
+    arguments.splice(end..end, moved);
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_before_the_command_are_taken_as_if_behind_it() {
+        for (given, taken) in [
+            ("b get node", "b get node"),
+            ("b -l info get node -A", "b get node -A -l info"),
+            (
+                "b --context=x --allow-version-mismatch get node",
+                "b get node --context=x --allow-version-mismatch",
+            ),
+            ("b --context x get -- node", "b get --context x -- node"),
+            ("b --log-level", "b --log-level"),
+            ("b --version", "b --version"),
+        ] {
+            let words = |text: &str| text.split(' ').map(OsString::from).collect::<Vec<_>>();
+            assert_eq!(in_order(words(given)), words(taken), "{given}");
+        }
+    }
 }
