@@ -177,7 +177,7 @@ fn observe(change: &EntryChange) -> Option<(Slot, Mark)> {
     let Some(value) = &change.value else { return Some((slot, None)) };
     let mark = match proto::decode(&topic, value, &[]).ok()? {
         Entry::Endpoint(endpoint) => world::mark_of_mac(&endpoint.mac)?,
-        Entry::Host(host) => world::mark_of_mac(&host.vxlan_mac)?,
+        Entry::Host(host) => world::mark_of_as(host.as_number?.into())?,
         Entry::Member => 0,
         Entry::Policy(policy) => {
             let net = policy.ingress.first()?.source.nets.first()?;
@@ -212,7 +212,10 @@ fn object_mark(slot: Slot, json: &str) -> Option<u64> {
     };
     match slot {
         Slot::Pod(_) => world::mark_of_mac(after(r#""mac":""#)?),
-        Slot::Node(_) => world::mark_of_mac(after(r#""vxlanTunnelMACAddr":""#)?),
+        Slot::Node(_) => {
+            let (_, rest) = json.split_once(r#""asNumber":"#)?;
+            world::mark_of_as(rest.split_once([',', '}'])?.0.parse().ok()?)
+        }
         Slot::Policy(_) => world::mark_of_address(after(r#""nets":[""#)?.strip_suffix("/32")?),
         Slot::Member(_) => None,
     }

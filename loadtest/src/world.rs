@@ -21,6 +21,10 @@ pub(crate) const POLICIES: u32 = 8;
 const FIRST_ADDRESS: u32 = u32::from_be_bytes([10, 128, 0, 0]);
 const POOL: &str = "10.128.0.0/9";
 const BLOCK: u32 = 64;
+/// One node of so many has a pod of the deployment that clients may talk to.
+const NODES_PER_WEB: u32 = 4;
+/// Marks of nodes count from this AS number, the first of those for private use.
+const FIRST_AS: u64 = 4_200_000_000;
 /// Marks travel as addresses of this net, in rules of policies.
 const MARK_NET: u32 = u32::from_be_bytes([240, 0, 0, 0]);
 
@@ -79,9 +83,9 @@ impl World {
 
     /// What a pod is at the start.
     pub(crate) fn role(&self, pod: u32) -> Role {
-        match pod % self.pods_per_node % 3 {
+        match pod % self.pods_per_node {
             0 => Role::Client,
-            1 => Role::Web,
+            1 if self.node_of(pod).is_multiple_of(NODES_PER_WEB) => Role::Web,
             _ => Role::Other,
         }
     }
@@ -89,7 +93,7 @@ impl World {
     /// The address of a pod. Pods that come later have one that none had before.
     pub(crate) fn address(&self, pod: u32) -> Ipv4Addr {
         let offset = if pod < self.pods() {
-            // The first address of a block is for a tunnel.
+            // The first address of a block is left for a tunnel.
             self.node_of(pod) * BLOCK + 1 + pod % self.pods_per_node
         } else {
             self.all_nodes() * BLOCK + pod - self.pods()
@@ -149,15 +153,12 @@ impl World {
         objects
     }
 
-    /// A node; its mark is the MAC of its tunnel.
+    /// A node; its mark is its AS number.
     pub(crate) fn node(node: u32, mark: u64) -> (Key, Value) {
         let address = Ipv4Addr::from(u32::from_be_bytes([172, 16, 0, 1]) + node);
-        let tunnel = Ipv4Addr::from(FIRST_ADDRESS + node * BLOCK);
         let spec = json!({
             "addresses": [{"address": format!("{address}/12"), "type": "CalicoNodeIP"}],
-            "bgp": {"ipv4Address": format!("{address}/12")},
-            "ipv4VXLANTunnelAddr": tunnel.to_string(),
-            "vxlanTunnelMACAddr": mac(mark),
+            "bgp": {"ipv4Address": format!("{address}/12"), "asNumber": FIRST_AS + mark},
         });
         global(Kind::Node, &node_name(node), spec)
     }
@@ -300,6 +301,11 @@ fn mac(mark: u64) -> String {
 pub(crate) fn mark_of_mac(text: &str) -> Option<u64> {
     let digits = text.strip_prefix("02:")?.replace(':', "");
     u64::from_str_radix(&digits, 16).ok()
+}
+
+/// The mark in an AS number that a load test wrote.
+pub(crate) fn mark_of_as(number: u64) -> Option<u64> {
+    number.checked_sub(FIRST_AS)
 }
 
 /// The mark in an address that a load test wrote into a policy.
