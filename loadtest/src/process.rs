@@ -11,15 +11,14 @@ use nix::{
 pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
     // In ticks of 10 ms, and exact for threads that have ended.
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let ticks = || {
+    let used = || {
         // The name, in parentheses, may contain anything.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         let user: u64 = fields.next()?.parse().ok()?;
         let system: u64 = fields.next()?.parse().ok()?;
         Some(user + system)
     };
-    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).cast_unsigned();
-    let coarse = Duration::from_millis(ticks().unwrap_or_default() * 1000 / per_second);
+    let coarse = ticks(used().unwrap_or_default())?;
     // In nanoseconds, of the threads that live.
     let mut fine = Duration::ZERO;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -30,6 +29,12 @@ pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
     // Ended threads are missing in the fine figure only.
     let margin = Duration::from_millis(100) + coarse / 10;
     Ok(if fine + margin >= coarse { fine } else { coarse })
+}
+
+/// So many of the kernel's ticks, as a time.
+pub(crate) fn ticks(count: u64) -> io::Result<Duration> {
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).cast_unsigned();
+    Ok(Duration::from_millis(count * 1000 / per_second))
 }
 
 /// Resident memory of a process, bytes.

@@ -125,6 +125,8 @@ pub(crate) struct Tester {
 pub(crate) enum Limit {
     /// There was time left.
     Nothing,
+    /// Programs that are no part of the test used most of a machine that had no time left.
+    Others,
     /// The server used most of the machine.
     Server,
     /// The tester used most of the machine, or wrote too late: the figures say more of it than of
@@ -191,6 +193,7 @@ impl Report {
         );
         let limit = match self.limited_by {
             Limit::Nothing => "nothing",
+            Limit::Others => "other programs, which used most of the machine",
             Limit::Server => "the server, which used most of the machine",
             Limit::Tester => "the tester: these figures say more of it than of the server",
         };

@@ -37,6 +37,8 @@ pub(crate) struct Usage {
     pub(crate) tester_cpu: Duration,
     /// Of all processors, the part that anything used.
     pub(crate) machine_busy: f64,
+    /// Processor time of everything on the machine.
+    busy: Duration,
     pub(crate) wall: Duration,
 }
 
@@ -72,12 +74,14 @@ impl Sampler {
             _ => None,
         };
         let (busy, all) = machine()?;
+        let busy = busy.saturating_sub(self.machine.0);
         let all = all.saturating_sub(self.machine.1).max(1);
         Ok(Usage {
             server_cpu,
             server_rss: self.server.map(|_| self.highest.load(Ordering::Relaxed)),
             tester_cpu: process::cpu_time(std::process::id())?.saturating_sub(self.tester_cpu),
-            machine_busy: busy.saturating_sub(self.machine.0) as f64 / all as f64,
+            machine_busy: busy as f64 / all as f64,
+            busy: process::ticks(busy)?,
             wall: self.began.elapsed(),
         })
     }
@@ -86,14 +90,14 @@ impl Sampler {
 impl Usage {
     /// Who was the limit; `late`: events were sent too late.
     pub(crate) fn limit(&self, late: bool) -> Limit {
-        let share = |cpu: Duration| cpu.as_secs_f64() / self.wall.as_secs_f64().max(0.001);
-        let server = share(self.server_cpu.unwrap_or_default());
-        let tester = share(self.tester_cpu);
-        let full = self.machine_busy > BUSY;
-        if late || (full && tester >= server) {
+        let (server, tester) = (self.server_cpu.unwrap_or_default(), self.tester_cpu);
+        let others = self.busy.saturating_sub(server + tester);
+        let used = [(others, Limit::Others), (server, Limit::Server), (tester, Limit::Tester)];
+        let most = used.into_iter().max_by_key(|(cpu, _)| *cpu);
+        if self.machine_busy > BUSY {
+            most.map_or(Limit::Nothing, |(_, limit)| limit)
+        } else if late {
             Limit::Tester
-        } else if full {
-            Limit::Server
         } else {
             Limit::Nothing
         }

@@ -81,7 +81,7 @@ impl Server {
             Kind::Typha | Kind::TyphaTls => {
                 let mut command = Command::new(&programs.typha);
                 let port = address.port().to_string();
-                command.args(["--log", "warn", "--port", &port, "--max-connections", "100000"]);
+                command.args(["--log", "error", "--port", &port, "--max-connections", "100000"]);
                 command.args(["--health-port", "0", "--metrics-port", "0", "--status-port", "0"]);
                 command
             }

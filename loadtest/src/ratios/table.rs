@@ -68,7 +68,7 @@ impl Table {
         // Writing to a string can't fail.
         let _ = writeln!(
             text,
-            "{:<44}{:>24}{:>24}{:>7}  {:<14}Calico's Typha",
+            "{:<46}{:>28}{:>28}{:>8}  {:<16}Calico's Typha",
             "median (quartiles)", "baseline", "typha", "ratio", "target"
         );
         for row in &self.rows {
@@ -105,7 +105,8 @@ impl Row {
             None => "-".to_owned(),
             Some([_, median, _]) if values.len() == 1 => self.show(median),
             Some([low, median, high]) => {
-                format!("{} ({} to {})", self.show(median), self.show(low), self.show(high))
+                let number = |value| self.show(value).split(' ').next().unwrap_or("").to_owned();
+                format!("{} ({} to {})", self.show(median), number(low), number(high))
             }
         };
         let median = |values: &[f64]| quartiles(values).map(|[_, median, _]| median);
@@ -119,7 +120,7 @@ impl Row {
         let target =
             met.map(|(most, met)| format!("{most} {}", if met { "met" } else { "missed" }));
         format!(
-            "{:<44}{:>24}{:>24}{:>7}  {:<14}{}",
+            "{:<46}{:>28}{:>28}{:>8}  {:<16}{}",
             self.figure,
             of(&self.baseline),
             of(&self.typha),
@@ -166,7 +167,7 @@ mod tests {
         let text = table.text();
         let line = text.lines().nth(1).unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let expected = "one commit 20.0 µs (20.0 µs to 20.0 µs) 8.0 µs 0.40 0.5 met 39.0 µs";
+        let expected = "one commit 20.0 µs (20.0 to 20.0) 8.0 µs 0.40 0.5 met 39.0 µs";
         assert_eq!(words.join(" "), expected);
     }
 
