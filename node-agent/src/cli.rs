@@ -22,13 +22,7 @@ pub struct Flags {
     pub node: Option<String>,
     /// Addresses of typha, separated by commas, each HOST or HOST:PORT (5473); tried in turn, from
     /// any of them.
-    #[arg(
-        long,
-        env = "FELIX_TYPHAADDR",
-        value_delimiter = ',',
-        required = true,
-        value_name = "HOST:PORT"
-    )]
+    #[arg(long, env = "FELIX_TYPHAADDR", value_delimiter = ',', value_name = "HOST:PORT")]
     pub typha: Vec<String>,
     /// The certificate that says which node this is, PEM; read anew at each connect.
     #[arg(long, env = "FELIX_TYPHACERTFILE", value_name = "FILE")]
@@ -62,6 +56,12 @@ pub struct Flags {
 /// # Errors
 /// When the agent can't start; once it runs, it goes on.
 pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    if flags.typha.is_empty() {
+        anyhow::bail!(
+            "no address of typha: give --typha or FELIX_TYPHAADDR; a Service \
+             (FELIX_TYPHAK8SSERVICENAME) is not looked up by this version"
+        );
+    }
     let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.verify_host)?;
     let config = Config {
         node: node_name(flags.node)?,

@@ -48,10 +48,59 @@ pub struct Flags {
     /// Port of the status page, on loopback only.
     #[arg(long, default_value_t = 9095)]
     pub status_port: u16,
+    /// None of them is a setting.
+    #[command(flatten)]
+    pub foreign: Foreign,
     /// Address of the store, for example `http://127.0.0.1:2379`. Without it the environment decides:
     /// `DATASTORE_TYPE`, `ETCD_ENDPOINTS` and the others.
     #[arg(long)]
     pub store: Option<String>,
+}
+
+/// Names that people expect and that no typha has: refused with the right one.
+#[derive(Args, Clone, Debug)]
+pub struct Foreign {
+    #[arg(long = "clientPort", alias = "client-port", hide = true, value_parser = no_client_port)]
+    client_port: Option<String>,
+    #[arg(
+        long = "maxConnsPerClient",
+        alias = "max-conns-per-client",
+        hide = true,
+        value_parser = no_connections_per_client
+    )]
+    connections_per_client: Option<String>,
+}
+
+const CLIENT_PORT: &str = "there is no setting clientPort: the port that agents connect to is \
+                           TYPHA_SERVERPORT, or --port";
+const CONNECTIONS_PER_CLIENT: &str = "there is no setting maxConnsPerClient: how many agents are \
+                                      served is TYPHA_MAXCONNECTIONSUPPERLIMIT, or --max-connections";
+
+fn no_client_port(_: &str) -> Result<String, String> {
+    Err(CLIENT_PORT.into())
+}
+
+fn no_connections_per_client(_: &str) -> Result<String, String> {
+    Err(CONNECTIONS_PER_CLIENT.into())
+}
+
+/// The variables `TYPHA_…` that are set and mean nothing here: kept, for a taken-over manifest brings
+/// dozens, and worth one line each.
+fn unknown_variables(set: impl Iterator<Item = String>) -> Vec<String> {
+    let known = Flags::augment_args(clap::Command::new("typha"));
+    let known: Vec<_> = known.get_arguments().filter_map(clap::Arg::get_env).collect();
+    let unknown = set.filter(|name| {
+        name.starts_with("TYPHA_") && !known.iter().any(|known| *known == name.as_str())
+    });
+    let mut lines: Vec<String> = unknown
+        .map(|name| match name.as_str() {
+            "TYPHA_CLIENTPORT" => format!("{name} is ignored: {CLIENT_PORT}"),
+            "TYPHA_MAXCONNSPERCLIENT" => format!("{name} is ignored: {CONNECTIONS_PER_CLIENT}"),
+            _ => format!("{name} is ignored: this version knows no such setting"),
+        })
+        .collect();
+    lines.sort_unstable();
+    lines
 }
 
 impl Flags {
@@ -78,6 +127,10 @@ impl Flags {
 
 /// Runs until SIGINT or SIGTERM, or `stop`.
 pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for line in unknown_variables(set) {
+        tracing::warn!("{line}");
+    }
     let typha = crate::Typha::start(flags.config()?).await?;
     tracing::info!(
         agents = %typha.address(), status = %typha.status_address(), "typha is listening"
@@ -85,4 +138,27 @@ pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result
     stop.await;
     typha.stop().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args as _, FromArgMatches as _};
+
+    use super::*;
+
+    #[test]
+    fn a_28_typha_serves_on_port_5473() {
+        let command = Flags::augment_args(clap::Command::new("typha"));
+        let flags = Flags::from_arg_matches(&command.get_matches_from(["typha"])).unwrap();
+        assert_eq!(flags.port, 5473);
+    }
+
+    #[test]
+    fn a_30_variables_that_mean_nothing_are_named_with_the_right_one_where_there_is_one() {
+        let set = ["TYPHA_LOGSEVERITYSCREEN", "TYPHA_SERVERPORT", "TYPHA_CLIENTPORT", "PATH"];
+        let lines = unknown_variables(set.iter().map(ToString::to_string));
+        let [client_port, other] = &lines[..] else { panic!("{lines:?}") };
+        support::assert_bad_input("typha: a variable with another's name", client_port);
+        support::assert_bad_input("typha: a variable that means nothing", other);
+    }
 }
