@@ -253,6 +253,18 @@ impl ApiServer {
         self.folder.path().join(format!("{user}.kubeconfig"))
     }
 
+    /// A kubeconfig file of one of [`USERS`] for another address: that of something between it and the server.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    pub fn kubeconfig_at(&self, user: &str, url: &str) -> PathBuf {
+        let port = url.rsplit(':').next().unwrap_or_default();
+        let path = self.folder.path().join(format!("{user}-at-{port}.kubeconfig"));
+        let kubeconfig = kubeconfig(url, &self.identity.ca, user);
+        std::fs::write(&path, kubeconfig).expect("a kubeconfig can be written");
+        path
+    }
+
     /// The bearer token of one of [`USERS`].
     pub fn token(&self, user: &str) -> String {
         token(user)

@@ -11,6 +11,7 @@
 #![allow(clippy::expect_used, reason = "helpers of tests: a panic is a failed test with its place")]
 
 mod bad_input;
+mod definitions;
 mod etcd;
 mod find;
 mod kubernetes;
@@ -18,6 +19,7 @@ mod process;
 mod require;
 
 pub use bad_input::{assert_bad_input, rows};
+pub use definitions::definition;
 pub use etcd::RealEtcd;
 pub use find::{etcd_binaries, etcdctl_binaries, kubernetes};
 pub use kubernetes::{ApiServer, RealKubernetes, USERS};

@@ -261,3 +261,54 @@ fn the_wait_is_random_between_half_and_whole() {
         assert_eq!(follower.step(now), Step::Wait(now + Duration::from_millis(expected)));
     }
 }
+
+fn not_served() -> Error {
+    Error::NotServed { store: "Kubernetes at https://10.0.0.1".into(), what: "tiers" }
+}
+
+#[test]
+fn what_was_never_served_is_empty_and_in_sync_and_asked_for_again() {
+    let mut run = Run::new();
+    assert_eq!(run.list(Err(not_served())), ["synced 0 newest 0"]);
+    let before = run.now;
+    assert!(run.list(Err(not_served())).is_empty(), "said once");
+    assert!(run.now > before, "after a while");
+    let feeds = run.list(Ok(list(7, &[("a", 3, 1)])));
+    assert_eq!(feeds, ["3: +a@3", "synced 7 newest 3"]);
+}
+
+#[test]
+fn what_vanished_is_kept_and_reported_until_it_is_back() {
+    let mut run = Run::watching();
+    let said = run.watch(Err(not_served()));
+    assert!(said[0].starts_with("lost: Kubernetes at") && said[0].contains("kept"), "{said:?}");
+    assert!(run.list(Err(not_served())).is_empty(), "said once per reason");
+    // Made again, without objects.
+    let empty = || Listing { emptiness_is_certain: false, ..list(20, &[]) };
+    assert!(run.list(Ok(empty()))[0].contains("2 had been seen: they are kept"));
+    let feeds = run.list(Ok(list(22, &[("a", 21, 1)])));
+    assert_eq!(feeds, ["regained", "21: +a@21 -b@21", "synced 22 newest 21"]);
+}
+
+#[test]
+fn an_empty_list_is_believed_where_emptiness_is_certain_or_nothing_was_seen() {
+    let mut run = Run::watching();
+    run.watch(Ok(WatchEvent::Compacted { oldest: 9 }));
+    assert_eq!(run.list(Ok(list(10, &[]))), ["5: -a@5 -b@5", "synced 10 newest 5"]);
+    let mut run = Run::new();
+    let empty = Listing { emptiness_is_certain: false, ..list(10, &[]) };
+    assert_eq!(run.list(Ok(empty)), ["synced 10 newest 0"]);
+}
+
+#[test]
+fn of_a_slim_stream_a_write_that_changes_nothing_is_progress() {
+    let mut run = Run { follower: Follower::slim(STREAM), now: Instant::now() };
+    run.list(Ok(list(5, &[("a", 3, 1), ("b", 5, 2)])));
+    assert_eq!(run.watch(Ok(put(6, "a", 1))), ["progress 6"]);
+    assert_eq!(run.watch(Ok(put(7, "a", 2))), ["7: +a@7"]);
+    run.watch(Ok(WatchEvent::Compacted { oldest: 9 }));
+    // `b` was written, and is what it was.
+    assert_eq!(run.list(Ok(list(12, &[("a", 7, 2), ("b", 9, 2)]))), ["synced 12 newest 9"]);
+    run.watch(Ok(WatchEvent::Compacted { oldest: 13 }));
+    assert_eq!(run.list(Ok(list(14, &[("a", 7, 2), ("b", 9, 2)]))), ["synced 14 newest 9"]);
+}

@@ -229,5 +229,6 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         }
         cause = next.source();
     }
-    text
+    // Parsers add a drawing of the place.
+    text.lines().next().unwrap_or_default().to_owned()
 }

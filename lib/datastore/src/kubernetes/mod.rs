@@ -61,9 +61,18 @@ struct Shared {
     idle: Duration,
     /// Whether lists are asked for as streams. An API server that can't, says so.
     streamed_lists: AtomicBool,
-    epoch: Mutex<Option<(ArcStr, Instant)>>,
+    epoch: Mutex<Epoch>,
     /// By [`StreamIndex`].
     streams: Vec<StreamState>,
+}
+
+/// The cluster's identity, and whether it may still be another's connection that told it.
+#[derive(Default)]
+struct Epoch {
+    /// With the time when it was asked for.
+    known: Option<(ArcStr, Instant)>,
+    /// When a connection last ended: behind the next one may be another cluster.
+    ended: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -183,11 +192,13 @@ impl Datastore for KubernetesStore {
 impl Shared {
     /// The uid of `kube-system`, which lives as long as its cluster.
     async fn epoch(&self) -> Result<ArcStr> {
-        if let Some((epoch, at)) = lock(&self.epoch).clone()
+        if let Epoch { known: Some((epoch, at)), ended } = &*lock(&self.epoch)
             && at.elapsed() < EPOCH_AGE
+            && ended.is_none_or(|ended| ended < *at)
         {
-            return Ok(epoch);
+            return Ok(epoch.clone());
         }
+        let asked = Instant::now();
         let operation = "get namespace kube-system";
         let namespace = self.connection.get(operation, "/api/v1/namespaces/kube-system").await?;
         let uid = namespace["metadata"]["uid"].as_str().filter(|uid| !uid.is_empty());
@@ -196,8 +207,13 @@ impl Shared {
                 .connection
                 .unavailable(operation, "it has no uid; is this Kubernetes?"));
         };
-        *lock(&self.epoch) = Some((uid.clone(), Instant::now()));
+        lock(&self.epoch).known = Some((uid.clone(), asked));
         Ok(uid)
+    }
+
+    /// A connection ended.
+    fn ended(&self) {
+        lock(&self.epoch).ended = Some(Instant::now());
     }
 
     /// The group of a resource's objects, which means nothing to those that aren't Calico's; the error: no group of

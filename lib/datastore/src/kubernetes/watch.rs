@@ -94,7 +94,11 @@ impl Watch {
                     return Ok(WatchEvent::Open);
                 }
             }
-            let line = match self.line().await {
+            let line = self.line().await;
+            if !matches!(line, Some(Line::Whole(_))) {
+                self.shared.ended();
+            }
+            let line = match line {
                 Some(Line::Whole(line)) => line,
                 Some(Line::End) => {
                     let Some(open) = self.open.take() else { continue };
@@ -125,7 +129,7 @@ impl Watch {
 
     /// Puts the watch in place, or says what ends it.
     async fn connect(&mut self) -> Result<Option<WatchEvent>> {
-        let epoch = self.shared.epoch().await?;
+        let epoch = self.shared.epoch().await.inspect_err(|_| self.shared.ended())?;
         if epoch != self.epoch {
             return Ok(Some(WatchEvent::OtherStore { epoch }));
         }

@@ -1,10 +1,12 @@
-//! What was written, by an etcd client and known from its answers; and whether a watch told it right.
+//! What was written, by a client of the store's own kind and known from its answers; and whether a watch told it right.
 
 use std::collections::BTreeMap;
 
 use datastore::WatchEvent;
 use etcd_client::{Client, Txn, TxnOp};
 use model::{Key, Stored};
+
+use super::kubernetes::Api;
 
 /// What a version changed, of the objects that a watch is about.
 pub type Changes = BTreeMap<Key, Option<Stored>>;
@@ -14,31 +16,71 @@ pub type Write = (Option<Key>, String, Option<Vec<u8>>);
 
 /// Writes, and remembers what each version did. Nobody else may write.
 pub struct Writer {
-    client: Client,
+    client: Raw,
     pub versions: BTreeMap<u64, Changes>,
     pub objects: BTreeMap<Key, (u64, Stored)>,
 }
 
+/// A client that shares nothing with the store that is tested.
+pub enum Raw {
+    Etcd(Box<Client>),
+    Kubernetes(Api),
+}
+
+impl From<Client> for Raw {
+    fn from(client: Client) -> Self {
+        Self::Etcd(Box::new(client))
+    }
+}
+
 impl Writer {
-    pub fn new(client: Client) -> Self {
-        Self { client, versions: BTreeMap::new(), objects: BTreeMap::new() }
+    pub fn new(client: impl Into<Raw>) -> Self {
+        Self { client: client.into(), versions: BTreeMap::new(), objects: BTreeMap::new() }
     }
 
-    /// Carries out the writes as one version, which is returned. Keys that a watch isn't about have no [`Key`].
+    /// Carries out the writes and returns the last version: etcd makes them one, Kubernetes one each. Keys that a watch
+    /// isn't about have no [`Key`]; Kubernetes leaves these out, and what is no JSON.
     pub async fn write(&mut self, writes: Vec<Write>) -> u64 {
-        let operations: Vec<TxnOp> = writes
-            .iter()
-            .map(|(_, path, value)| match value {
-                Some(value) => TxnOp::put(path.as_str(), value.clone(), None),
-                None => TxnOp::delete(path.as_str(), None),
-            })
-            .collect();
-        let response = self.client.txn(Txn::new().and_then(operations)).await.unwrap();
-        let version = u64::try_from(response.header().unwrap().revision()).unwrap();
+        match &mut self.client {
+            Raw::Etcd(client) => {
+                let operations: Vec<TxnOp> = writes
+                    .iter()
+                    .map(|(_, path, value)| match value {
+                        Some(value) => TxnOp::put(path.as_str(), value.clone(), None),
+                        None => TxnOp::delete(path.as_str(), None),
+                    })
+                    .collect();
+                let response = client.txn(Txn::new().and_then(operations)).await.unwrap();
+                let version = u64::try_from(response.header().unwrap().revision()).unwrap();
+                let written = writes.into_iter().filter_map(|(key, _, value)| {
+                    Some((key?, value.map(|bytes| Stored::from_bytes(&bytes))))
+                });
+                self.note(version, written.collect());
+                version
+            }
+            Raw::Kubernetes(api) => {
+                let api = api.clone();
+                let mut last = 0;
+                for (key, _, value) in writes {
+                    let value = value.map(|bytes| Stored::from_bytes(&bytes));
+                    let (Some(key), None | Some(Stored::Json(_))) = (key, &value) else { continue };
+                    let json = match &value {
+                        Some(Stored::Json(json)) => Some(json),
+                        _ => None,
+                    };
+                    if let Some((version, value)) = api.write(&key.name, json).await {
+                        self.note(version, vec![(key, value.map(Stored::Json))]);
+                        last = version;
+                    }
+                }
+                last
+            }
+        }
+    }
+
+    fn note(&mut self, version: u64, written: Vec<(Key, Option<Stored>)>) {
         let mut changes = Changes::new();
-        for (key, _, value) in writes {
-            let Some(key) = key else { continue };
-            let value = value.map(|bytes| Stored::from_bytes(&bytes));
+        for (key, value) in written {
             match &value {
                 Some(value) => drop(self.objects.insert(key.clone(), (version, value.clone()))),
                 None if self.objects.remove(&key).is_none() => continue,
@@ -49,12 +91,11 @@ impl Writer {
         if !changes.is_empty() {
             self.versions.insert(version, changes);
         }
-        version
     }
 
     pub async fn compact(&mut self, version: u64) {
-        let version = i64::try_from(version).unwrap();
-        self.client.compact(version, None).await.unwrap();
+        let Raw::Etcd(client) = &mut self.client else { panic!("only etcd is compacted by hand") };
+        client.compact(i64::try_from(version).unwrap(), None).await.unwrap();
     }
 }
 

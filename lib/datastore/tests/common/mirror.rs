@@ -7,31 +7,48 @@ use std::time::Duration;
 use datastore::{Datastore, Feed, Selection, follow};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use model::{Key, Kind, Stored};
+use model::{Key, Kind, Stored, StreamIndex};
 
 use super::history::Writer;
 
 /// How long anything may take before a test fails. A connection that is silently dead takes 30 s to be noticed.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The stream that tiers are in.
+pub fn stream_of_tiers(store: &dyn Datastore) -> StreamIndex {
+    let streams = store.streams();
+    let found = streams.iter().find(|info| streams.len() == 1 || info.name == "tiers");
+    found.expect("a stream of tiers").index
+}
+
 pub struct Mirror {
     feed: BoxStream<'static, Feed>,
+    /// Of Kubernetes' streams only that of tiers counts, which the suite writes.
+    stream: StreamIndex,
     pub objects: BTreeMap<Key, (u64, Stored)>,
     /// Up to where it is complete.
     pub progress: u64,
     /// `list`, `+name`, `-name`, `lost`, `regained`, `reset`; a change that repeats what is known is `=name`.
     pub log: Vec<String>,
     pub last_error: Option<datastore::Error>,
+    /// A version or progress below an earlier one without a reset between them: the earlier and the later.
+    pub went_back: Option<(u64, u64)>,
+    highest: (u64, u64),
 }
 
 impl Mirror {
     pub fn new(store: &Arc<dyn Datastore>, selection: Selection) -> Self {
+        let stream = stream_of_tiers(&**store);
+        let selection = if store.streams().len() > 1 { Kind::Tier.into() } else { selection };
         Self {
             feed: follow(store, selection).boxed(),
+            stream,
             objects: BTreeMap::new(),
             progress: 0,
             log: Vec::new(),
             last_error: None,
+            went_back: None,
+            highest: (0, 0),
         }
     }
 
@@ -56,7 +73,8 @@ impl Mirror {
         self.until_told("list").await;
         let key = Key::global(Kind::Tier, "watching");
         let path = "/calico/resources/v3/projectcalico.org/tiers/watching".to_owned();
-        let version = writer.write(vec![(Some(key), path, Some(b"{}".to_vec()))]).await;
+        let value = br#"{"spec": {}}"#.to_vec();
+        let version = writer.write(vec![(Some(key), path, Some(value))]).await;
         self.reach(version).await;
         self.log.clear();
     }
@@ -67,6 +85,23 @@ impl Mirror {
     }
 
     fn take(&mut self, feed: Feed) {
+        let (Feed::Changes { stream, .. }
+        | Feed::Synced { stream, .. }
+        | Feed::Progress { stream, .. }
+        | Feed::Lost { stream, .. }
+        | Feed::Regained { stream, .. }
+        | Feed::Reset { stream, .. }) = feed;
+        if stream != self.stream {
+            return;
+        }
+        let (newest, progress) = self.highest;
+        match &feed {
+            Feed::Changes { version, .. } => self.note((*version, progress.max(*version))),
+            Feed::Synced { at, newest, .. } => self.note((*newest, at.version)),
+            Feed::Progress { version, .. } => self.note((newest, *version)),
+            Feed::Reset { .. } => self.highest = (0, 0),
+            Feed::Lost { .. } | Feed::Regained { .. } => {}
+        }
         match feed {
             Feed::Changes { version, updates, .. } => {
                 for update in updates {
@@ -97,6 +132,15 @@ impl Mirror {
                 self.log.push("reset".to_owned());
             }
         }
+    }
+
+    fn note(&mut self, now: (u64, u64)) {
+        for (before, now) in [(self.highest.0, now.0), (self.highest.1, now.1)] {
+            if now < before {
+                self.went_back = Some((before, now));
+            }
+        }
+        self.highest = now;
     }
 
     /// What was told since the last call, without the noise of how often a broken connection was noticed.

@@ -9,6 +9,8 @@
 
 pub mod certs;
 pub mod history;
+pub mod kubernetes;
+pub mod meddler;
 pub mod mirror;
 pub mod proxy;
 pub mod server;

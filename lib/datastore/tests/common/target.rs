@@ -2,15 +2,28 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use datastore::config::KubernetesConfig;
+use datastore::kubernetes::ApiGroup;
 use datastore::{Datastore, StoreConfig};
+use tokio::sync::OwnedMutexGuard;
 
+use super::history::Raw;
+use super::kubernetes::{self, Api};
 use super::server::Server;
 
 /// A store that can be started.
 pub enum Target {
-    Etcd { label: String, binary: PathBuf },
+    Etcd {
+        label: String,
+        binary: PathBuf,
+    },
     Embedded,
+    /// With Calico's objects in this group.
+    Kubernetes {
+        group: &'static str,
+    },
 }
 
 /// A store that runs, empty, for as long as this lives.
@@ -20,16 +33,30 @@ pub struct Running {
     pub port: u16,
     /// Whether it says how far it is complete, and can be trusted with it.
     pub tells_progress: bool,
-    _server: Process,
+    server: Process,
 }
 
 enum Process {
     Etcd(#[allow(dead_code, reason = "dropping it ends the process")] Server),
     Embedded(#[allow(dead_code, reason = "dropping it ends the server")] embedded::Server),
+    /// Shared: without tiers at the beginning, and one scenario's at a time.
+    Kubernetes(
+        Api,
+        #[allow(dead_code, reason = "dropping it lets the next scenario begin")] OwnedMutexGuard<()>,
+    ),
 }
 
-/// All of them. Without a real etcd that is said.
+/// All of them. What isn't there is said.
 pub fn targets() -> Vec<Target> {
+    let mut targets = etcd_targets();
+    if kubernetes::cluster().is_some() {
+        targets.extend(kubernetes::GROUPS.map(|group| Target::Kubernetes { group }));
+    }
+    targets
+}
+
+/// Those that speak etcd's API. Without a real etcd that is said.
+pub fn etcd_targets() -> Vec<Target> {
     let mut targets: Vec<Target> =
         etcds().into_iter().map(|(label, binary)| Target::Etcd { label, binary }).collect();
     targets.push(Target::Embedded);
@@ -62,7 +89,7 @@ impl Target {
                     url: server.url(),
                     port: server.port(),
                     tells_progress: !overtakes(label),
-                    _server: Process::Etcd(server),
+                    server: Process::Etcd(server),
                 }
             }
             Self::Embedded => {
@@ -72,7 +99,20 @@ impl Target {
                     url: format!("http://{}", server.addr()),
                     port: server.addr().port(),
                     tells_progress: true,
-                    _server: Process::Embedded(server),
+                    server: Process::Embedded(server),
+                }
+            }
+            Self::Kubernetes { group } => {
+                let turn = kubernetes::turn().await;
+                let cluster = kubernetes::cluster().expect("it was there");
+                let api = Api::new(cluster, group).await;
+                api.clear().await;
+                Running {
+                    label: format!("Kubernetes with {group}"),
+                    url: cluster.url(),
+                    port: cluster.port(),
+                    tells_progress: true,
+                    server: Process::Kubernetes(api, turn),
                 }
             }
         }
@@ -80,13 +120,43 @@ impl Target {
 }
 
 impl Running {
-    /// A client of etcd's own kind, so that what a test knows doesn't come from what it tests.
-    pub async fn raw(&self) -> etcd_client::Client {
+    /// A client of the store's own kind, so that what a test knows doesn't come from what it tests.
+    pub async fn raw(&self) -> Raw {
+        match &self.server {
+            Process::Kubernetes(api, _) => Raw::Kubernetes(api.clone()),
+            Process::Etcd(_) | Process::Embedded(_) => self.etcd().await.into(),
+        }
+    }
+
+    pub async fn etcd(&self) -> etcd_client::Client {
         etcd_client::Client::connect([&self.url], None).await.unwrap()
     }
 
     pub async fn store(&self) -> Arc<dyn Datastore> {
-        connect(&self.url).await
+        self.store_at(&self.url).await
+    }
+
+    /// The store, reached at another address.
+    pub async fn store_at(&self, url: &str) -> Arc<dyn Datastore> {
+        match &self.server {
+            Process::Kubernetes(api, _) => {
+                let cluster = kubernetes::cluster().expect("it was there");
+                let url = url.replace("http://", "https://");
+                let config = KubernetesConfig {
+                    kubeconfig: Some(cluster.kubeconfig_at("admin", &url)),
+                    api_group: ApiGroup::from_api_version(api.group),
+                    // Half a minute, as with etcd; an idle API server says something once a minute.
+                    idle: Duration::from_secs(90),
+                    ..KubernetesConfig::default()
+                };
+                StoreConfig::Kubernetes(config).connect().await.unwrap()
+            }
+            Process::Etcd(_) | Process::Embedded(_) => connect(url).await,
+        }
+    }
+
+    pub fn is_kubernetes(&self) -> bool {
+        matches!(self.server, Process::Kubernetes(..))
     }
 }
 
@@ -96,7 +166,16 @@ pub async fn connect(url: &str) -> Arc<dyn Datastore> {
 
 /// Runs a scenario on each store.
 pub async fn on_every_store(scenario: impl AsyncFn(Running)) {
-    for target in targets() {
+    on_each(targets(), scenario).await;
+}
+
+/// Runs a scenario on each store that speaks etcd's API: for what only etcd can be made to do.
+pub async fn on_every_etcd(scenario: impl AsyncFn(Running)) {
+    on_each(etcd_targets(), scenario).await;
+}
+
+async fn on_each(targets: Vec<Target>, scenario: impl AsyncFn(Running)) {
+    for target in targets {
         let running = target.start().await;
         println!("on {}", running.label);
         scenario(running).await;

@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_history_is_told_and_followed_by_the_difference() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         let proxy = Proxy::start(running.port).await;
         let store = connect(&proxy.url()).await;
         let mut writer = Writer::new(running.raw().await);
@@ -39,7 +39,7 @@ async fn a_compacted_history_is_told_and_followed_by_the_difference() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_watch_that_compaction_overtakes_loses_nothing() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         let store = running.store().await;
         let mut writer = Writer::new(running.raw().await);
         let mut mirror = Mirror::new(&store, Selection::fan_out());
@@ -64,7 +64,7 @@ async fn a_slow_watch_that_compaction_overtakes_loses_nothing() {
 async fn a_broken_connection_is_resumed_without_a_list() {
     on_every_store(async |running| {
         let proxy = Proxy::start(running.port).await;
-        let store = connect(&proxy.url()).await;
+        let store = running.store_at(&proxy.url()).await;
         let mut writer = Writer::new(running.raw().await);
         writer.write(vec![put("a", 1)]).await;
         let mut mirror = Mirror::new(&store, Selection::fan_out());
@@ -87,7 +87,7 @@ async fn a_broken_connection_is_resumed_without_a_list() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_silently_dead_is_noticed() {
     // Half a minute each, so all at once.
-    let all = common::target::targets().into_iter().map(|target| async move {
+    let all = common::target::etcd_targets().into_iter().map(|target| async move {
         let running = target.start().await;
         let proxy = Proxy::start(running.port).await;
         let store = connect(&proxy.url()).await;
@@ -106,7 +106,7 @@ async fn a_connection_that_is_silently_dead_is_noticed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_address_is_used_when_one_fails() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         let [one, two] = [Proxy::start(running.port).await, Proxy::start(running.port).await];
         one.close();
         let urls = format!("{}, {}", one.url(), two.url());
@@ -129,7 +129,7 @@ async fn the_next_address_is_used_when_one_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_nobody_received_is_sent_to_the_next_address() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         let proxy = Proxy::start(running.port).await;
         let store = connect(&format!("http://127.0.0.1:1,{}", proxy.url())).await;
         let mut writer = Writer::new(running.raw().await);
@@ -145,7 +145,7 @@ async fn a_write_that_nobody_received_is_sent_to_the_next_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_store_at_the_same_address_is_reported() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         let other = common::target::Target::Embedded.start().await;
         let proxy = Proxy::start(running.port).await;
         let store = connect(&proxy.url()).await;
@@ -177,19 +177,20 @@ async fn another_store_at_the_same_address_is_reported() {
 async fn health_tells_whether_a_watch_is_in_place() {
     on_every_store(async |running| {
         let proxy = Proxy::start(running.port).await;
-        let store = connect(&proxy.url()).await;
-        assert_eq!(store.health()[0].connected_since, None);
+        let store = running.store_at(&proxy.url()).await;
+        let stream = usize::from(stream_of_tiers(&*store).0);
+        assert_eq!(store.health()[stream].connected_since, None);
         let mut writer = Writer::new(running.raw().await);
         let mut mirror = Mirror::new(&store, Selection::fan_out());
         mirror.watching(&mut writer).await;
         let last = writer.write(vec![put("a", 2)]).await;
         mirror.reach(last).await;
-        let health = store.health()[0].clone();
+        let health = store.health()[stream].clone();
         assert!(health.connected_since.is_some() && health.last_event.is_some());
         proxy.close();
         mirror.until_told("lost").await;
-        assert_eq!(store.health()[0].connected_since, None);
-        assert_eq!(store.health()[0].last_event, health.last_event);
+        assert_eq!(store.health()[stream].connected_since, None);
+        assert_eq!(store.health()[stream].last_event, health.last_event);
     })
     .await;
 }

@@ -1,9 +1,11 @@
 //! What every store must do, on each real etcd that is found and on our own store.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod clusters;
 #[path = "../common/mod.rs"]
 mod common;
 mod following;
+mod kubernetes;
 mod objects;
 mod watching;
 
@@ -23,8 +25,9 @@ use support::assert_bad_input;
 
 use common::history::{Changes, Write, Writer, check};
 use common::mirror::Mirror;
+use common::mirror::stream_of_tiers;
 use common::proxy::Proxy;
-use common::target::{Running, connect, on_every_store};
+use common::target::{Running, connect, on_every_etcd, on_every_store};
 
 const STREAM: StreamIndex = StreamIndex(0);
 
@@ -55,14 +58,21 @@ fn foreign(name: &str) -> Write {
     (None, format!("/elsewhere/{name}"), Some(b"1".to_vec()))
 }
 
-fn conflict(error: Error) -> Vec<(Key, Option<(u64, Stored)>)> {
+/// What of a tier the suite writes: stores may add to its metadata.
+fn order(value: &Stored) -> u64 {
+    let Stored::Json(value) = value else { panic!("no JSON: {value:?}") };
+    value["spec"]["order"].as_u64().expect("an order")
+}
+
+/// The keys of a conflict, with version and order where they exist.
+fn conflict(error: Error) -> Vec<(Key, Option<(u64, u64)>)> {
     let Error::Conflict(conflict) = error else { panic!("not a conflict: {error}") };
     let current = conflict.current.into_iter();
-    current.map(|(key, item)| (key, item.map(|item| (item.version, item.value)))).collect()
+    current.map(|(key, item)| (key, item.map(|item| (item.version, order(&item.value))))).collect()
 }
 
 async fn objects(store: &dyn Datastore, selection: Selection) -> BTreeMap<Key, (u64, Stored)> {
-    let listing = store.list(STREAM, selection).await.unwrap();
+    let listing = store.list(stream_of_tiers(store), selection).await.unwrap();
     listing.items.into_iter().map(|item| (item.key, (item.version, item.value))).collect()
 }
 

@@ -9,11 +9,12 @@ async fn a_watch_tells_every_version_whole_and_in_order() {
         println!("seed {seed}");
         let mut random = StdRng::seed_from_u64(seed);
         let store = running.store().await;
+        let stream = stream_of_tiers(&*store);
         let mut writer = Writer::new(running.raw().await);
         writer.write(vec![put("t0", 0), put("t1", 0)]).await;
-        let listing = store.list(STREAM, Selection::fan_out()).await.unwrap();
+        let listing = store.list(stream, Selection::fan_out()).await.unwrap();
         let from = listing.at.version;
-        let mut watch = store.watch(STREAM, Selection::fan_out(), listing.at.clone());
+        let mut watch = store.watch(stream, Selection::fan_out(), listing.at.clone());
         let mut last = from;
         for round in 0..300 {
             let some = random_writes(&mut random, round);
@@ -28,7 +29,7 @@ async fn a_watch_tells_every_version_whole_and_in_order() {
         // One that starts in the middle tells the rest.
         let middle = *writer.versions.keys().nth(writer.versions.len() / 2).expect("versions");
         let at = datastore::Position { version: middle, ..listing.at };
-        let mut watch = store.watch(STREAM, Selection::fan_out(), at);
+        let mut watch = store.watch(stream, Selection::fan_out(), at);
         let events = events_to(&mut watch, last).await;
         assert_eq!(check(&events, &writer.versions, middle), Ok(()), "seed {seed}");
     })
@@ -105,7 +106,7 @@ fn the_check_of_a_watch_catches_the_known_failures_of_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_store_is_listed_whole_at_one_version_while_it_changes() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         const OBJECTS: u32 = 10_000;
         let store = running.store().await;
         let mut writer = Writer::new(running.raw().await);
@@ -148,7 +149,7 @@ async fn a_large_store_is_listed_whole_at_one_version_while_it_changes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_that_compaction_overtakes_is_never_half() {
-    on_every_store(async |running| {
+    on_every_etcd(async |running| {
         let store = running.store().await;
         let mut writer = Writer::new(running.raw().await);
         for chunk in 0..60 {
@@ -185,7 +186,7 @@ async fn a_list_that_compaction_overtakes_is_never_half() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_follows_writes_that_the_watch_isnt_about() {
-    let all = common::target::targets().into_iter().map(|target| async move {
+    let all = common::target::etcd_targets().into_iter().map(|target| async move {
         let running: Running = target.start().await;
         let store = running.store().await;
         let mut writer = Writer::new(running.raw().await);
