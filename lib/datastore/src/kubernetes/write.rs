@@ -111,8 +111,11 @@ async fn derived(shared: &Shared, key: &Key) -> Result<Option<Item>> {
     for (resource, index) in super::RESOURCES.iter().zip(0..) {
         if resource.kind == key.kind {
             let stream = model::StreamIndex(index);
-            let listing = super::list::list(shared, stream, key.kind.into()).await?;
-            if let Some(item) = listing.items.into_iter().find(|item| item.key == *key) {
+            let items = match super::list::list(shared, stream, key.kind.into()).await {
+                Err(Error::NotServed { .. }) => continue,
+                listing => listing?.items,
+            };
+            if let Some(item) = items.into_iter().find(|item| item.key == *key) {
                 return Ok(Some(item));
             }
         }
