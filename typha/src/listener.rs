@@ -24,7 +24,6 @@ use tracing::{debug, warn};
 use crate::{
     access::Credential,
     door::{Arrival, Cause, Door, Limits, Stage},
-    hello_body::HelloBody,
     service::Service,
     streams::{Running, Streams},
     tls::Current,
@@ -173,11 +172,9 @@ impl Listener {
     {
         let Caller { address, deadline, .. } = caller;
         let mut stage = caller.arrival.stage();
-        let limit = self.limits.hello_bytes;
         let grpc = self.service.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let mut grpc = grpc.clone();
-            let mut request = request.map(|body| HelloBody::new(body, limit));
             request.extensions_mut().insert(caller.clone());
             async move { grpc.call(request).await }
         });

@@ -3,23 +3,22 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::Stream as _;
 use proto::v1::{
     AgentHello, AgentMessage, ServerMessage, agent_message, go_away::Reason,
     server_message::Message,
 };
 use sync::{Advance, Encoding, Outgoing, ServerFacts, ServerSession};
-use tonic::{Status, Streaming};
+use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
     body::go_away,
+    inbound::{Inbound, InboundError},
     listener::Caller,
     service::Shared,
     sessions::{Mark, Marks, Session, Sessions},
@@ -29,6 +28,8 @@ use crate::{
 const SMALL: usize = 4 * 1024;
 /// The largest chunk: that of a frame of HTTP/2.
 const CHUNK: usize = 16 * 1024;
+/// Room for more messages than this isn't kept: a first sync is many.
+const QUEUE: usize = 64;
 /// How many messages of its agent a session looks at before it lets others work.
 const AT_ONCE: usize = 16;
 
@@ -57,7 +58,7 @@ pub(crate) struct Live {
     session: Arc<Session>,
     protocol: ServerSession,
     facts: Arc<ServerFacts>,
-    inbound: Streaming<AgentMessage>,
+    inbound: Inbound,
     encoding: Encoding,
     queue: VecDeque<Outgoing>,
     /// What is left of a message that didn't fit into a chunk.
@@ -76,7 +77,7 @@ impl Live {
         hello: &AgentHello,
         protocol: ServerSession,
         facts: Arc<ServerFacts>,
-        inbound: Streaming<AgentMessage>,
+        inbound: Inbound,
         caller: Caller,
         encoding: Encoding,
     ) -> Self {
@@ -134,16 +135,15 @@ impl Live {
     /// Looks at what the agent has said.
     fn received(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         for _ in 0..AT_ONCE {
-            match Pin::new(&mut self.inbound).poll_next(cx) {
+            match self.inbound.poll_message(cx) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(None) => return Err(End::Left),
-                Poll::Ready(Some(Ok(message))) => self.message(message),
-                // The connection, not what came over it.
-                Poll::Ready(Some(Err(status))) if std::error::Error::source(&status).is_some() => {
-                    info!(node = %self.session.node, reason = status.message(), "stream broke");
+                Poll::Ready(Ok(None)) => return Err(End::Left),
+                Poll::Ready(Ok(Some(message))) => self.message(message),
+                Poll::Ready(Err(InboundError::Gone(error))) => {
+                    info!(node = %self.session.node, %error, "stream broke");
                     return Err(End::Left);
                 }
-                Poll::Ready(Some(Err(status))) => return Err(End::Broken(status)),
+                Poll::Ready(Err(InboundError::Broken(status))) => return Err(End::Broken(status)),
             }
         }
         cx.waker().wake_by_ref();
@@ -251,6 +251,9 @@ impl Live {
             let bytes = self.shared.traffic.bytes(message, self.encoding);
             let fits = bytes.len() < SMALL && small.len() + bytes.len() <= CHUNK;
             self.queue.pop_front();
+            if self.queue.is_empty() && self.queue.capacity() > QUEUE {
+                self.queue = VecDeque::new();
+            }
             if self.queue.is_empty() && self.begun {
                 self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
             }

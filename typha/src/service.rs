@@ -4,15 +4,14 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use hyper::{Request, Response, header};
+use hyper::{Request, Response, body::Incoming, header};
 use proto::v1::{AgentHello, AgentMessage, GoAway, agent_message, go_away::Reason};
 use sync::{Encoding, ServerSession};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use tonic::{Code, Status, Streaming, body::Body, codec::BufferSettings};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Status, body::Body};
 use tower_service::Service as _;
 use tracing::info;
 
@@ -21,7 +20,7 @@ use crate::{
     body::{Opened, SessionBody, go_away},
     door::{Cause, Door, Limits, Stage},
     health::Health,
-    hello_body::HelloBody,
+    inbound::{Inbound, InboundError},
     listener::Caller,
     live::Live,
     sessions::Sessions,
@@ -33,8 +32,6 @@ use crate::{
 const SYNC: &str = "/bulrush.v1.Typha/Sync";
 /// The health checks of gRPC.
 const HEALTH: &str = "/grpc.health.v1.Health/";
-/// What is kept ready for an agent's next message: most are small.
-const RECEIVE_BUFFER: usize = 256;
 
 /// What every session reads.
 pub(crate) struct Shared {
@@ -74,7 +71,7 @@ impl Service {
     /// Answers a request.
     pub(crate) fn call(
         &mut self,
-        request: Request<HelloBody>,
+        request: Request<Incoming>,
     ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
         let path = request.uri().path();
         if path.starts_with(HEALTH) {
@@ -91,7 +88,7 @@ impl Service {
         Box::pin(async move { Ok(response) })
     }
 
-    fn sync(&self, request: Request<HelloBody>) -> Response<Body> {
+    fn sync(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let Some(caller) = head.extensions.get::<Caller>().cloned() else {
             return Status::internal("a stream without a connection").into_http();
@@ -110,10 +107,8 @@ impl Service {
             return response;
         }
         let encoding = if takes_zstd(&head.headers) { Encoding::Zstd } else { Encoding::Identity };
-        let settings = BufferSettings::new(RECEIVE_BUFFER, RECEIVE_BUFFER);
-        let decoder = ProstCodec::<(), AgentMessage>::raw_decoder(settings);
-        let most = self.shared.limits.message_bytes;
-        let inbound = Streaming::new_request(decoder, body, None, Some(most));
+        let limits = &self.shared.limits;
+        let inbound = Inbound::new(body, limits.hello_bytes, limits.message_bytes);
         let arrival = caller.arrival.clone();
         let opening = self.shared.clone().open(inbound, caller, encoding);
         let mut response = Response::new(Body::new(SessionBody::new(opening, arrival)));
@@ -137,24 +132,24 @@ impl Shared {
     /// Reads the hello, and begins a session if it may.
     async fn open(
         self: Arc<Self>,
-        mut inbound: Streaming<AgentMessage>,
+        mut inbound: Inbound,
         caller: Caller,
         encoding: Encoding,
     ) -> Opened {
         let address = caller.address;
         let hello = match self.hello(&mut inbound, &caller).await {
             Ok(Some(hello)) => hello,
-            Ok(None) => {
+            Ok(None) | Err(InboundError::Gone(_)) => {
                 let reason = "it closed the stream without a hello";
                 self.door.turn_away(address, Cause::Left, reason.into());
                 caller.arrival.refused();
                 return Opened::Refused(Bytes::new(), Status::ok(""));
             }
             // The connection notes those that are late.
-            Err(status) if status.code() == Code::DeadlineExceeded => {
+            Err(InboundError::Broken(status)) if status.code() == Code::DeadlineExceeded => {
                 return Opened::Refused(Bytes::new(), status);
             }
-            Err(status) => return self.refuse(&caller, status),
+            Err(InboundError::Broken(status)) => return self.refuse(&caller, status),
         };
         let published = self.published.borrow().clone();
         let Some(published) = published else {
@@ -187,9 +182,9 @@ impl Shared {
     /// The first message, which must be a hello; none: the agent left.
     async fn hello(
         &self,
-        inbound: &mut Streaming<AgentMessage>,
+        inbound: &mut Inbound,
         caller: &Caller,
-    ) -> Result<Option<AgentHello>, Status> {
+    ) -> Result<Option<AgentHello>, InboundError> {
         let deadline = match *caller.arrival.stage().borrow() {
             Stage::Waiting | Stage::Visiting => caller.deadline,
             // A second stream of a connection that has come in.
@@ -197,14 +192,17 @@ impl Shared {
         };
         let late = |_| {
             let seconds = self.limits.hello.as_secs_f64();
-            Status::deadline_exceeded(format!("no hello within {seconds} s"))
+            InboundError::Broken(Status::deadline_exceeded(format!("no hello within {seconds} s")))
         };
         match timeout_at(deadline, inbound.message()).await.map_err(late)?? {
             None => Ok(None),
             Some(AgentMessage { message: Some(agent_message::Message::Hello(hello)) }) => {
                 Ok(Some(hello))
             }
-            Some(_) => Err(Status::invalid_argument("the first message must be a hello")),
+            Some(_) => {
+                let status = Status::invalid_argument("the first message must be a hello");
+                Err(InboundError::Broken(status))
+            }
         }
     }
 

@@ -60,7 +60,7 @@ async fn a_stuck_agent_costs_a_bounded_number_of_bytes_delays_nobody_and_is_hung
     let first = other.committed().await;
     assert!(first.changes.len() >= 1000);
     let of_other = world.metric("bulrush_typha_sent_bytes_total");
-    assert!(of_other > 2_000_000, "there is much to send: {of_other}");
+    assert!(of_other > 1_500_000, "there is much to send: {of_other}");
     for round in 1..20 {
         world.write(0..1, round * 1000, 5000).await;
         other.until_set(0, round * 1000, 5000).await;
