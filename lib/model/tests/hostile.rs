@@ -286,7 +286,7 @@ fn ratio(one: &dyn Fn(), two: &dyn Fn()) -> f64 {
         run();
         began.elapsed()
     };
-    let once = || {
+    let attempt = || {
         let (mut ones, mut twos) = (Vec::new(), Vec::new());
         for _ in 0..7 {
             ones.push(timed(one));
@@ -296,7 +296,7 @@ fn ratio(one: &dyn Fn(), two: &dyn Fn()) -> f64 {
     };
     let mut least = f64::INFINITY;
     for _ in 0..5 {
-        least = least.min(once());
+        least = least.min(attempt());
         if least < LARGEST_RATIO {
             break;
         }
