@@ -1,7 +1,7 @@
 //! The writer: the one task that owns the engine and the publisher.
 //!
 //! ```text
-//! Feed (datastore) --> Core: engine, vector, progress --tick--> Publisher --> Snapshot
+//! Feed (datastore) --> Core: engine, versions --tick--> Publisher --> Snapshot
 //! ```
 //!
 //! A version of the store is applied whole, and a publication is made of whole versions. Nothing is
@@ -23,7 +23,7 @@ use engine::Engine;
 use futures::StreamExt as _;
 use model::StreamIndex;
 use sync::{
-    Change, DIGEST_KEY_LEN, DigestKey, Publisher, ServerFacts, Snapshot, Vector, ViewChange,
+    Change, DIGEST_KEY_LEN, DigestKey, Publisher, ServerFacts, Snapshot, Versions, ViewChange,
 };
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{error, info, warn};
@@ -110,10 +110,11 @@ struct Core {
     facts: Arc<ServerFacts>,
     engine: Engine,
     publisher: Publisher,
-    vector: Vector,
-    progress: Vector,
+    versions: Versions,
     state: StoreState,
     observed_at: u64,
+    /// The store went back in time, and nothing was published since.
+    went_back: bool,
     /// Another store answers, and its key of digests isn't known yet: nothing is published.
     other_store: Option<String>,
     /// It has begun anew, and nothing was published since.
@@ -127,10 +128,10 @@ impl Core {
             engine: Engine::new(engine::Options { plist_id: proto::plist_id }),
             publisher: Publisher::new(facts.digest_key),
             facts: Arc::new(facts),
-            vector: Vector::default(),
-            progress: Vector::default(),
+            versions: Versions::default(),
             state,
             observed_at: 0,
+            went_back: false,
             other_store: None,
             anew: false,
         }
@@ -154,14 +155,12 @@ impl Core {
                 for update in &updates {
                     self.engine.apply(update);
                 }
-                self.vector.advance(stream, version);
-                self.progress.advance(stream, version);
+                self.versions.changed(stream, version);
                 self.observed_at = observed_at;
                 true
             }
             Feed::Synced { stream, at, newest } => {
-                self.vector.advance(stream, newest);
-                self.progress.advance(stream, at.version);
+                self.versions.listed(stream, at.version, newest);
                 let facts = self.facts.clone();
                 let name = &facts.streams[usize::from(stream.0)];
                 info!(stream = name, version = at.version, "in sync");
@@ -169,7 +168,7 @@ impl Core {
                 true
             }
             Feed::Progress { stream, version } => {
-                self.progress.advance(stream, version);
+                self.versions.progressed(stream, version);
                 true
             }
             Feed::Lost { stream, error, since } => {
@@ -183,20 +182,33 @@ impl Core {
                 self.state.lost.remove(&stream);
                 false
             }
-            Feed::Reset { had, now, .. } => {
-                self.vector = Vector::default();
-                self.progress = Vector::default();
+            Feed::Reset { stream, had, now } => {
+                self.versions.reset(stream);
+                // Until its new list is complete, what there is belongs to no version.
+                let name = self.facts.streams[usize::from(stream.0)].clone();
+                if !self.state.unsynced.contains(&name) {
+                    self.state.unsynced.push(name);
+                }
                 if now.epoch.as_str() == self.facts.epoch {
                     warn!(%had, %now, "the store went back in time: agents are told by new sessions");
-                    self.publisher.rewind();
+                    self.went_back = true;
                     self.other_store = None;
                 } else {
                     warn!(%had, %now, "another store answers at the address of the one before");
+                    if self.other_store.as_deref() != Some(now.epoch.as_str()) {
+                        self.versions = Versions::default();
+                        self.state.unsynced.clone_from(&self.facts.streams);
+                    }
                     self.other_store = Some(now.epoch.to_string());
                 }
                 false
             }
         }
+    }
+
+    /// Whether the publisher's state is one that the store had.
+    fn is_whole(&self) -> bool {
+        self.state.unsynced.is_empty() && self.other_store.is_none() && !self.state.frozen
     }
 
     /// Publishes what has gathered, if it may be. True: there is a new publication.
@@ -211,6 +223,9 @@ impl Core {
         }
         if frozen {
             return false;
+        }
+        if std::mem::take(&mut self.went_back) {
+            self.publisher.rewind();
         }
         let output = self.engine.flush();
         let before = self.publisher.snapshot().publication;
@@ -227,7 +242,13 @@ impl Core {
         });
         let publication = self
             .publisher
-            .publish(changes, views, &self.vector, &self.progress, self.observed_at)
+            .publish(
+                changes,
+                views,
+                self.versions.vector(),
+                self.versions.progress(),
+                self.observed_at,
+            )
             .publication;
         if publication == before && !std::mem::take(&mut self.anew) {
             return false;
@@ -350,7 +371,7 @@ impl Writer {
         let news = self.core.publish();
         let snapshot = self.core.publisher.snapshot();
         let before = self.published.borrow().clone();
-        if self.core.other_store.is_none() && (news || before.is_some()) {
+        if self.core.is_whole() && (news || before.is_some()) {
             let publication = snapshot.publication;
             let facts = self.core.facts.clone();
             let same = before.is_some_and(|before| {
@@ -394,4 +415,74 @@ fn far() -> tokio::time::Instant {
 fn now_nanoseconds() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_nanos() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use datastore::Position;
+
+    use super::*;
+
+    fn core() -> Core {
+        Core::new(ServerFacts {
+            incarnation: "run".into(),
+            epoch: "store".into(),
+            streams: vec!["a".into(), "b".into()],
+            digest_key: DigestKey([0; DIGEST_KEY_LEN]),
+            heartbeat_seconds: 10,
+            version: String::new(),
+        })
+    }
+
+    fn at(epoch: &str, version: u64, history: u32) -> Position {
+        Position { epoch: epoch.into(), version, history }
+    }
+
+    fn synced(stream: u16, at: Position) -> Feed {
+        let newest = at.version;
+        Feed::Synced { stream: StreamIndex(stream), at, newest }
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_seen_when_its_new_list_is_complete_and_not_before() {
+        let mut core = core();
+        core.feed(synced(0, at("store", 9, 0)), 0);
+        assert!(!core.publish(), "one stream was never read");
+        core.feed(synced(1, at("store", 7, 0)), 0);
+        assert!(core.publish() && core.is_whole());
+
+        let (had, now) = (at("store", 9, 0), at("store", 3, 1));
+        core.feed(Feed::Reset { stream: StreamIndex(0), had, now: now.clone() }, 0);
+        assert!(!core.publish() && !core.is_whole());
+        let before = core.publisher.snapshot();
+        assert_eq!((before.generation, before.progress.get(StreamIndex(0))), (0, 9));
+
+        core.feed(synced(0, now), 0);
+        core.publish();
+        assert!(core.is_whole());
+        let after = core.publisher.snapshot();
+        let progress = [0, 1].map(|stream| after.progress.get(StreamIndex(stream)));
+        assert_eq!((after.generation, progress), (1, [3, 7]), "the other stream stays");
+    }
+
+    #[test]
+    fn nothing_of_another_store_is_seen_before_each_of_its_streams_was_read() {
+        let mut core = core();
+        let streams = [0, 1];
+        for stream in streams {
+            core.feed(synced(stream, at("store", 9, 0)), 0);
+        }
+        core.publish();
+        let mut turn = |stream| {
+            let (had, now) = (at("store", 9, 0), at("other", 2, 0));
+            core.feed(Feed::Reset { stream: StreamIndex(stream), had, now: now.clone() }, 0);
+            if core.other_store.is_some() {
+                core.begin_anew("other".into(), DigestKey([1; DIGEST_KEY_LEN]));
+            }
+            core.feed(synced(stream, now), 0);
+            core.publish();
+            core.is_whole()
+        };
+        assert_eq!(streams.map(&mut turn), [false, true]);
+    }
 }
