@@ -59,7 +59,7 @@ enum Output {
 
 /// What changes, in the form of `-o json`.
 #[derive(Serialize)]
-struct Changes {
+struct Difference {
     /// The ports that were tried.
     ports: Vec<String>,
     /// How many pairs were compared, for all ports.
@@ -87,13 +87,13 @@ impl Args {
             eprintln!("warning: {warning}");
         }
         let ports = self.ports([&base, &new])?;
-        let changes = compare(&before, &after, &ports, self.ipv6);
+        let difference = compare(&before, &after, &ports, self.ipv6);
         let text = match self.output {
-            Output::Table => table(&changes),
-            Output::Json => format!("{}\n", serde_json::to_string(&changes)?),
+            Output::Table => table(&difference),
+            Output::Json => format!("{}\n", serde_json::to_string(&difference)?),
         };
         io::stdout().write_all(text.as_bytes())?;
-        Ok(if changes.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+        Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
     }
 
     fn ports(&self, of: [&Objects; 2]) -> anyhow::Result<Vec<Port>> {
@@ -110,7 +110,7 @@ impl Args {
     }
 }
 
-fn compare(before: &World, after: &World, ports: &[Port], ipv6: bool) -> Changes {
+fn compare(before: &World, after: &World, ports: &[Port], ipv6: bool) -> Difference {
     let (mut pairs, mut changes) = (0, Vec::new());
     for port in ports {
         let (old, new) = (before.reach(*port, ipv6), after.reach(*port, ipv6));
@@ -132,17 +132,17 @@ fn compare(before: &World, after: &World, ports: &[Port], ipv6: bool) -> Changes
             }
         }
     }
-    Changes { ports: ports.iter().map(ToString::to_string).collect(), pairs, changes }
+    Difference { ports: ports.iter().map(ToString::to_string).collect(), pairs, changes }
 }
 
-fn table(changes: &Changes) -> String {
+fn table(difference: &Difference) -> String {
     let word = |connects: Option<bool>| match connects {
         Some(true) => "yes",
         Some(false) => "no",
         None => "-",
     };
     let mut rows = vec![["PORT", "FROM", "TO", "BEFORE", "AFTER"].map(str::to_owned)];
-    rows.extend(changes.changes.iter().map(|it| {
+    rows.extend(difference.changes.iter().map(|it| {
         let [before, after] = [it.before, it.after].map(|it| word(it).to_owned());
         [it.port.clone(), it.from.clone(), it.to.clone(), before, after]
     }));
@@ -150,11 +150,11 @@ fn table(changes: &Changes) -> String {
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default())
         .collect();
     let mut text = String::new();
-    for row in rows.iter().filter(|_| !changes.changes.is_empty()) {
+    for row in rows.iter().filter(|_| !difference.changes.is_empty()) {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
-    let (count, ports) = (changes.changes.len(), changes.ports.join(", "));
-    text + &format!("{count} of {} pairs change, over {ports}\n", changes.pairs)
+    let (count, ports) = (difference.changes.len(), difference.ports.join(", "));
+    text + &format!("{count} of {} pairs change, over {ports}\n", difference.pairs)
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     port::Port,
-    world::{Peer, World},
+    world::{Peer, World, called, family},
 };
 
 /// Why a connection is let through, or isn't.
@@ -39,13 +39,13 @@ struct End {
     /// Its own labels and those that it inherits: what selectors see.
     labels: BTreeMap<String, String>,
     tiers: Vec<Tier>,
-    profiles: Vec<Rules>,
+    profiles: Vec<Passage>,
 }
 
 #[derive(Debug, Serialize)]
 struct Tier {
     name: String,
-    policies: Vec<Rules>,
+    policies: Vec<Passage>,
     /// What its end did; none: it wasn't reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<&'static str>,
@@ -53,7 +53,7 @@ struct Tier {
 
 /// A policy or a profile, as far as the walk went through it.
 #[derive(Debug, Serialize)]
-struct Rules {
+struct Passage {
     name: String,
     /// Why it is here; empty: of a profile, which its endpoint names.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -82,7 +82,7 @@ pub(crate) fn explain(
 ) -> anyhow::Result<Explanation> {
     let (source, destination) = (world.peer(from)?, world.peer(to)?);
     let mut ends = Vec::new();
-    let ipv6 = world.family(&source, &destination)?;
+    let ipv6 = family(&source, &destination)?;
     for (peer, direction) in [(&source, Direction::Egress), (&destination, Direction::Ingress)] {
         if let Peer::Pod(name, _) = peer {
             let mut walk = Walk::new(world, name, direction);
@@ -149,15 +149,15 @@ impl<'w> Walk<'w> {
             }
             Step::Policy(id) => {
                 self.places = self.world.places(id, self.direction);
-                let (name, selects) = (self.world.called(id), self.world.selector(id));
+                let (name, selects) = (called(id), self.world.selector(id));
                 if let Some(tier) = end.tiers.last_mut() {
-                    tier.policies.push(Rules { name, selects, rules: Vec::new() });
+                    tier.policies.push(Passage { name, selects, rules: Vec::new() });
                 }
             }
             Step::Profile(name) => {
                 self.places.clear();
                 let name = format!("Profile {name}");
-                end.profiles.push(Rules { name, selects: String::new(), rules: Vec::new() });
+                end.profiles.push(Passage { name, selects: String::new(), rules: Vec::new() });
             }
             Step::Rule(index, rule, mismatch) => {
                 let number = self.places.get(*index).unwrap_or(index) + 1;
@@ -187,7 +187,7 @@ impl<'w> Walk<'w> {
                     );
                 }
             }
-            Step::End => end.because = "no policy and no profile allows it".to_owned(),
+            Step::End => "no policy and no profile allows it".clone_into(&mut end.because),
         }
     }
 
@@ -209,11 +209,12 @@ impl<'w> Walk<'w> {
             Mismatch::Icmp | Mismatch::NotIcmp => "it is for another type of ICMP".to_owned(),
             Mismatch::Nets(side) => format!("the {} isn't in its nets", of(side)),
             Mismatch::NotNets(side) => format!("the {} is in its notNets", of(side)),
-            Mismatch::Set(side, id) => format!("the {} isn't {}", of(side), set(id)),
+            Mismatch::Set(side, id) | Mismatch::Service(side, id) => {
+                format!("the {} isn't {}", of(side), set(id))
+            }
             Mismatch::NotSet(side, id) => format!("the {} is {}", of(side), set(id)),
             Mismatch::Ports(side) => format!("the {} port isn't in its ports", of(side)),
             Mismatch::NotPorts(side) => format!("the {} port is in its notPorts", of(side)),
-            Mismatch::Service(side, id) => format!("the {} isn't {}", of(side), set(id)),
         }
     }
 }
@@ -253,7 +254,7 @@ impl Explanation {
     }
 }
 
-impl Rules {
+impl Passage {
     fn write(&self, text: &mut String, indent: &str) {
         let _ = writeln!(text, "{indent}{}", self.name);
         if !self.selects.is_empty() {

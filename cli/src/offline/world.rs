@@ -183,15 +183,6 @@ impl World {
         bail!("{text:?} is no pod with an address, and no address{near}")
     }
 
-    /// Whether they talk over IPv6.
-    pub(crate) fn family(&self, from: &Peer<'_>, to: &Peer<'_>) -> anyhow::Result<bool> {
-        let both = |ipv6: bool| from.address(ipv6).is_some() && to.address(ipv6).is_some();
-        match [false, true].into_iter().find(|ipv6| both(*ipv6)) {
-            Some(ipv6) => Ok(ipv6),
-            None => bail!("{from} and {to} have no addresses of one family"),
-        }
-    }
-
     /// Whether one end lets a connection through, and how it came to that.
     pub(crate) fn passes(
         &self,
@@ -220,16 +211,6 @@ impl World {
         });
         let labels = endpoint.map(|endpoint| endpoint.labels).unwrap_or_default();
         labels.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
-    }
-
-    /// What a policy was written as.
-    pub(crate) fn called(&self, id: &PolicyId) -> String {
-        match (id.name.strip_prefix(TRANSLATED), id.namespace.as_str()) {
-            (None, "") => format!("{} {}", id.kind, id.name),
-            (None, namespace) => format!("{} {namespace}/{}", id.kind, id.name),
-            (Some(name), "") => format!("ClusterNetworkPolicy {name}"),
-            (Some(name), namespace) => format!("NetworkPolicy {namespace}/{name} (Kubernetes)"),
-        }
     }
 
     /// What a policy selects, in canonical form.
@@ -278,6 +259,25 @@ impl fmt::Display for Peer<'_> {
             Self::Pod(name, _) => f.write_str(name),
             Self::Address(address) => address.fmt(f),
         }
+    }
+}
+
+/// Whether they talk over IPv6.
+pub(crate) fn family(from: &Peer<'_>, to: &Peer<'_>) -> anyhow::Result<bool> {
+    let both = |ipv6: bool| from.address(ipv6).is_some() && to.address(ipv6).is_some();
+    match [false, true].into_iter().find(|ipv6| both(*ipv6)) {
+        Some(ipv6) => Ok(ipv6),
+        None => bail!("{from} and {to} have no addresses of one family"),
+    }
+}
+
+/// What a policy was written as.
+pub(crate) fn called(id: &PolicyId) -> String {
+    match (id.name.strip_prefix(TRANSLATED), id.namespace.as_str()) {
+        (None, "") => format!("{} {}", id.kind, id.name),
+        (None, namespace) => format!("{} {namespace}/{}", id.kind, id.name),
+        (Some(name), "") => format!("ClusterNetworkPolicy {name}"),
+        (Some(name), namespace) => format!("NetworkPolicy {namespace}/{name} (Kubernetes)"),
     }
 }
 

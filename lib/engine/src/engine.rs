@@ -6,7 +6,7 @@ mod selection;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::Hasher,
 };
 
 use arcstr::ArcStr;
@@ -16,6 +16,7 @@ use model::{
     view::{Action, ConfigEntry, Entry, Host, PolicyList, Topic},
 };
 use serde_json::Value;
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{
     endpoints::{self, Item},
@@ -32,6 +33,7 @@ use crate::{
     sets::{Set, Slice},
     slab::{Id, Slab},
     staged,
+    waiting::Waiting,
 };
 
 /// What the engine is given by those who know more.
@@ -69,11 +71,20 @@ pub struct Sizes {
 /// An object as it was read, until the next flush.
 struct Pending {
     /// None: the object is gone.
-    read: Option<Result<Resource, Invalid>>,
-    /// The object as canonical JSON; none: it is gone, or not JSON.
-    json: Option<String>,
+    read: Option<Result<Box<Resource>, Invalid>>,
+    json: Json,
     /// Its spec as canonical JSON, where nodes read it themselves.
     config: Option<String>,
+}
+
+/// An object for the full view.
+enum Json {
+    /// It is gone, or not JSON.
+    Absent,
+    /// As it is published.
+    Same,
+    /// Canonical, and its hash.
+    New(Box<str>, u128),
 }
 
 /// The profile that allows everything: it exists everywhere, without an object.
@@ -82,11 +93,15 @@ pub(crate) const DEFAULT_ALLOW: &str = "projectcalico-default-allow";
 /// From resources to what each node needs.
 pub struct Engine {
     options: Options,
-    pending: HashMap<Key, Pending>,
+    pending: Waiting<Pending>,
+    /// Policies come when everything that they select is in its place.
+    pending_policies: Waiting<Pending>,
     problems: BTreeMap<Key, Problem>,
     datastore_ready: bool,
     /// Hashes of the JSON of every object, as published.
-    objects: HashMap<Key, (u64, u64)>,
+    objects: HashMap<Key, u128>,
+    /// Where JSON is written before its length is known.
+    scratch: String,
     /// Specs in the topics `config` and `node/…`, as published.
     configs: BTreeMap<Key, String>,
     pub(crate) hosts: HashMap<ArcStr, Host>,
@@ -138,10 +153,12 @@ impl Engine {
     pub fn new(options: Options) -> Self {
         let mut engine = Self {
             options,
-            pending: HashMap::new(),
+            pending: Waiting::default(),
+            pending_policies: Waiting::default(),
             problems: BTreeMap::new(),
             datastore_ready: true,
             objects: HashMap::new(),
+            scratch: String::new(),
             configs: BTreeMap::new(),
             hosts: HashMap::new(),
             routes: Routes::default(),
@@ -236,22 +253,33 @@ impl Engine {
             Some(Stored::Raw(_)) | None => None,
         };
         let config = json.filter(|_| matches!(read, Some(Ok(_))) && config_topic(key).is_some());
-        let pending =
-            Pending { read, json: json.map(json::object), config: config.map(config_spec) };
-        self.pending.insert(key.clone(), pending);
+        let config = config.map(config_spec);
+        let json = json.map_or(Json::Absent, |value| self.published(key, value));
+        let read = read.map(|read| read.map(Box::new));
+        let waiting = if is_policy(key) { &mut self.pending_policies } else { &mut self.pending };
+        waiting.insert(key.clone(), Pending { read, json, config });
+    }
+
+    /// What an object is in the full view. Its text is kept only where it is another one.
+    fn published(&mut self, key: &Key, value: &Value) -> Json {
+        self.scratch.clear();
+        json::object(&mut self.scratch, value);
+        let hash = fingerprint(&self.scratch);
+        if self.objects.get(key) == Some(&hash) {
+            return Json::Same;
+        }
+        Json::New(self.scratch.as_str().into(), hash)
     }
 
     /// Works out what follows from the updates since the last flush, and says what really differs.
     pub fn flush(&mut self) -> Output {
-        let mut out = Out::default();
-        // Policies come when everything that they select is in its place.
-        let (policies, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.pending).into_iter().partition(|(key, _)| is_policy(key));
-        for (key, pending) in others {
+        let mut out = Out::with_capacity(self.pending.len() + self.pending_policies.len());
+        self.objects.reserve(self.pending.len() + self.pending_policies.len());
+        for (key, pending) in self.pending.take() {
             self.settle(key, pending, &mut out);
         }
         self.place_items();
-        for (key, pending) in policies {
+        for (key, pending) in self.pending_policies.take() {
             self.settle(key, pending, &mut out);
         }
         self.settle_classes();
@@ -311,7 +339,7 @@ impl Engine {
             Some(Ok(resource)) => worse(None, Effect::Partial, resource.faults.clone()),
             None => None,
         };
-        let (metadata, spec) = match read {
+        let (metadata, spec) = match read.map(|read| read.map(|resource| *resource)) {
             Some(Ok(Resource { metadata, spec, .. })) => (metadata, Some(spec)),
             Some(Err(_)) | None => Default::default(),
         };
@@ -370,16 +398,14 @@ impl Engine {
         };
     }
 
-    fn settle_object(&mut self, key: &Key, json: Option<String>, out: &mut Out) {
+    fn settle_object(&mut self, key: &Key, json: Json, out: &mut Out) {
         match json {
-            Some(json) => {
-                let hash = fingerprint(&json);
-                if self.objects.get(key) != Some(&hash) {
-                    self.objects.insert(key.clone(), hash);
-                    out.put(Topic::res(key), key.path(), Entry::Res(json));
-                }
+            Json::Same => {}
+            Json::New(json, hash) => {
+                self.objects.insert(key.clone(), hash);
+                out.put(Topic::res(key), key.path(), Entry::Res(json.into()));
             }
-            None => {
+            Json::Absent => {
                 if self.objects.remove(key).is_some() {
                     out.delete(Topic::res(key), key.path());
                 }
@@ -459,15 +485,11 @@ fn config_spec(value: &Value) -> String {
         .map_or_else(|| "{}".to_owned(), json::canonical)
 }
 
-/// Two hashes of a text: enough to tell versions of one object apart without keeping them.
-fn fingerprint(text: &str) -> (u64, u64) {
-    let hash = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        salt.hash(&mut hasher);
-        text.hash(&mut hasher);
-        hasher.finish()
-    };
-    (hash(0), hash(1))
+/// A hash that tells versions of one object apart without keeping them.
+fn fingerprint(text: &str) -> u128 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(text.as_bytes());
+    hasher.finish128().as_u128()
 }
 
 /// The topic that a node needs.

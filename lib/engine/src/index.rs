@@ -11,7 +11,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -79,14 +79,14 @@ enum File {
 /// What is filed under one label.
 struct Under<T> {
     /// By value.
-    values: BTreeMap<ArcStr, BTreeSet<Id<T>>>,
+    values: HashMap<ArcStr, BTreeSet<Id<T>>>,
     /// Whatever the value. For classes: all of them.
     any_value: BTreeSet<Id<T>>,
 }
 
 impl<T> Default for Under<T> {
     fn default() -> Self {
-        Self { values: BTreeMap::new(), any_value: BTreeSet::new() }
+        Self { values: HashMap::new(), any_value: BTreeSet::new() }
     }
 }
 

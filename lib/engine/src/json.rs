@@ -8,21 +8,19 @@ use serde_json::{Map, Value};
 const OF_THE_STORE: &[&str] =
     &["uid", "resourceVersion", "managedFields", "creationTimestamp", "generation"];
 
-/// A whole object, without the metadata that its store makes.
-pub(crate) fn object(value: &Value) -> String {
-    let mut out = String::with_capacity(256);
+/// Writes a whole object, without the metadata that its store makes.
+pub(crate) fn object(out: &mut String, value: &Value) {
     let Value::Object(fields) = value else {
-        write(&mut out, value);
-        return out;
+        write(out, value);
+        return;
     };
-    map(&mut out, fields, |out, key, value| match value {
+    map(out, fields, |out, key, value| match value {
         Value::Object(metadata) if key == "metadata" => {
             let kept = |name: &str| !OF_THE_STORE.contains(&name);
             map_where(out, metadata, kept, |out, _, value| write(out, value));
         }
         _ => write(out, value),
     });
-    out
 }
 
 /// A part of an object, as it is.
@@ -117,6 +115,11 @@ mod tests {
             },
             "kind": "K",
         });
+        let object = |value: &Value| {
+            let mut text = String::new();
+            object(&mut text, value);
+            text
+        };
         assert_eq!(
             object(&value),
             r#"{"kind":"K","metadata":{"labels":{"uid":"kept"},"name":"n"},"spec":{"a":"x\"\\\n"#

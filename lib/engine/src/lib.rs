@@ -35,6 +35,7 @@ mod sets;
 mod slab;
 mod staged;
 pub mod verdict;
+mod waiting;
 
 pub use engine::{Engine, Options, Sizes};
 pub use mirror::Mirror;

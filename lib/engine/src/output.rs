@@ -45,6 +45,11 @@ pub(crate) struct Out {
 }
 
 impl Out {
+    /// For so many updates; most say two things.
+    pub(crate) fn with_capacity(updates: usize) -> Self {
+        Self { changes: Vec::with_capacity(2 * updates), ..Self::default() }
+    }
+
     pub(crate) fn put(&mut self, topic: Topic, key: ArcStr, entry: Entry) {
         self.changes.push(Change { topic, key, entry: Some(entry) });
     }

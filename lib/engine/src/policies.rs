@@ -371,7 +371,7 @@ impl Policies {
 #[derive(Default)]
 pub(crate) struct Sets {
     pub(crate) slab: Slab<Set>,
-    by_id: BTreeMap<ArcStr, Id<Set>>,
+    by_id: HashMap<ArcStr, Id<Set>>,
     /// Sets that rules may have stopped naming.
     unused: BTreeSet<Id<Set>>,
 }
