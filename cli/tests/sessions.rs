@@ -14,10 +14,11 @@ use client::{Connection, Link, News, Options, StreamError};
 use common::{PATIENCE, client, every_kind, start_typha, until, write};
 use etcd_client::{Client, Txn, TxnOp};
 use futures::future::join_all;
-use proto::v1::{AgentHello, View, go_away::Reason};
+use proto::v1::{AgentHello, Failure, View, go_away::Reason};
 use serde_json::json;
 use sync::{ClientSession, Event};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use typha::RolloutStatus;
 
 const READY: &str = "/calico/resources/v3/projectcalico.org/clusterinformations/default";
 
@@ -260,6 +261,37 @@ async fn a_31_a_burst_of_a_hundred_changes_reaches_agents_in_a_few_commits_and_e
     }
     assert!(commits <= 50, "{commits} commits");
     assert_eq!(held(link.session()), fresh(typha.address()).await);
+    typha.stop().await;
+    store.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_roll_out_says_of_each_node_whether_its_kernel_holds_what_it_needs() {
+    let (store, url) = store().await;
+    let mut client = client(&url).await;
+    write(&mut client, &every_kind()[0]).await;
+    let typha = start_typha(&url, 10).await;
+    until("typha reads the store", || typha.status().in_sync).await;
+    let rollout = || {
+        let RolloutStatus { enforced, failed, pending, unknown } = typha.status().rollout;
+        ([enforced, failed, pending], unknown)
+    };
+    assert_eq!(rollout(), ([0, 0, 0], vec!["a".to_owned(), "b".to_owned()]));
+
+    let node = |node: &str| AgentHello { node: node.into(), ..AgentHello::default() };
+    let mut a = link(typha.address(), node("a"));
+    commit(&mut a).await;
+    assert_eq!(rollout(), ([0, 0, 1], vec!["b".to_owned()]));
+    let reason = "no such module".to_owned();
+    let failure = Failure { topic: "pools".into(), key: "10.0.0.0/8".into(), reason };
+    a.acknowledge(vec![failure], None);
+    let failed = ([0, 1, 0], vec!["b".to_owned()]);
+    until("the failure is seen", || rollout() == failed).await;
+    let mut b = link(typha.address(), node("b"));
+    commit(&mut b).await;
+    b.acknowledge(Vec::new(), None);
+    until("the other is seen", || rollout() == ([1, 1, 0], Vec::new())).await;
+    assert_eq!(typha.status().agents[0].state, "failed");
     typha.stop().await;
     store.shutdown().await.unwrap();
 }

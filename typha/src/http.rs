@@ -1,21 +1,26 @@
 //! Health, metrics, status and the page: what is read over HTTP.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use axum::{Json, Router, response::Html, routing::get};
 use datastore::Datastore;
+use model::view::{SHARDS, Topic};
 use runtime::{http, metrics::Text};
-use sync::ServerFacts;
+use sync::{ServerFacts, Snapshot};
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
     service::Shared,
     sessions::SessionInfo,
-    status::{AgentStatus, PublicationStatus, Sizes, Status, StreamStatus, TurnedAwayStatus},
+    status::{
+        AgentStatus, PublicationStatus, RolloutStatus, Sizes, Status, StreamStatus,
+        TurnedAwayStatus,
+    },
     tls::Current,
     writer::Outputs,
 };
@@ -198,11 +203,47 @@ impl Pages {
             sizes: Sizes { topics: snapshot.topic_count(), entries: snapshot.entry_count() },
             problems: store.problems.clone(),
             publications: publications.collect(),
+            rollout: rollout(&snapshot, &sessions),
             tls_problem,
             turned_away: turned_away.collect(),
             agents: sessions.iter().map(agent_status).collect(),
         }
     }
+}
+
+/// Where a node's session stands; none: it is none that acts for a node.
+fn state(session: &SessionInfo) -> Option<&'static str> {
+    if session.observer || session.full {
+        return None;
+    }
+    // Until the first Commit there is nothing to have acknowledged.
+    Some(if session.committed == 0 || !session.is_current() {
+        "pending"
+    } else if session.reported.failed.is_empty() {
+        "enforced"
+    } else {
+        "failed"
+    })
+}
+
+fn rollout(snapshot: &Snapshot, sessions: &[SessionInfo]) -> RolloutStatus {
+    let mut rollout = RolloutStatus::default();
+    let mut known = BTreeSet::new();
+    for session in sessions {
+        match state(session) {
+            Some("enforced") => rollout.enforced += 1,
+            Some("failed") => rollout.failed += 1,
+            Some(_) => rollout.pending += 1,
+            None => continue,
+        }
+        known.insert(&*session.node);
+    }
+    let hosts = (0..SHARDS).filter_map(|shard| snapshot.topic(&Topic::Hosts(shard)));
+    let nodes = hosts.flat_map(|hosts| hosts.entries.keys());
+    let unknown = nodes.filter(|node| !known.contains(node.as_str()));
+    rollout.unknown = unknown.map(ToString::to_string).collect();
+    rollout.unknown.sort_unstable();
+    rollout
 }
 
 fn agent_status(session: &SessionInfo) -> AgentStatus {
@@ -219,6 +260,7 @@ fn agent_status(session: &SessionInfo) -> AgentStatus {
         sent: session.sent,
         acked: session.holds(),
         current: session.is_current(),
+        state: state(session).unwrap_or_default(),
         endpoints_up: session.reported.endpoints.iter().filter(|endpoint| endpoint.up).count(),
         endpoints: session.reported.endpoints.len(),
         failed: failed.map(|f| format!("{} {}: {}", f.topic, f.key, f.reason)).collect(),

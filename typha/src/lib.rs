@@ -30,4 +30,4 @@ mod writer;
 
 pub use door::Limits;
 pub use server::{Config, StartError, Typha};
-pub use status::{AgentStatus, Status};
+pub use status::{AgentStatus, RolloutStatus, Status};

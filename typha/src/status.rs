@@ -33,6 +33,8 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// The newest publications, newest first.
     pub publications: Vec<PublicationStatus>,
+    /// How far the newest publication has come on the nodes, as this server knows it.
+    pub rollout: RolloutStatus,
     /// Why certificate, key or CAs as they are now can't be used; those read before stay in use.
     pub tls_problem: Option<String>,
     /// Connections that were turned away before a session began, newest first.
@@ -96,6 +98,20 @@ pub struct PublicationStatus {
     pub acked: usize,
 }
 
+/// How far a roll-out has come. Each node of the store is in one of the four, by what its agent
+/// acknowledged to this server; another server may know of those that are unknown here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RolloutStatus {
+    /// Nodes whose kernel holds all of their view.
+    pub enforced: usize,
+    /// Nodes whose kernel holds their view less what `agents` names.
+    pub failed: usize,
+    /// Nodes that were sent more than they have acknowledged.
+    pub pending: usize,
+    /// Nodes of the store whose agent has no session here.
+    pub unknown: Vec<String>,
+}
+
 /// One session.
 #[derive(Clone, Debug, Serialize)]
 pub struct AgentStatus {
@@ -117,6 +133,8 @@ pub struct AgentStatus {
     pub acked: u64,
     /// Whether its kernel holds all that it was sent.
     pub current: bool,
+    /// `enforced`, `failed` or `pending`: as in the roll-out. Empty for one that holds no node's view.
+    pub state: &'static str,
     /// Endpoints that are up, and all of them.
     pub endpoints_up: usize,
     /// How many endpoints it has.
