@@ -42,7 +42,7 @@ const NODES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"
 /// At least so many kills for a minute.
 const KILLS_PER_MINUTE: u64 = 20;
 /// How long after the last write and kill all may take to agree.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_mins(1);
 /// Writes to the store.
 const WRITE_PAUSE: Duration = Duration::from_millis(20);
 
@@ -263,7 +263,7 @@ async fn moves(etcd: &RealEtcd, late: Duration, time: Duration, seed: u64) {
     // A change that is in every view.
     let (key, last) = ticking(u64::MAX);
     let put = store.put(key, last.to_string(), None).await.unwrap();
-    let last = put.header().unwrap().revision() as u64;
+    let last = put.header().unwrap().revision().cast_unsigned();
     goal.send_replace(last);
 
     let mut fared = Vec::new();
