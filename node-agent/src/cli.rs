@@ -33,6 +33,10 @@ pub struct Flags {
     /// The CAs that sign typha's certificate, PEM.
     #[arg(long, env = "FELIX_TYPHACAFILE", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// The token of the pod's service account, projected with audience `bulrush-typha`: in place of a
+    /// certificate, where typha's store is Kubernetes. It is read anew at each connect.
+    #[arg(long, env = "BULRUSH_TYPHA_TOKEN_FILE", value_name = "FILE", conflicts_with = "cert")]
+    pub token_file: Option<PathBuf>,
     /// Believe a server whose certificate is valid for its address, instead of one with
     /// `bulrush://server/typha`.
     #[arg(long, requires = "ca")]
@@ -62,7 +66,7 @@ pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result
              (FELIX_TYPHAK8SSERVICENAME) is not looked up by this version"
         );
     }
-    let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.verify_host)?;
+    let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.token_file, flags.verify_host)?;
     let config = Config {
         node: node_name(flags.node)?,
         servers: flags.typha,

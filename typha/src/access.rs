@@ -1,5 +1,6 @@
 //! Who may see what: the credential of a connection against the hello that came over it. Pure.
 
+use datastore::kubernetes::Holder;
 use identity::{Certificate, Identity};
 use proto::v1::{AgentHello, View};
 
@@ -10,11 +11,26 @@ pub(crate) enum Credential {
     None,
     /// A certificate of a CA that this server believes.
     Certificate(Certificate),
+    /// Over TLS, without a certificate: a token must say who it is.
+    Absent,
+    /// The token of a service account, which the API server believes.
+    Token(Holder),
 }
 
 /// Whether the credential covers what the hello asks for; else what is wrong, and the way out.
 pub(crate) fn check(credential: &Credential, hello: &AgentHello) -> Result<(), String> {
-    let Credential::Certificate(certificate) = credential else { return Ok(()) };
+    let certificate = match credential {
+        Credential::None => return Ok(()),
+        Credential::Certificate(certificate) => certificate,
+        Credential::Absent => {
+            return Err(
+                "it has neither a certificate nor a token: give the agent --cert, --key and \
+                        --ca, or --token-file and --ca"
+                    .into(),
+            );
+        }
+        Credential::Token(holder) => return check_token(holder, hello),
+    };
     if certificate.identities.is_empty() {
         return Err(format!(
             "the certificate, {certificate}, says nothing of whose it is: `bulrush certs issue` makes \
@@ -42,4 +58,27 @@ pub(crate) fn check(credential: &Credential, hello: &AgentHello) -> Result<(), S
         hello.node,
         certificate.says()
     ))
+}
+
+/// A token is of one node, and for its view alone.
+fn check_token(holder: &Holder, hello: &AgentHello) -> Result<(), String> {
+    let Holder { user, node, .. } = holder;
+    if hello.view == i32::from(View::Full) || hello.observer {
+        return Err(format!(
+            "the token of {user} is for a node's view: whoever sees more needs a certificate with {}",
+            Identity::Full
+        ));
+    }
+    match node {
+        Some(node) if *node == hello.node => Ok(()),
+        Some(node) => Err(format!(
+            "the hello is of node {:?}, and the token of {user} of a pod on node {node:?}: give the \
+             agent the name of its node",
+            hello.node
+        )),
+        None => Err(format!(
+            "the token of {user} names no node: it must be projected into a pod, by Kubernetes 1.32 or \
+             newer"
+        )),
+    }
 }

@@ -159,8 +159,10 @@ impl Listener {
         })?;
         stream.get_mut().1.set_buffer_limit(Some(SEND_BUFFER));
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        // The verifier saw to it that there is one.
-        let leaf = chain.first().ok_or("it has no certificate")?;
+        // The verifier saw to it that there is one, unless a token may come in its place.
+        let Some(leaf) = chain.first() else {
+            return Ok((Stream::Tls(Box::new(stream)), Credential::Absent));
+        };
         let certificate = Certificate::read(leaf).map_err(|error| error.to_string())?;
         Ok((Stream::Tls(Box::new(stream)), Credential::Certificate(certificate)))
     }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -13,10 +14,12 @@ use proto::v1::{
     server_message::Message,
 };
 use sync::{Advance, Encoding, Outgoing, ServerFacts, ServerSession};
+use tokio::time::{Sleep, sleep_until};
 use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
+    access::Credential,
     body::go_away,
     inbound::{Inbound, InboundError},
     listener::Caller,
@@ -68,6 +71,8 @@ pub(crate) struct Live {
     /// The first Commit was sent, and counted.
     begun: bool,
     over: bool,
+    /// The token that it came with is no longer believed; none: it came with none.
+    expiry: Option<Pin<Box<Sleep>>>,
 }
 
 impl Live {
@@ -82,6 +87,10 @@ impl Live {
         encoding: Encoding,
     ) -> Self {
         let subscription = protocol.subscription().clone();
+        let expiry = match &caller.credential {
+            Credential::Token(holder) => Some(Box::pin(sleep_until(holder.until.into()))),
+            _ => None,
+        };
         let session = shared.sessions.open(hello, subscription, caller.address, caller.arrival);
         let queue = VecDeque::from([Outgoing::Own(Box::new(facts.hello()))]);
         Self {
@@ -96,6 +105,7 @@ impl Live {
             look: true,
             begun: false,
             over: false,
+            expiry,
         }
     }
 
@@ -105,7 +115,7 @@ impl Live {
         let marks = self.session.take_marks();
         let end = match self.received(cx) {
             Err(end) => Some(end),
-            Ok(()) => self.told(marks),
+            Ok(()) => self.told(marks).or_else(|| self.expired(cx)),
         };
         if let Some(end) = end {
             return Poll::Ready(self.end(end));
@@ -183,6 +193,12 @@ impl Live {
         } else {
             None
         }
+    }
+
+    fn expired(&mut self, cx: &mut Context<'_>) -> Option<End> {
+        let expired = self.expiry.as_mut()?.as_mut().poll(cx).is_ready();
+        let text = "its token is about to expire: it may come again with the renewed one";
+        expired.then_some(End::Away(Reason::Draining, text))
     }
 
     /// Takes in the newest publication. Whether there is something to send.

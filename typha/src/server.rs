@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use datastore::StoreConfig;
+use datastore::{StoreConfig, kubernetes::Tokens};
 use rand::seq::SliceRandom as _;
 use sync::ServerFacts;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
@@ -23,6 +23,8 @@ use crate::{
 
 /// A heartbeat comes after so much quiet.
 const HEARTBEAT_SECONDS: u32 = 10;
+/// The audience of the tokens of agents.
+const AUDIENCE: &str = "bulrush-typha";
 /// At a stop agents leave at this rate, so that other servers can take them in.
 const DRAIN_PER_SECOND: f64 = 500.0;
 /// How long the last of them may take to hear it.
@@ -35,7 +37,8 @@ pub struct Config {
     pub store: StoreConfig,
     /// Where agents connect.
     pub listen: SocketAddr,
-    /// Certificate, key and the CAs of agents; none: without TLS.
+    /// Certificate, key and the CAs of agents; none: without TLS. With it and a Kubernetes store, an agent may show
+    /// the token of its service account in place of a certificate.
     pub tls: Option<identity::Files>,
     /// Serve without TLS on an address that isn't loopback.
     pub plaintext: bool,
@@ -112,10 +115,17 @@ impl Typha {
             return Err(StartError::Plaintext(config.listen));
         }
         let mut others = Vec::new();
+        // In Kubernetes agents have tokens; without TLS nobody should show one.
+        let tokens = match (&config.store, &config.tls) {
+            (StoreConfig::Kubernetes(kubernetes), Some(_)) => {
+                Some(Tokens::connect(kubernetes, AUDIENCE).await?)
+            }
+            _ => None,
+        };
         let tls = match config.tls {
             None => None,
             Some(files) => {
-                let (current, reload) = tls::start(files, config.limits.reload)?;
+                let (current, reload) = tls::start(files, tokens.is_some(), config.limits.reload)?;
                 others.push(reload);
                 Some(current)
             }
@@ -146,6 +156,7 @@ impl Typha {
             max_sessions: config.max_connections,
             limits: config.limits.clone(),
             door: door.clone(),
+            tokens,
             alternatives: config.alternatives,
             draining: draining.clone(),
         });

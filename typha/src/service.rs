@@ -3,6 +3,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use datastore::kubernetes::Tokens;
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, header};
 use proto::v1::{AgentHello, AgentMessage, GoAway, agent_message, go_away::Reason};
@@ -16,7 +17,7 @@ use tower_service::Service as _;
 use tracing::info;
 
 use crate::{
-    access,
+    access::{self, Credential},
     body::{Opened, SessionBody, go_away},
     door::{Cause, Door, Limits, Stage},
     health::Health,
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) max_sessions: usize,
     pub(crate) limits: Limits,
     pub(crate) door: Arc<Door>,
+    /// Who believes tokens; none: nobody does.
+    pub(crate) tokens: Option<Tokens>,
     /// Other servers, for agents that this one sends away.
     pub(crate) alternatives: Vec<String>,
     /// The server stops.
@@ -110,7 +113,9 @@ impl Service {
         let limits = &self.shared.limits;
         let inbound = Inbound::new(body, limits.hello_bytes, limits.message_bytes);
         let arrival = caller.arrival.clone();
-        let opening = self.shared.clone().open(inbound, caller, encoding);
+        let token = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = token.and_then(|text| text.strip_prefix("Bearer ")).map(str::to_owned);
+        let opening = self.shared.clone().open(inbound, caller, token, encoding);
         let mut response = Response::new(Body::new(SessionBody::new(opening, arrival)));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE);
@@ -133,7 +138,8 @@ impl Shared {
     async fn open(
         self: Arc<Self>,
         mut inbound: Inbound,
-        caller: Caller,
+        mut caller: Caller,
+        token: Option<String>,
         encoding: Encoding,
     ) -> Opened {
         let address = caller.address;
@@ -162,6 +168,21 @@ impl Shared {
                 return self.refuse(&caller, Status::invalid_argument(refusal.to_string()));
             }
         };
+        if let (Credential::Absent, Some(tokens), Some(token)) =
+            (&caller.credential, &self.tokens, &token)
+        {
+            match tokens.review(token).await {
+                Ok(Ok(holder)) => caller.credential = Credential::Token(holder),
+                Ok(Err(refusal)) => {
+                    return self.refuse(&caller, Status::permission_denied(refusal));
+                }
+                // Whose it is isn't known: another server, or another time, may know.
+                Err(error) => {
+                    let text = format!("the token can't be reviewed: {error}");
+                    return self.send_away(&caller, Reason::NotSynced, &text);
+                }
+            }
+        }
         if let Err(text) = access::check(&caller.credential, &hello) {
             return self.refuse(&caller, Status::permission_denied(text));
         }

@@ -15,13 +15,14 @@ pub(crate) struct Current {
     pub(crate) problem: Option<String>,
 }
 
-/// Reads the files, and keeps looking at them every `interval`.
+/// Reads the files, and keeps looking at them every `interval`. With `token`, a client may come without a certificate.
 pub(crate) fn start(
     files: Files,
+    token: bool,
     interval: Duration,
 ) -> Result<(watch::Receiver<Current>, JoinHandle<()>), TlsError> {
     let material = files.read()?;
-    let config = Arc::new(material.server()?);
+    let config = Arc::new(material.server(token)?);
     let own = material.identity()?;
     if own.is(&Identity::Server) {
         info!(certificate = %own, "TLS");
@@ -30,12 +31,13 @@ pub(crate) fn start(
         warn!(certificate = %own, "TLS without {wanted}: agents need --verify-host");
     }
     let (sender, receiver) = watch::channel(Current { config, problem: None });
-    Ok((receiver, tokio::spawn(reload(files, material, interval, sender))))
+    Ok((receiver, tokio::spawn(reload(files, material, token, interval, sender))))
 }
 
 async fn reload(
     files: Files,
     mut seen: Material,
+    token: bool,
     interval: Duration,
     current: watch::Sender<Current>,
 ) {
@@ -49,7 +51,7 @@ async fn reload(
                 current.send_if_modified(|current| current.problem.take().is_some());
                 continue;
             }
-            Ok(read) => read.server().map(|config| (read, config)),
+            Ok(read) => read.server(token).map(|config| (read, config)),
             Err(error) => Err(error),
         };
         match made {

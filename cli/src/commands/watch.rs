@@ -82,7 +82,7 @@ impl Args {
             ..AgentHello::default()
         };
         let (cert, key, ca) = (self.cert.clone(), self.key.clone(), self.ca.clone());
-        let tls = Tls::given(cert, key, ca, self.verify_host)?;
+        let tls = Tls::given(cert, key, ca, None, self.verify_host)?;
         let mut connection = Connection::open_with(&self.server, tls.as_ref(), hello).await?;
         let mut session = ClientSession::new();
         let mut streams = Vec::new();

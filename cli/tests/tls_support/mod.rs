@@ -76,14 +76,18 @@ impl Ca {
     pub(crate) fn tls(&self, identity: &Identity) -> Tls {
         let name = identity.to_string().replace(['/', ':'], "-");
         let files = self.issue(&name, identity, Validity::days(SystemTime::now(), 1));
-        Tls { files, check: ServerCheck::Typha }
+        Tls { files, check: ServerCheck::Typha, token: None }
     }
 
     /// Files of an identity that were valid until an hour ago.
     pub(crate) fn expired(&self, identity: &Identity) -> Tls {
         let until = SystemTime::now() - Duration::from_hours(1);
         let validity = Validity { from: until - Duration::from_hours(1), until };
-        Tls { files: self.issue("expired", identity, validity), check: ServerCheck::Typha }
+        Tls {
+            files: self.issue("expired", identity, validity),
+            check: ServerCheck::Typha,
+            token: None,
+        }
     }
 
     /// A server's certificate from another source: for a host, and without an identity.

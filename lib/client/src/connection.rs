@@ -14,8 +14,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Status, Streaming,
+    Request, Status, Streaming,
     codec::CompressionEncoding,
+    metadata::AsciiMetadataValue,
     transport::{Channel, Endpoint},
 };
 
@@ -59,13 +60,18 @@ impl Connection {
         tls: Option<&Tls>,
         hello: AgentHello,
     ) -> Result<Self, StreamError> {
+        let token = bearer(address, tls)?;
         let channel = connect(address, tls).await?;
         let (outbound, messages) = mpsc::channel(IN_FLIGHT);
         // The channel is new and has room.
         let _ = outbound.try_send(AgentMessage { message: Some(Message::Hello(hello)) });
         // A message that unpacks to more than 4 MiB is refused, as one that is longer is.
         let mut client = TyphaClient::new(channel).accept_compressed(CompressionEncoding::Zstd);
-        let call = timeout(CONNECT_TIMEOUT, client.sync(ReceiverStream::new(messages))).await;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", token);
+        }
+        let call = timeout(CONNECT_TIMEOUT, client.sync(request)).await;
         let call = call.map_err(|_| StreamError::Unanswered {
             address: address.to_owned(),
             seconds: CONNECT_TIMEOUT.as_secs(),
@@ -200,6 +206,22 @@ impl Connection {
             StreamError::Silent { address, seconds }
         }
     }
+}
+
+/// The token as the server reads it.
+fn bearer(address: &str, tls: Option<&Tls>) -> Result<Option<AsciiMetadataValue>, StreamError> {
+    let Some(path) = tls.and_then(|tls| tls.token.as_ref()) else { return Ok(None) };
+    let fault = |reason: String| StreamError::Token {
+        address: address.to_owned(),
+        path: path.clone(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    let value = format!("Bearer {}", text.trim()).parse();
+    let mut value: AsciiMetadataValue =
+        value.map_err(|_| fault("it holds no token but other text".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 async fn connect(address: &str, tls: Option<&Tls>) -> Result<Channel, StreamError> {

@@ -36,6 +36,9 @@ pub struct Tls {
     pub files: Files,
     /// What the server's certificate must say.
     pub check: ServerCheck,
+    /// A file with the token of a service account, in place of a certificate. Read at each connect, for its kubelet
+    /// renews it.
+    pub token: Option<PathBuf>,
 }
 
 impl Tls {
@@ -44,10 +47,15 @@ impl Tls {
         certificate: Option<PathBuf>,
         key: Option<PathBuf>,
         ca: Option<PathBuf>,
+        token: Option<PathBuf>,
         verify_host: bool,
     ) -> Result<Option<Self>, TlsError> {
         let check = if verify_host { ServerCheck::Host } else { ServerCheck::Typha };
-        Ok(Files::given(certificate, key, ca)?.map(|files| Self { files, check }))
+        let files = match (certificate, key, ca, &token) {
+            (None, None, Some(ca), Some(_)) => Some(Files::of_authority(ca)),
+            (certificate, key, ca, _) => Files::given(certificate, key, ca)?,
+        };
+        Ok(files.map(|files| Self { files, check, token }))
     }
 }
 
@@ -69,6 +77,16 @@ pub enum StreamError {
         address: String,
         /// What is wrong with the files.
         error: TlsError,
+    },
+    /// The token of the own service account.
+    #[error("no token for typha at {address}: {}: {reason}", path.display())]
+    Token {
+        /// Where.
+        address: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// One of the two refuses the other's certificate, or the other speaks no TLS.
     #[error("no TLS with typha at {address}: {reason}")]

@@ -95,9 +95,17 @@ impl Files {
         }
     }
 
+    /// Of a client that has no certificate: it shows who it is by something else.
+    pub fn of_authority(ca: PathBuf) -> Self {
+        Self { certificate: PathBuf::new(), key: PathBuf::new(), ca }
+    }
+
     /// Reads them. Two readings are equal when nothing has changed.
     pub fn read(&self) -> Result<Material, TlsError> {
         let read = |path: &Path| {
+            if path.as_os_str().is_empty() {
+                return Ok(Vec::new());
+            }
             std::fs::read(path)
                 .map_err(|error| TlsError::Read { path: path.to_owned(), error: error.to_string() })
         };
@@ -129,16 +137,16 @@ pub struct Material {
 }
 
 impl Material {
-    /// The server's side: a client needs a certificate of one of the CAs.
-    pub fn server(&self) -> Result<ServerConfig, TlsError> {
+    /// The server's side: a client needs a certificate of one of the CAs, unless it may show who it is by a `token`.
+    pub fn server(&self, token: bool) -> Result<ServerConfig, TlsError> {
         let (chain, key) = self.own()?;
         let provider = Arc::new(ring::default_provider());
-        let inner = WebPkiClientVerifier::builder_with_provider(
+        let clients = WebPkiClientVerifier::builder_with_provider(
             Arc::new(self.authorities()?),
             provider.clone(),
-        )
-        .build()
-        .map_err(|error| content(&self.files.ca, &error))?;
+        );
+        let clients = if token { clients.allow_unauthenticated() } else { clients };
+        let inner = clients.build().map_err(|error| content(&self.files.ca, &error))?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .map_err(|error| content(&self.files.certificate, &error))?
@@ -155,16 +163,19 @@ impl Material {
 
     /// The client's side.
     pub fn client(&self, check: ServerCheck) -> Result<ClientConfig, TlsError> {
-        let (chain, key) = self.own()?;
         let provider = Arc::new(ring::default_provider());
         let servers = Servers { roots: self.authorities()?, provider: provider.clone(), check };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(rustls::ALL_VERSIONS)
             .map_err(|error| content(&self.files.certificate, &error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(servers))
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| self.unusable(&error))?;
+            .with_custom_certificate_verifier(Arc::new(servers));
+        let mut config = if self.certificate.is_empty() {
+            config.with_no_client_auth()
+        } else {
+            let (chain, key) = self.own()?;
+            config.with_client_auth_cert(chain, key).map_err(|error| self.unusable(&error))?
+        };
         config.alpn_protocols = vec![b"h2".to_vec()];
         config.resumption = rustls::client::Resumption::disabled();
         Ok(config)
@@ -266,6 +277,10 @@ struct Clients {
 }
 
 impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.inner.client_auth_mandatory()
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.inner.root_hint_subjects()
     }

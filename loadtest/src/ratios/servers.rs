@@ -91,7 +91,7 @@ impl Server {
             let (server, agent) = certify(folder.path())?;
             command.arg("--cert").arg(server.certificate).arg("--key").arg(server.key);
             command.arg("--ca").arg(server.ca);
-            tls = Some(Tls { files: agent, check: ServerCheck::Typha });
+            tls = Some(Tls { files: agent, check: ServerCheck::Typha, token: None });
             certificates = Some(folder);
         }
         command.args(["--store", store]).stdin(Stdio::null()).stdout(Stdio::null());

@@ -17,6 +17,7 @@ mod ours;
 mod resources;
 mod shape;
 mod slim;
+mod tokens;
 mod watch;
 mod write;
 
@@ -41,6 +42,7 @@ use connection::Connection;
 pub use group::ApiGroup;
 use group::Groups;
 use resources::{RESOURCES, Resource, Source};
+pub use tokens::{Holder, Tokens};
 
 /// The cluster's identity is asked for again after so long.
 const EPOCH_AGE: Duration = Duration::from_secs(10);
