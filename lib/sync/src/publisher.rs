@@ -194,7 +194,7 @@ impl Publisher {
         if !Planted::Unwoken.is_here() {
             nodes.extend(users.flatten().cloned());
         }
-        let kinds = changed.full.iter().filter_map(|topic| match topic {
+        let kinds = changed.full.iter().filter_map(|(topic, _)| match topic {
             Topic::Res(kind, _) => Some(*kind),
             _ => None,
         });
@@ -218,7 +218,6 @@ impl Publisher {
             return false;
         }
 
-        changed.add(&topic);
         let name = topic.to_string();
         let is_new = there.is_none();
         let state = Arc::make_mut(self.now.topics.entry(topic.clone()).or_default());
@@ -240,6 +239,7 @@ impl Publisher {
             self.history.bytes -= state.frames.iter().map(|frame| frame.bytes).sum::<usize>();
             self.history.stale += state.frames.len();
             self.now.topics.remove(&topic);
+            changed.add(&topic, None);
             if !is_by_need(&topic) || self.users.contains_key(&topic) {
                 self.now.emptied.insert(topic, publication);
             }
@@ -249,13 +249,15 @@ impl Publisher {
         if is_new {
             // What it was before isn't known: who holds an older state of it gets it whole.
             state.floor = publication;
+            changed.add(&topic, None);
             return true;
         }
         let delta = delta(name, (from, publication), puts, &deletes, state.digest);
-        let frame = Frame::new(delta);
+        let frame = Arc::new(Frame::new(delta));
+        changed.add(&topic, Some(&frame));
         self.history.bytes += frame.bytes;
         self.history.order.push_back((topic, publication));
-        state.frames.push_back(Arc::new(frame));
+        state.frames.push_back(frame);
         true
     }
 
@@ -304,7 +306,7 @@ impl Publisher {
                 // A session that lags may hold it from before it was emptied and forgotten.
                 if !self.now.topics.contains_key(&topic) {
                     self.now.emptied.insert(topic.clone(), publication);
-                    changed.add(&topic);
+                    changed.add(&topic, None);
                 }
                 self.users.entry(topic).or_default().insert(change.node.clone());
             }

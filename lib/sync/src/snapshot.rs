@@ -6,7 +6,10 @@ use arcstr::ArcStr;
 use imbl::{OrdMap, Vector as List};
 use model::{Kind, view::Topic};
 
-use crate::{topic::TopicState, vector::Vector};
+use crate::{
+    topic::{Frame, TopicState},
+    vector::Vector,
+};
 
 /// How many publications a snapshot remembers the topics of. A session that is further behind looks
 /// at every topic of its view.
@@ -88,8 +91,8 @@ pub(crate) struct Changed {
     publication: u64,
     /// In every node's view.
     pub(crate) common: Vec<Topic>,
-    /// Of the full view.
-    pub(crate) full: Vec<Topic>,
+    /// Of the full view, with what it did to them; none: they come whole.
+    pub(crate) full: Vec<(Topic, Option<Arc<Frame>>)>,
     /// Of one node alone: the node.
     pub(crate) own: BTreeSet<ArcStr>,
     /// In the views of those that need them.
@@ -101,7 +104,7 @@ impl Changed {
         Self { publication, ..Self::default() }
     }
 
-    pub(crate) fn add(&mut self, topic: &Topic) {
+    pub(crate) fn add(&mut self, topic: &Topic, frame: Option<&Arc<Frame>>) {
         match topic {
             Topic::Config | Topic::Pools | Topic::Hosts(_) | Topic::Routes(_) => {
                 self.common.push(topic.clone());
@@ -110,7 +113,7 @@ impl Changed {
             Topic::Plist(_) | Topic::Policy(_) | Topic::Profile(_) | Topic::IpSet(_) => {
                 self.by_need.insert(topic.clone());
             }
-            Topic::Res(..) => self.full.push(topic.clone()),
+            Topic::Res(..) => self.full.push((topic.clone(), frame.cloned())),
         }
     }
 
@@ -134,6 +137,12 @@ impl Log {
             let Some(oldest) = self.publications.pop_front() else { return };
             self.topics -= oldest.topic_count();
         }
+    }
+
+    /// What the one publication after this one changed, when there is only one.
+    pub(crate) fn next(&self, publication: u64) -> Option<&Changed> {
+        let newest = self.publications.last()?;
+        (newest.publication == publication + 1).then_some(newest)
     }
 
     /// What every publication after this one changed; none when that is not known any more.
