@@ -221,7 +221,12 @@ impl Live {
         match self.protocol.advance(&published.snapshot) {
             Advance::Frames(frames) => {
                 self.shared.sessions.waits(&self.session, false);
-                self.queue.extend(frames);
+                // All that was queued before is under way: else this isn't asked for.
+                let Shared { rounds, traffic, .. } = &*self.shared;
+                match rounds.chunk(&frames, self.encoding, traffic) {
+                    Some(chunk) => self.rest = chunk,
+                    None => self.queue.extend(frames),
+                }
                 if let Some(resume) = self.protocol.resumed().filter(|_| !self.begun) {
                     self.begun = true;
                     self.shared.traffic.resumed(resume);
@@ -241,7 +246,7 @@ impl Live {
                 return Err(End::Away(Reason::Draining, "the store went back in time"));
             }
         }
-        Ok(!self.queue.is_empty())
+        Ok(!self.queue.is_empty() || !self.rest.is_empty())
     }
 
     fn heartbeat(&mut self) {

@@ -45,6 +45,12 @@ impl Traffic {
         bytes
     }
 
+    /// Messages went out that were put together for another session.
+    pub(crate) fn sent(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_add(messages as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// A session has begun by this.
     pub(crate) fn resumed(&self, resume: Resume) {
         if let Some(counter) = self.resumes.get(resume as usize) {
