@@ -621,3 +621,29 @@ async fn objects_written_past_validation_harm_nobody_else_and_are_named() {
     );
     typha.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typha_needs_no_more_rights_than_its_roles_give() {
+    let Some(kubernetes) = RealKubernetes::own(&[]) else { return };
+    define_ours(&kubernetes);
+    kubernetes.apply(SHOP);
+    kubernetes.apply(include_str!("../../deploy/rbac/typha.yaml"));
+    let account = "system:serviceaccount:kube-system:bulrush-typha";
+    let folder = tempfile::tempdir().unwrap();
+    let token = kubernetes.kubectl_ok(&["create", "token", "bulrush-typha", "-n", "kube-system"]);
+    let text = std::fs::read_to_string(kubernetes.kubeconfig("typha")).unwrap();
+    let path = folder.path().join("kubeconfig");
+    std::fs::write(&path, text.replace(&kubernetes.token("typha"), token.trim())).unwrap();
+    let typha = start_typha(&format!("kubernetes:{}", path.display()), 10).await;
+    until("typha reads Kubernetes", || typha.status().in_sync).await;
+    until_shown(&typha, "WorkloadEndpoint", "shop/node--1-k8s-web--0-eth0").await;
+    // A delete of a custom resource asks for its definition.
+    kubernetes.apply(
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: a}, spec: {cidr: 10.1.0.0/16}}",
+    );
+    until_shown(&typha, "IPPool", "a").await;
+    kubernetes.kubectl_ok(&["delete", "ippools.projectcalico.org", "a"]);
+    until("the pool is gone", || shown(&typha, "IPPool", "a").is_none()).await;
+    assert_eq!(typha.status().store_error, None, "{account} may do all that it does");
+    typha.stop().await;
+}

@@ -51,8 +51,9 @@ pub struct Flags {
     /// None of them is a setting.
     #[command(flatten)]
     pub foreign: Foreign,
-    /// Address of the store, for example `http://127.0.0.1:2379`. Without it the environment decides:
-    /// `DATASTORE_TYPE`, `ETCD_ENDPOINTS` and the others.
+    /// The store: an address of etcd such as `http://127.0.0.1:2379`, `kubernetes`, or
+    /// `kubernetes:KUBECONFIG`. Without it the environment decides: `DATASTORE_TYPE`, `ETCD_ENDPOINTS`,
+    /// `KUBECONFIG` and the others.
     #[arg(long)]
     pub store: Option<String>,
 }
