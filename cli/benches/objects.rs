@@ -103,7 +103,7 @@ fn validate() {
     let parse = best(|| {
         let start = Instant::now();
         let documents: Vec<serde_json::Value> =
-            serde_saphyr::from_multiple(&text).expect("documents");
+            serde_saphyr::from_multiple_with_options(&text, options()).expect("documents");
         assert_eq!(documents.len(), OBJECTS);
         start.elapsed()
     });
@@ -112,6 +112,17 @@ fn validate() {
     println!("parsing {OBJECTS} policies: {parse:.0?}");
     let ratio = took.as_secs_f64() / parse.as_secs_f64();
     println!("validate -f: {took:.0?}, {ratio:.2} times the parsing");
+}
+
+/// As many documents as there are objects.
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_documents: OBJECTS + 1,
+            max_nodes: 1000 * OBJECTS,
+            max_events: 1000 * OBJECTS,
+        },
+    }
 }
 
 fn policy(index: usize) -> String {

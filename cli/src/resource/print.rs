@@ -1,7 +1,8 @@
 //! Resources on paper: tables, YAML, JSON, names.
 
 use std::{
-    fmt, fs,
+    fmt::{self, Write as _},
+    fs,
     io::{self, Write},
     str::FromStr,
 };
@@ -242,8 +243,12 @@ fn write_pretty(out: &mut String, value: &Value, depth: usize, is_resource: bool
                     out.push(',');
                 }
                 newline(out, depth + 1);
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push_str(": ");
+                if key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+                    out.extend(["\"", key, "\": "]);
+                } else {
+                    // Writing to a String doesn't fail.
+                    let _ = write!(out, "{}: ", Value::from(key.as_str()));
+                }
                 let inner_is_resource = is_resource && matches!(key.as_str(), "items" | "metadata");
                 write_pretty(out, &map[key], depth + 1, inner_is_resource);
             }
@@ -262,7 +267,9 @@ fn write_pretty(out: &mut String, value: &Value, depth: usize, is_resource: bool
             newline(out, depth);
             out.push(']');
         }
-        other => out.push_str(&other.to_string()),
+        other => {
+            let _ = write!(out, "{other}");
+        }
     }
 }
 

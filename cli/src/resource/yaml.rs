@@ -117,6 +117,10 @@ fn text(string: &str) -> String {
 fn is_another_type(text: &str) -> bool {
     const WORDS: &[&str] =
         &["", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan"];
+    // Most texts: longer than any of the words, and no number starts with a letter.
+    if text.len() > 5 && text.as_bytes()[0].is_ascii_alphabetic() {
+        return false;
+    }
     let lower = text.to_ascii_lowercase();
     let unsigned = lower.strip_prefix(['+', '-']).unwrap_or(&lower);
     if WORDS.contains(&lower.as_str()) || unsigned == ".inf" {
