@@ -9,7 +9,9 @@ use std::process::ExitCode;
 /// what the agent holds is what was written. The exit code is 1 when anything was wrong.
 ///
 /// Without --server it starts a store and a typha of its own.
+// The flags inside have a group of this name.
 #[derive(clap::Args)]
+#[group(skip)]
 pub(crate) struct Args {
     #[command(flatten)]
     args: loadtest::Args,
