@@ -188,8 +188,8 @@ spec: {cidr: 10.0.0.0/8}
     let lines: Vec<_> = run.stderr.lines().collect();
     let expected = [
         "Failed to apply GlobalNetworkPolicy(bad) (stdin, document 3, line 24): \
-         spec.ingress[0].source.nets[1]: \"10.0.0.0/33\": must be an address, or a network \
-         without host bits such as 10.0.0.0/8",
+         spec.ingress[0].source.nets[1]: \"10.0.0.0/33\": must be a network without host bits \
+         such as 10.0.0.0/8",
         "Failed to apply GlobalNetworkPolicy(bad) (stdin, document 3, line 22): spec.selector: \
          \"app = 'web'\": must be a selector such as app == 'web' && has(tier); at byte 4: \
          expected ==, !=, in, not in, contains, starts with or ends with after the label, found \
