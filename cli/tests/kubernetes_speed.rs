@@ -91,12 +91,8 @@ async fn bare_list(client: &Client, path: &str) -> usize {
         bytes += page.len();
         // The token is near the beginning; parsing it all would be more than bare.
         let head = String::from_utf8_lossy(&page[..page.len().min(4096)]).into_owned();
-        token = head
-            .split("\"continue\":\"")
-            .nth(1)
-            .and_then(|rest| rest.split('"').next())
-            .unwrap_or_default()
-            .to_owned();
+        let rest = head.split("\"continue\":\"").nth(1);
+        rest.and_then(|rest| rest.split('"').next()).unwrap_or_default().clone_into(&mut token);
         if token.is_empty() {
             return bytes;
         }

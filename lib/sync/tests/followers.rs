@@ -114,7 +114,7 @@ fn fast_and_slow_followers_converge_over_a_hundred_thousand_updates() {
         publisher.publish(changes, [], &vector, &vector, version);
         let snapshot = publisher.snapshot();
         for follower in &mut followers {
-            if snapshot.publication % follower.every == 0 {
+            if snapshot.publication.is_multiple_of(follower.every) {
                 follower.follow(&snapshot);
             }
         }
