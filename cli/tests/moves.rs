@@ -110,7 +110,7 @@ async fn agent(node: &'static str, servers: Vec<String>, mut goal: watch::Receiv
                     ticked = told;
                 }
                 fared.commits += 1;
-                link.acknowledge(Vec::new(), None);
+                link.acknowledge(link.session().publication(), Vec::new(), None);
             }
             News::Lost(StreamError::Away { why, .. }) => {
                 fared.sent_on += u64::from(why == Reason::Behind);

@@ -284,12 +284,12 @@ async fn the_roll_out_says_of_each_node_whether_its_kernel_holds_what_it_needs()
     assert_eq!(rollout(), ([0, 0, 1], vec!["b".to_owned()]));
     let reason = "no such module".to_owned();
     let failure = Failure { topic: "pools".into(), key: "10.0.0.0/8".into(), reason };
-    a.acknowledge(vec![failure], None);
+    a.acknowledge(a.session().publication(), vec![failure], None);
     let failed = ([0, 1, 0], vec!["b".to_owned()]);
     until("the failure is seen", || rollout() == failed).await;
     let mut b = link(typha.address(), node("b"));
     commit(&mut b).await;
-    b.acknowledge(Vec::new(), None);
+    b.acknowledge(b.session().publication(), Vec::new(), None);
     until("the other is seen", || rollout() == ([1, 1, 0], Vec::new())).await;
     assert_eq!(typha.status().agents[0].state, "failed");
     typha.stop().await;

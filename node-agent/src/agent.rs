@@ -297,7 +297,7 @@ impl Agent {
             dataplane: "nftables".into(),
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        self.link.acknowledge(failed.collect(), Some(status));
+        self.link.acknowledge(held.publication, failed.collect(), Some(status));
     }
 }
 

@@ -189,7 +189,7 @@ async fn simulated_agent(node: String, server: String) {
     let mut link = Link::new(options, ClientSession::new());
     loop {
         if let News::Committed(_) = link.next().await {
-            link.acknowledge(Vec::new(), None);
+            link.acknowledge(link.session().publication(), Vec::new(), None);
         }
     }
 }

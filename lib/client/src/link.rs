@@ -139,9 +139,10 @@ impl Link {
         }
     }
 
-    /// Says that the kernel, or what stands for it, holds the visible publication, less what failed.
-    pub fn acknowledge(&mut self, failed: Vec<Failure>, status: Option<Status>) {
-        let ack = self.session.ack(failed);
+    /// Says that the kernel, or what stands for it, holds publication `applied`, less what failed. Only
+    /// the newest visible one is acknowledged: of an older one nothing is said.
+    pub fn acknowledge(&mut self, applied: u64, failed: Vec<Failure>, status: Option<Status>) {
+        let Some(ack) = self.session.ack_applied(applied, failed) else { return };
         let (State::Open(connection) | State::Leaving(connection, ..)) = &mut self.state else {
             return;
         };

@@ -215,7 +215,8 @@ async fn lost(link: &mut Link) -> StreamError {
             News::Lost(error) => return error,
             News::Committed(_) => {
                 let dataplane = "x".repeat(1024 * 1024);
-                link.acknowledge(Vec::new(), Some(Status { dataplane, ..Status::default() }));
+                let status = Status { dataplane, ..Status::default() };
+                link.acknowledge(link.session().publication(), Vec::new(), Some(status));
             }
             News::Opened { .. } | News::Behind { .. } | News::Heartbeat(_) => {}
         }
