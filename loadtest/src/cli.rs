@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     agents: u32,
     /// How long changes are written, for example 30s or 10m.
-    #[arg(long = "for", default_value = "30s", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", default_value = "30s", value_name = "TIME", value_parser = runtime::duration)]
     length: Duration,
     /// What changes.
     #[arg(long, default_value = "steady")]
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// A change that takes longer is lost.
-    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = duration)]
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = runtime::duration)]
     deadline: Duration,
     /// Corrupt what agents get, to see that it is noticed.
     #[arg(long)]
@@ -89,19 +89,6 @@ enum Command {
     },
     /// Measure typha against the plainest server that could serve agents, case by case.
     Ratios(ratios::Args),
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(format!("{unit:?} is no unit of time: write 20s, 2m or 1h")),
-    };
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit: 20s".to_owned())?;
-    Ok(Duration::from_secs(number * seconds))
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -36,21 +36,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// End by itself after so long, for example 20s or 2m.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = runtime::duration)]
     limit: Option<Duration>,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let seconds = match unit {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(format!("{unit:?} is no unit of time: write 20s, 2m or 1h")),
-    };
-    let number: u64 = number.parse().map_err(|_| "write a number and a unit: 20s".to_owned())?;
-    Ok(Duration::from_secs(number * seconds))
 }
 
 impl Args {
@@ -204,18 +191,4 @@ async fn free_or(port: u16) -> anyhow::Result<SocketAddr> {
             .context("no free port on 127.0.0.1")?,
     };
     Ok(listener.local_addr()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_a_number_with_a_unit() {
-        assert_eq!(duration("20s"), Ok(Duration::from_secs(20)));
-        assert_eq!(duration("20"), Ok(Duration::from_secs(20)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        assert!(duration("2d").unwrap_err().contains("no unit"));
-        assert!(duration("s").is_err());
-    }
 }

@@ -1,5 +1,6 @@
 //! What each of our programs does the same way: the runtime, logs, the signal to stop, HTTP pages.
 
+mod duration;
 pub mod http;
 pub mod metrics;
 
@@ -11,6 +12,8 @@ use std::{
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+
+pub use duration::duration;
 
 /// Runs an asynchronous program to its end.
 ///
