@@ -78,16 +78,8 @@ async fn started(server: &ApiServer) -> Typha {
 fn shared() -> Option<&'static RealKubernetes> {
     static DEFINED: std::sync::OnceLock<()> = std::sync::OnceLock::new();
     let kubernetes = RealKubernetes::shared()?;
-    DEFINED.get_or_init(|| define_ours(kubernetes));
+    DEFINED.get_or_init(|| kubernetes.define_ours());
     Some(kubernetes)
-}
-
-/// The definitions that a fresh cluster gets.
-fn define_ours(server: &ApiServer) {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds");
-    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
-    let files: Vec<_> = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
-    server.define(&files.join("\n---\n"));
 }
 
 const SHOP: &str = r#"
@@ -625,7 +617,7 @@ async fn objects_written_past_validation_harm_nobody_else_and_are_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn typha_needs_no_more_rights_than_its_roles_give() {
     let Some(kubernetes) = RealKubernetes::own(&[]) else { return };
-    define_ours(&kubernetes);
+    kubernetes.define_ours();
     kubernetes.apply(SHOP);
     kubernetes.apply(include_str!("../../deploy/rbac/typha.yaml"));
     let account = "system:serviceaccount:kube-system:bulrush-typha";

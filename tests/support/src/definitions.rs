@@ -54,6 +54,20 @@ impl ApiServer {
         self.define(&manifests);
     }
 
+    /// Defines what a fresh cluster gets, `deploy/crds`, and returns when it is served.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn define_ours(&self) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds");
+        let files = std::fs::read_dir(folder).expect("deploy/crds is there");
+        let files: Vec<_> = files
+            .map(|file| file.and_then(|file| std::fs::read_to_string(file.path())))
+            .collect::<Result<_, _>>()
+            .expect("the definitions can be read");
+        self.define(&files.join("\n---\n"));
+    }
+
     /// Applies definitions of custom resources, and returns when they are served.
     ///
     /// # Panics
