@@ -3,12 +3,14 @@
 //! `resourceVersion` is never 0, which any old cache may answer; an expired page starts the list over, and the
 //! inconsistent token that the API server then offers is never used.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use model::StreamIndex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::task::JoinSet;
 
 use super::lines::{Line, Lines};
 use super::resources::Resource;
@@ -32,7 +34,24 @@ struct Found {
     unknown: u64,
 }
 
+/// In a task of its own: whoever waits for the lists of several streams in one task has them read at the same time.
 pub(super) async fn list(
+    shared: Arc<Shared>,
+    stream: StreamIndex,
+    selection: Selection,
+) -> Result<Listing> {
+    // A list that nobody waits for any more ends with the set.
+    let mut task = JoinSet::new();
+    task.spawn(async move { read(&shared, stream, selection).await });
+    match task.join_next().await {
+        Some(Ok(listing)) => listing,
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends, and this with it.
+        Some(Err(_)) | None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn read(
     shared: &Shared,
     stream: StreamIndex,
     selection: Selection,

@@ -131,7 +131,7 @@ impl Datastore for KubernetesStore {
     }
 
     fn list(&self, stream: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>> {
-        list::list(&self.shared, stream, selection).boxed()
+        list::list(Arc::clone(&self.shared), stream, selection).boxed()
     }
 
     fn watch(
