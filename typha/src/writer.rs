@@ -152,8 +152,9 @@ impl Core {
     fn feed(&mut self, feed: Feed, observed_at: u64) -> bool {
         match feed {
             Feed::Changes { stream, version, updates } => {
-                for update in &updates {
-                    self.engine.apply(update);
+                // One by one, so that a list isn't held beside all that is made of it.
+                for update in updates {
+                    self.engine.apply(&update);
                 }
                 self.versions.changed(stream, version);
                 self.observed_at = observed_at;
