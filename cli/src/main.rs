@@ -13,6 +13,10 @@ use std::{env, io, process::ExitCode};
 
 use clap::Parser;
 
+/// It gives back what a first list took, which glibc's doesn't: a typha of 10,000 pods needs half the memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Bulrush, a Kubernetes network control plane that speaks Calico's data.
 #[derive(Parser)]
 #[command(version, propagate_version = true)]

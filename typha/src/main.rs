@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// It gives back what a first list took, which glibc's doesn't: a typha of 10,000 pods needs half the memory.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Serves each agent its node's view of the store.
 #[derive(Parser)]
 #[command(version)]
