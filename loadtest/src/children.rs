@@ -3,7 +3,11 @@
 //! A child says on its stdout where it listens, and ends when its stdin is closed: when the parent
 //! ends, however it ends.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    process::Stdio,
+};
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -75,7 +79,7 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
     match part {
         Part::Store => {
             let store = embedded::Server::start(embedded::Config::default()).await?;
-            println!("ready {}", store.addr());
+            say_ready(store.addr());
             closed().await;
             store.shutdown().await?;
         }
@@ -93,13 +97,19 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
                 status: any,
             })
             .await?;
-            println!("ready {}", typha.address());
+            say_ready(typha.address());
             closed().await;
             // Agents are gone: there is nobody to say goodbye to.
             drop(typha);
         }
     }
     Ok(())
+}
+
+/// Tells the parent where the child listens.
+fn say_ready(address: SocketAddr) {
+    // A parent that is gone has closed stdin too, which ends the child.
+    let _ = writeln!(io::stdout(), "ready {address}");
 }
 
 /// Ends when stdin does.
