@@ -143,6 +143,7 @@ mod planting {
 }
 
 #[cfg(not(feature = "planted"))]
+#[allow(clippy::unused_self, reason = "it has the shape of the module that plants")]
 mod planting {
     use model::view::Topic;
 
@@ -167,7 +168,7 @@ mod planting {
 
     /// Keeps nothing.
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct Late;
+    pub(crate) struct Late {}
 
     impl Late {
         pub(crate) fn shift<C, V>(&mut self, changes: C, views: V) -> (C, V) {
