@@ -5,16 +5,49 @@ use std::{
     process::ExitCode,
 };
 
+use datastore::Datastore;
 use model::Kind;
 
 use super::{
     manifest::{Lines, Manifest},
     shape::Written,
-    write::Refusal,
+    source::SourceArgs,
+    write::{self, Refusal},
 };
+use crate::store::StoreArgs;
+
+/// What commands that write whole resources are given.
+#[derive(clap::Args)]
+pub(crate) struct WriteArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl WriteArgs {
+    /// Writes each resource, and says what became of them. `verb` and `past` are for example `apply`
+    /// and `applied`.
+    pub(crate) fn each(
+        &self,
+        verb: &str,
+        past: &str,
+        act: impl AsyncFn(&dyn Datastore, &Written) -> Result<(), Refusal>,
+    ) -> anyhow::Result<ExitCode> {
+        let Some(manifests) = self.source.read_named()? else { return Ok(ExitCode::SUCCESS) };
+        runtime::block_on(async {
+            let store = self.store.connect().await?;
+            write::initialise(&*store).await?;
+            let namespace = self.source.namespace.as_deref();
+            let act = async move |written: &Written| act(&*store, written).await;
+            each(manifests, namespace, verb, past, act).await
+        })
+    }
+}
 
 /// Does something to each resource, and says what became of them. `verb` and `past` are for example
-/// `apply` and `applied`.
+/// `delete` and `deleted`.
 pub(crate) async fn each(
     manifests: Vec<Manifest>,
     namespace: Option<&str>,
