@@ -18,7 +18,7 @@ use crate::{
     service::Shared,
     sessions::SessionInfo,
     status::{
-        AgentStatus, PublicationStatus, RolloutStatus, Sizes, Status, StreamStatus,
+        AgentStatus, Problem, PublicationStatus, RolloutStatus, Sizes, Status, StreamStatus,
         TurnedAwayStatus,
     },
     tls::Current,
@@ -105,7 +105,11 @@ impl Pages {
         let stale = Duration::from_millis(store.stale_milliseconds()).as_secs_f64();
         text.gauge("bulrush_typha_stale_seconds", help, stale);
         let help = "Objects that are present and invalid.";
-        text.gauge("bulrush_typha_invalid_objects", help, store.problems.len());
+        text.gauge(
+            "bulrush_typha_invalid_objects",
+            help,
+            self.outputs.made.borrow().problems.len(),
+        );
         text.gauge("bulrush_typha_topics", "Topics with entries.", snapshot.topic_count());
         let help = "Whether the store was read whole.";
         text.gauge("bulrush_typha_in_sync", help, u8::from(snapshot.publication > 0));
@@ -146,6 +150,7 @@ impl Pages {
         let snapshot = published.as_ref().map(|published| published.snapshot.clone());
         let snapshot = snapshot.unwrap_or_default();
         let store = self.outputs.store.borrow().clone();
+        let made = self.outputs.made.borrow().clone();
         let sessions = self.shared.sessions.all();
         let streams = facts.streams.iter().enumerate().map(|(index, name)| {
             let index = model::StreamIndex(index as u16);
@@ -156,7 +161,7 @@ impl Pages {
             }
         });
         let acting = || sessions.iter().filter(|session| !session.observer);
-        let publications = store.recent.iter().rev().map(|recent| PublicationStatus {
+        let publications = made.recent.iter().rev().map(|recent| PublicationStatus {
             publication: recent.publication,
             changes: recent.changes,
             observed_at_ms: recent.observed_at / 1_000_000,
@@ -183,8 +188,8 @@ impl Pages {
             problem.clone()
         } else if failing > 0 {
             format!("{failing} agents could not bring everything into the kernel")
-        } else if !store.problems.is_empty() {
-            format!("{} invalid objects", store.problems.len())
+        } else if !made.problems.is_empty() {
+            format!("{} invalid objects", made.problems.len())
         } else {
             "all is well".into()
         };
@@ -201,7 +206,7 @@ impl Pages {
             publication: snapshot.publication,
             streams: streams.collect(),
             sizes: Sizes { topics: snapshot.topic_count(), entries: snapshot.entry_count() },
-            problems: store.problems.clone(),
+            problems: made.problems.iter().map(problem).collect(),
             publications: publications.collect(),
             rollout: rollout(&snapshot, &sessions),
             tls_problem,
@@ -209,6 +214,10 @@ impl Pages {
             agents: sessions.iter().map(agent_status).collect(),
         }
     }
+}
+
+fn problem((object, problem): &(model::Key, engine::Problem)) -> Problem {
+    Problem { object: object.to_string(), text: problem.to_string() }
 }
 
 /// Where a node's session stands; none: it is none that acts for a node.

@@ -24,7 +24,6 @@ mod service;
 mod sessions;
 mod status;
 mod streams;
-mod tick;
 mod tls;
 mod traffic;
 mod writer;

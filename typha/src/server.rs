@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use datastore::{StoreConfig, kubernetes::Tokens};
+use pipeline::{About, FactsError, Scope};
 use rand::seq::SliceRandom as _;
-use sync::ServerFacts;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tracing::warn;
 
@@ -89,11 +89,11 @@ pub enum StartError {
     DigestKey(String),
 }
 
-impl From<writer::DigestKeyError> for StartError {
-    fn from(error: writer::DigestKeyError) -> Self {
+impl From<FactsError> for StartError {
+    fn from(error: FactsError) -> Self {
         match error {
-            writer::DigestKeyError::Store(error) => Self::Store(error),
-            error @ writer::DigestKeyError::Length(_) => Self::DigestKey(error.to_string()),
+            FactsError::Store(error) => Self::Store(error),
+            error @ FactsError::Length(_) => Self::DigestKey(error.to_string()),
         }
     }
 }
@@ -137,14 +137,9 @@ impl Typha {
         let status = listen(config.status, "the status page", "status-port").await?;
 
         let store = config.store.connect().await?;
-        let facts = ServerFacts {
-            incarnation: writer::incarnation(),
-            epoch: store.epoch().await?.to_string(),
-            streams: store.streams().iter().map(|stream| stream.name.to_string()).collect(),
-            digest_key: writer::digest_key(store.as_ref()).await?,
-            heartbeat_seconds: HEARTBEAT_SECONDS,
-            version: env!("CARGO_PKG_VERSION").into(),
-        };
+        let about =
+            About { heartbeat_seconds: HEARTBEAT_SECONDS, version: env!("CARGO_PKG_VERSION") };
+        let facts = pipeline::facts(store.as_ref(), &Scope::Everyone, about).await?;
         let sessions = Arc::new(Sessions::default());
         let (writer, outputs) = writer::start(store.clone(), facts.clone(), sessions.clone());
         let (drain, draining) = watch::channel(false);

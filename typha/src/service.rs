@@ -6,6 +6,7 @@ use bytes::Bytes;
 use datastore::kubernetes::Tokens;
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, header};
+use pipeline::StoreState;
 use proto::v1::{AgentHello, AgentMessage, GoAway, agent_message, go_away::Reason};
 use sync::{Encoding, ServerSession};
 use tokio::{
@@ -27,7 +28,7 @@ use crate::{
     rounds::Rounds,
     sessions::Sessions,
     traffic::Traffic,
-    writer::{Published, StoreState},
+    writer::Published,
 };
 
 /// The stream of an agent.

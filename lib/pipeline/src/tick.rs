@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// The shortest time between two publications.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(10);
 
 /// Decides when what has gathered is published. Time comes in as an argument.
 #[derive(Debug, Default)]

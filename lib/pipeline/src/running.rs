@@ -1,0 +1,118 @@
+//! The edge: a pipeline that follows a store.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use datastore::{Datastore, Feed, Selection};
+use futures::{Stream, StreamExt as _};
+use sync::{DigestKey, ServerFacts};
+use tracing::warn;
+
+use crate::{Pipeline, Scope, digest_key, tick::Tick};
+
+/// It says at least so often that it lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Another store's key of digests is asked for so often.
+const KEY_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a turn of the pipeline was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// What had gathered was published, if it may be: so many entries have changed; none: nothing has.
+    Published(Option<usize>),
+    /// The store is in another state: read whole, lost, regained, replaced.
+    Store,
+    /// Nothing that can be seen.
+    Nothing,
+}
+
+type Feeds = Box<dyn Stream<Item = Feed> + Send + Unpin>;
+type Asked = Pin<Box<dyn Future<Output = DigestKey> + Send>>;
+
+/// A pipeline and the store that it follows.
+pub struct Running {
+    pipeline: Pipeline,
+    scope: Scope,
+    store: Arc<dyn Datastore>,
+    feeds: Feeds,
+    tick: Tick,
+    /// The key of another store, while it is being asked for, and that store's epoch.
+    key: Option<(String, Asked)>,
+}
+
+impl Running {
+    /// Follows the store from its first list on.
+    pub fn new(store: Arc<dyn Datastore>, facts: ServerFacts, scope: Scope) -> Self {
+        let feeds = Box::new(datastore::follow(&store, Selection::fan_out()));
+        let pipeline = Pipeline::new(facts, scope.clone());
+        Self { pipeline, scope, store, feeds, tick: Tick::default(), key: None }
+    }
+
+    /// What it has made.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
+    /// Waits for what happens next, at most a few seconds. None: the store is no longer followed.
+    /// Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Option<Turn> {
+        if let Some(epoch) = self.pipeline.other_store()
+            && self.key.as_ref().is_none_or(|(of, _)| of != epoch)
+        {
+            let asked = Box::pin(other_key(self.store.clone(), self.scope.clone()));
+            self.key = Some((epoch.to_owned(), asked));
+        }
+        let due = self.tick.due().map(tokio::time::Instant::from_std);
+        let far = || tokio::time::Instant::now() + HEARTBEAT;
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(due.unwrap_or_else(far)) => {
+                if due.is_none() {
+                    return Some(Turn::Nothing);
+                }
+                let published = self.pipeline.publish();
+                self.tick.published(Instant::now());
+                Some(Turn::Published(published))
+            }
+            known = async { match &mut self.key {
+                Some((_, asked)) => asked.await,
+                None => std::future::pending().await,
+            } } => {
+                if let Some((epoch, _)) = self.key.take()
+                    && self.pipeline.other_store() == Some(epoch.as_str())
+                {
+                    self.pipeline.begin_anew(epoch, known);
+                    self.tick.changed(Instant::now());
+                }
+                Some(Turn::Store)
+            }
+            feed = self.feeds.next() => {
+                let feed = feed?;
+                let changes = matches!(feed, Feed::Changes { .. });
+                if self.pipeline.feed(feed, now_nanoseconds()) {
+                    self.tick.changed(Instant::now());
+                }
+                Some(if changes { Turn::Nothing } else { Turn::Store })
+            }
+        }
+    }
+}
+
+/// The key of another store, asked for until it is told.
+async fn other_key(store: Arc<dyn Datastore>, scope: Scope) -> DigestKey {
+    loop {
+        match digest_key(store.as_ref(), &scope).await {
+            Ok(key) => return key,
+            Err(error) => warn!(%error, "no key of digests: nothing is published until there is"),
+        }
+        tokio::time::sleep(KEY_PAUSE).await;
+    }
+}
+
+fn now_nanoseconds() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
