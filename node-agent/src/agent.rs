@@ -1,9 +1,10 @@
-//! The agent: a link to a server, and a thread that brings what becomes visible into the kernel.
+//! The agent: a view from a server or the store, and a thread that brings what becomes visible into the
+//! kernel.
 //!
 //! ```text
-//! typha <--gRPC--> Link --News--> Agent --Work--> kernel thread --> kernel
-//!                                  | ^                |
-//!                    saved view <--+ +------ Held ----+--> health, metrics
+//! typha <--gRPC--> Upstream --News--> Agent --Work--> kernel thread --> kernel
+//! or the store                        | ^                |
+//!                       saved view <--+ +------ Held ----+--> health, metrics
 //! ```
 
 use std::{
@@ -14,7 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::{Link, News, Options, Tls};
+use client::{Link, Options, Tls};
+use datastore::StoreConfig;
 use proto::v1::{AgentHello, Failure as WireFailure, Status};
 use sync::{Committed, EntryChange};
 use tokio::{net::TcpListener, sync::watch};
@@ -22,10 +24,12 @@ use tracing::{info, warn};
 
 use crate::{
     KernelEvent, Reconciler,
+    direct::Direct,
     drivers::{LinuxKernel, monitor::Monitor},
     http,
     kernel::{self, Held, Work},
     saved::{self, Saver},
+    upstream::{News, Upstream},
 };
 
 /// Acks go out at most so often.
@@ -40,16 +44,28 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Config {
     /// The node's name.
     pub node: String,
-    /// Addresses of servers, each `HOST` or `HOST:PORT`; tried in turn.
-    pub servers: Vec<String>,
-    /// How it proves to servers which node it is; none: in the clear.
-    pub tls: Option<Tls>,
+    /// Where its view comes from.
+    pub origin: Origin,
     /// The folder of what must survive a restart.
     pub state: PathBuf,
     /// Where /liveness and /readiness are.
     pub health: SocketAddr,
     /// Where /metrics is.
     pub metrics: SocketAddr,
+}
+
+/// Where an agent's view comes from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Servers.
+    Typha {
+        /// Their addresses, each `HOST` or `HOST:PORT`; tried in turn.
+        servers: Vec<String>,
+        /// How the agent proves which node it is; none: in the clear.
+        tls: Option<Tls>,
+    },
+    /// The store itself, as in clusters too small for a typha.
+    Store(StoreConfig),
 }
 
 /// Why an agent doesn't start.
@@ -118,7 +134,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
         runtime::http::serve(health, http::health(pages.clone())),
         runtime::http::serve(metrics, http::metrics(pages)),
     ];
-    info!(node = config.node, servers = ?config.servers, "the agent runs");
+    match &config.origin {
+        Origin::Typha { servers, .. } => info!(node = config.node, ?servers, "the agent runs"),
+        Origin::Store(_) => info!(node = config.node, "the agent runs without typha"),
+    }
     let notifications = tokio::spawn(notify(work.clone()));
     Agent::new(config, work, held_reader, link_state).run(stop).await;
     notifications.abort();
@@ -156,7 +175,7 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
 
 struct Agent {
     node: String,
-    link: Link,
+    upstream: Upstream,
     saver: Saver,
     /// When to run from what an earlier run saved; none: a server serves, or nothing usable was saved.
     run_from_saved: Option<tokio::time::Instant>,
@@ -199,12 +218,19 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             ..AgentHello::default()
         };
-        let options = Options { servers: config.servers, tls: config.tls, hello };
+        let saved_epoch = session.epoch().to_owned();
+        let upstream = match config.origin {
+            Origin::Typha { servers, tls } => {
+                let options = Options { servers, tls, hello };
+                Upstream::Typha(Box::new(Link::new(options, session)))
+            }
+            Origin::Store(store) => Upstream::Store(Box::new(Direct::new(store, hello, session))),
+        };
         Self {
             node: config.node,
             run_from_saved,
-            saved_epoch: session.epoch().to_owned(),
-            link: Link::new(options, session),
+            saved_epoch,
+            upstream,
             saver: Saver::new(config.state),
             work,
             held,
@@ -221,19 +247,19 @@ impl Agent {
         loop {
             let due = self.ack_is_due(&held.borrow_and_update());
             tokio::select! {
-                news = self.link.next() => self.happened(news),
+                news = self.upstream.next() => self.happened(news),
                 _ = held.changed(), if !due => {}
                 () = tokio::time::sleep_until(self.next_ack), if due => self.acknowledge(),
-                () = self.saver.due() => self.saver.write(self.link.session().save(&self.node)),
+                () = self.saver.due() => self.saver.write(self.upstream.session().save(&self.node)),
                 () = until(self.run_from_saved) => {
                     self.run_from_saved = None;
-                    warn!("no server serves: the agent runs from its saved view, and removes nothing");
+                    warn!("nothing serves: the agent runs from its saved view, and removes nothing");
                     let _ = self.work.send(Work::RunFromSaved);
                 }
                 () = &mut stop => break,
             }
         }
-        let view = self.link.session().save(&self.node);
+        let view = self.upstream.session().save(&self.node);
         self.saver.finish(view).await;
     }
 
@@ -250,17 +276,18 @@ impl Agent {
                     self.run_from_saved = None;
                 }
             }
-            News::Behind { server, behind } => {
-                info!(server, ?behind, "this server has not caught up with what the agent holds");
-            }
+            News::Behind(who) => info!(who, "not caught up with what the agent holds"),
             News::Committed(committed) => self.committed(committed),
-            News::Heartbeat(_) => {}
+            News::Regained => {
+                info!("the store can be read again");
+                self.link_state.send_modify(|link| link.lost = None);
+            }
             News::Lost(error) => {
-                warn!(%error, "no session; the kernel stays as it is");
-                let resyncs = self.link.session().resyncs();
+                warn!(error, "nothing new comes; the kernel stays as it is");
+                let resyncs = self.upstream.session().resyncs();
                 self.link_state.send_modify(|link| {
                     let since = link.lost.take().map_or_else(Instant::now, |(since, _)| since);
-                    *link = LinkState { lost: Some((since, error.to_string())), resyncs };
+                    *link = LinkState { lost: Some((since, error)), resyncs };
                 });
             }
         }
@@ -269,18 +296,18 @@ impl Agent {
     fn committed(&mut self, committed: Box<Committed>) {
         if committed.first {
             self.run_from_saved = None;
-            let resyncs = self.link.session().resyncs();
+            let resyncs = self.upstream.session().resyncs();
             self.link_state.send_replace(LinkState { lost: None, resyncs });
         }
         self.saver.changed();
         // The thread lives as long as the agent.
-        let _ = self.work.send(Work::Commit(self.link.opened(), committed));
+        let _ = self.work.send(Work::Commit(self.upstream.opened(), committed));
     }
 
     /// The kernel holds the newest publication of this session, and the server hasn't been told.
     fn ack_is_due(&self, held: &Held) -> bool {
-        let newest = held.publication == self.link.session().publication();
-        held.session == self.link.opened() && newest && held.applied != self.acked
+        let newest = held.publication == self.upstream.session().publication();
+        held.session == self.upstream.opened() && newest && held.applied != self.acked
     }
 
     fn acknowledge(&mut self) {
@@ -297,7 +324,7 @@ impl Agent {
             dataplane: "nftables".into(),
             version: env!("CARGO_PKG_VERSION").into(),
         };
-        self.link.acknowledge(held.publication, failed.collect(), Some(status));
+        self.upstream.acknowledge(held.publication, failed.collect(), status);
     }
 }
 

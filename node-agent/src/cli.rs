@@ -8,8 +8,10 @@ use std::{
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::agent::{self, Config};
 use client::Tls;
+use datastore::StoreConfig;
+
+use crate::agent::{self, Config, Origin};
 
 /// Where Calico's agent keeps the node's name.
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
@@ -21,9 +23,14 @@ pub struct Flags {
     #[arg(long, env = "NODENAME", value_name = "NAME")]
     pub node: Option<String>,
     /// Addresses of typha, separated by commas, each HOST or HOST:PORT (5473); tried in turn, from
-    /// any of them.
+    /// any of them. Without one the agent reads the store itself.
     #[arg(long, env = "FELIX_TYPHAADDR", value_delimiter = ',', value_name = "HOST:PORT")]
     pub typha: Vec<String>,
+    /// The store, where there is no typha: an address of etcd such as `http://127.0.0.1:2379`,
+    /// `kubernetes`, or `kubernetes:KUBECONFIG`. Without it the environment decides:
+    /// `DATASTORE_TYPE`, `ETCD_ENDPOINTS`, `KUBECONFIG` and the others.
+    #[arg(long, conflicts_with = "typha")]
+    pub store: Option<String>,
     /// The certificate that says which node this is, PEM; read anew at each connect.
     #[arg(long, env = "FELIX_TYPHACERTFILE", value_name = "FILE")]
     pub cert: Option<PathBuf>,
@@ -60,17 +67,22 @@ pub struct Flags {
 /// # Errors
 /// When the agent can't start; once it runs, it goes on.
 pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    if flags.typha.is_empty() {
+    let none = flags.typha.is_empty() && flags.store.is_none();
+    if none && std::env::var_os("FELIX_TYPHAK8SSERVICENAME").is_some() {
         anyhow::bail!(
             "no address of typha: give --typha or FELIX_TYPHAADDR; a Service \
              (FELIX_TYPHAK8SSERVICENAME) is not looked up by this version"
         );
     }
     let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.token_file, flags.verify_host)?;
+    let origin = match (flags.typha, flags.store) {
+        (servers, None) if !servers.is_empty() => Origin::Typha { servers, tls },
+        (_, Some(store)) => Origin::Store(StoreConfig::from_url(&store)?),
+        (_, None) => Origin::Store(StoreConfig::from_env()?),
+    };
     let config = Config {
         node: node_name(flags.node)?,
-        servers: flags.typha,
-        tls,
+        origin,
         state: flags.state_dir,
         health: SocketAddr::new(flags.health_host, flags.health_port),
         metrics: SocketAddr::new(flags.health_host, flags.metrics_port),

@@ -38,6 +38,7 @@
 //! ```
 
 mod agent;
+mod direct;
 mod family;
 mod http;
 mod kernel;
@@ -47,13 +48,14 @@ mod reconciler;
 mod saved;
 mod settings;
 mod table;
+mod upstream;
 mod view;
 
 pub mod cli;
 pub mod drivers;
 pub mod nft;
 
-pub use agent::{Config, StartError, run};
+pub use agent::{Config, Origin, StartError, run};
 pub use family::Family;
 pub use reconciler::{Failure, KernelEvent, Outcome, Reconciler, Source};
 pub use view::{Member, NodeView, Sizes};

@@ -70,6 +70,10 @@ struct Up {
     #[arg(long)]
     ipv6: bool,
 
+    /// No typha: each agent reads the store itself, as in a small cluster
+    #[arg(long)]
+    without_typha: bool,
+
     /// Only the network, with plain routes and without policy: what the probe is tested on
     #[arg(long, hide = true)]
     no_agents: bool,
@@ -185,11 +189,19 @@ impl Args {
 impl Up {
     fn run(self, name: &str) -> anyhow::Result<ExitCode> {
         let shape = Shape { nodes: self.nodes, pods: self.pods, encap: self.encap, ipv6: self.ipv6 };
-        let options = Options { shape, store: self.store, without_agents: self.no_agents };
+        let options = Options {
+            shape,
+            store: self.store,
+            without_agents: self.no_agents,
+            without_typha: self.without_typha,
+        };
         let lab = up::up(name, &options)?;
         let mut out = io::stdout();
         if self.no_agents {
             writeln!(out, "ready")?;
+        } else if self.without_typha {
+            eprintln!("who reaches whom: bulrush lab --name {name} probe");
+            writeln!(out, "ready store={}", lab.store)?;
         } else {
             let (store, typha, page) = (&lab.store, lab.typha_address(), lab.page());
             eprintln!("who reaches whom: bulrush lab --name {name} probe");

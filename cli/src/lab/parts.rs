@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -48,15 +49,15 @@ impl Part {
     }
 
     /// The embedded store, with its data in the lab's folder so that it survives a restart.
-    pub(crate) fn embedded_store(folder: &Path, port: u16) -> anyhow::Result<Self> {
-        let listen = format!("127.0.0.1:{port}");
+    pub(crate) fn embedded_store(folder: &Path, at: SocketAddr) -> anyhow::Result<Self> {
+        let listen = at.to_string();
         let data = folder.join("store-data").display().to_string();
         Self::bulrush(STORE, None, &["store", "--listen", &listen, "--data-dir", &data])
     }
 
     /// A real etcd of one member.
-    pub(crate) fn etcd(folder: &Path, port: u16, peer_port: u16) -> anyhow::Result<Self> {
-        let client = format!("http://127.0.0.1:{port}");
+    pub(crate) fn etcd(folder: &Path, at: SocketAddr, peer_port: u16) -> anyhow::Result<Self> {
+        let client = format!("http://{at}");
         let peer = format!("http://127.0.0.1:{peer_port}");
         let data = folder.join("store-data").display().to_string();
         let cluster = format!("lab={peer}");
@@ -91,11 +92,12 @@ impl Part {
         Self::bulrush(TYPHA, None, &args.concat())
     }
 
-    /// The agent of a node, in the node's namespace, with its saved view in the lab's folder.
-    pub(crate) fn agent(folder: &Path, node: &Node, typha: &str) -> anyhow::Result<Self> {
+    /// The agent of a node, in the node's namespace, with its saved view in the lab's folder. Its view
+    /// comes `from`: `--typha` or `--store`, and an address.
+    pub(crate) fn agent(folder: &Path, node: &Node, from: [&str; 2]) -> anyhow::Result<Self> {
         let name = agent_name(&node.name);
         let state = folder.join(format!("{name}-state")).display().to_string();
-        let args = ["node-agent", "--node", &node.name, "--typha", typha, "--state-dir", &state];
+        let args = ["node-agent", "--node", &node.name, "--state-dir", &state, from[0], from[1]];
         Self::bulrush(&name, Some(node.netns.clone()), &args)
     }
 

@@ -1,4 +1,5 @@
-//! When the lab is ready: typha has read the store, and every agent has all of it in its kernel.
+//! When the lab is ready: typha has read the store, and every agent has all of it in its kernel. Without
+//! typha the agents say it themselves.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use super::{
     interrupt::Interrupt,
+    network,
     parts::{Part, TYPHA, agent_name},
     plan::Node,
     processes,
@@ -21,6 +23,8 @@ use super::{
 /// How long a lab may take, and what each node adds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PATIENCE_PER_NODE: Duration = Duration::from_millis(500);
+/// Where an agent says in its namespace whether it is ready.
+const AGENT_HEALTH: u16 = 9099;
 /// How often it is looked at.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,14 +51,43 @@ struct Agent {
 
 /// Asks typha.
 pub(crate) fn status(port: u16) -> io::Result<Status> {
+    let (_, body) = get(port, "/api/v1/status")?;
+    serde_json::from_str(&body).map_err(io::Error::from)
+}
+
+/// Whether a page of this machine, or of the namespace that the thread is in, answers with 200; and what
+/// it says.
+fn get(port: u16, path: &str) -> io::Result<(bool, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     // Version 1.0 keeps the answer in one piece.
-    stream.write_all(b"GET /api/v1/status HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    serde_json::from_str(body).map_err(io::Error::from)
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let fine = head.split(' ').nth(1) == Some("200");
+    Ok((fine, body.to_owned()))
+}
+
+/// What is missing until the lab is ready, for people; none: nothing.
+pub(crate) fn missing(lab: &Lab) -> Option<String> {
+    if lab.part(TYPHA).is_none() {
+        return lab.plan.nodes.iter().find_map(missing_without_typha);
+    }
+    match status(lab.typha.status) {
+        Ok(status) => status.missing(&lab.plan.nodes),
+        Err(error) => Some(format!("typha doesn't answer: {error}")),
+    }
+}
+
+/// What is missing until this node's agent is ready, by its own word.
+pub(crate) fn missing_without_typha(node: &Node) -> Option<String> {
+    let name = &node.name;
+    match network::inside(&node.netns, || get(AGENT_HEALTH, "/readiness")) {
+        Ok((true, _)) => None,
+        Ok((false, why)) => Some(format!("{name}'s agent isn't ready: {}", why.trim())),
+        Err(error) => Some(format!("{name}'s agent doesn't answer: {error}")),
+    }
 }
 
 impl Status {
@@ -108,11 +141,7 @@ pub(crate) fn wait(lab: &Lab, folder: &Path, interrupt: &Interrupt) -> anyhow::R
     let mut shown = String::new();
     loop {
         interrupt.check()?;
-        let missing = match status(lab.typha.status) {
-            Ok(status) => status.missing(&lab.plan.nodes),
-            Err(error) => Some(format!("typha doesn't answer: {error}")),
-        };
-        let Some(missing) = missing else { return Ok(()) };
+        let Some(missing) = missing(lab) else { return Ok(()) };
         if missing != shown {
             eprintln!("waiting: {missing}");
             shown.clone_from(&missing);

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 use super::{
     parts::{STORE, TYPHA, agent_name},
+    plan::Node,
     processes, ready,
     state::Lab,
 };
@@ -17,7 +18,6 @@ pub(crate) fn text(lab: &Lab, folder: &Path) -> String {
         let _ = writeln!(text, "{}", row.trim_end());
     };
     line(["KIND", "NAME", "ADDRESS", "STATE"]);
-    let status = ready::status(lab.typha.status).ok();
     let running = processes::of_parts(folder);
     let state = |name: &str| match (lab.part(name), running.get(name).and_then(BTreeSet::first)) {
         (None, _) => String::new(),
@@ -26,13 +26,21 @@ pub(crate) fn text(lab: &Lab, folder: &Path) -> String {
     };
     if !lab.parts.is_empty() {
         line(["part", STORE, &lab.store, &state(STORE)]);
+    }
+    let has_typha = lab.part(TYPHA).is_some();
+    if has_typha {
         line(["part", TYPHA, &lab.typha_address(), &state(TYPHA)]);
     }
+    let status = if has_typha { ready::status(lab.typha.status).ok() } else { None };
+    let missing = |node: &Node| match &status {
+        Some(status) => status.missing_of(node),
+        None if has_typha || lab.parts.is_empty() => None,
+        None => ready::missing_without_typha(node),
+    };
     for node in &lab.plan.nodes {
         let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
         let mut state = state(&agent_name(&node.name));
-        let missing = status.as_ref().and_then(|status| status.missing_of(node));
-        if let (Some(missing), false) = (missing, lab.parts.is_empty()) {
+        if let Some(missing) = missing(node) {
             let _ = write!(state, "; {missing}");
         }
         line(["node", &node.name, &addresses.join(" "), &state]);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     time::Duration,
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) store: StoreChoice,
     /// Only the network, with plain routes: no store, no typha, no agents.
     pub(crate) without_agents: bool,
+    /// Agents read the store themselves.
+    pub(crate) without_typha: bool,
 }
 
 /// Starts a lab. When that fails, what was made of it is removed again.
@@ -90,7 +92,7 @@ fn start(
         return Ok(lab);
     }
 
-    add_parts(&mut lab, folder, &options.store)?;
+    add_parts(&mut lab, folder, options)?;
     folder.save(&lab)?;
     start_store(&mut lab, folder, runtime, interrupt)?;
     for part in lab.parts.iter().filter(|part| part.name != STORE) {
@@ -104,29 +106,37 @@ fn start(
 /// Plans the processes. Their ports are looked for now that the addresses exist. Nothing keeps them until the parts have
 /// them: on loopback, where others start too, they are not the usual ones. Where a stranger is quicker all the same, a
 /// part ends, and its log says why.
-fn add_parts(lab: &mut Lab, folder: &Folder, store: &StoreChoice) -> anyhow::Result<()> {
+fn add_parts(lab: &mut Lab, folder: &Folder, options: &Options) -> anyhow::Result<()> {
     let host = lab.plan.host.addr();
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    if let StoreChoice::Running(url) = store {
+    if let StoreChoice::Running(url) = &options.store {
         lab.store.clone_from(url);
     } else {
-        let port = free_port(loopback)?;
-        lab.store = format!("http://127.0.0.1:{port}");
-        lab.parts.push(match store {
-            StoreChoice::Etcd => Part::etcd(folder.path(), port, free_port(loopback)?)?,
-            _ => Part::embedded_store(folder.path(), port)?,
+        // Without typha the nodes must reach it.
+        let address = if options.without_typha { host } else { loopback };
+        let at = SocketAddr::new(address, free_port(address)?);
+        lab.store = format!("http://{at}");
+        lab.parts.push(match options.store {
+            StoreChoice::Etcd => Part::etcd(folder.path(), at, free_port(loopback)?)?,
+            _ => Part::embedded_store(folder.path(), at)?,
         });
     }
-    lab.typha = TyphaPorts {
-        agents: port(host, 5473)?,
-        health: port(host, 9098)?,
-        metrics: port(host, 9093)?,
-        status: free_port(loopback)?,
+    let typha;
+    let from = if options.without_typha {
+        ["--store", lab.store.as_str()]
+    } else {
+        lab.typha = TyphaPorts {
+            agents: port(host, 5473)?,
+            health: port(host, 9098)?,
+            metrics: port(host, 9093)?,
+            status: free_port(loopback)?,
+        };
+        lab.parts.push(Part::typha(&lab.plan, &lab.store, lab.typha)?);
+        typha = lab.typha_address();
+        ["--typha", typha.as_str()]
     };
-    lab.parts.push(Part::typha(&lab.plan, &lab.store, lab.typha)?);
-    let typha = lab.typha_address();
     for node in &lab.plan.nodes {
-        lab.parts.push(Part::agent(folder.path(), node, &typha)?);
+        lab.parts.push(Part::agent(folder.path(), node, from)?);
     }
     Ok(())
 }
