@@ -511,24 +511,96 @@ fn a_13_commands_work_where_there_is_no_node_and_node_says_where_it_must_run() {
 }
 
 #[test]
-fn a_node_takes_its_endpoints_and_configuration_with_it() {
-    let store = cluster();
-    works(
-        &store,
-        &["apply", "-f", "-"],
-        "{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: node.node-1}}",
-    );
-    let before = store.contents();
-    works(&store, &["delete", "node", "node-1"], "");
-    let after = store.contents();
-    let gone: Vec<&String> = before.keys().filter(|path| !after.contains_key(*path)).collect();
-    let expected = [
-        "felixconfigurations/node.node-1",
-        "nodes/node-1",
-        "workloadendpoints/shop/node--1-k8s-web--1-eth0",
-    ];
-    assert_eq!(gone, expected.map(|path| format!("{RESOURCES}{path}")).each_ref());
-    assert!(fails(&store, &["delete", "node", "node-1"], "").contains("resource does not exist"));
+fn a_115_a_node_takes_its_endpoints_addresses_affinities_and_configuration_with_it() {
+    for store in Store::all() {
+        println!("on {}", store.label);
+        store.reset(&Contents::new());
+        works(&store, &["apply", "-f", "-"], CLUSTER);
+        works(
+            &store,
+            &["apply", "-f", "-"],
+            "{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: node.node-1}}",
+        );
+        let ipam = "/calico/ipam/v2";
+        let put = |path: &str, value: Value| {
+            store.put(&format!("{ipam}{path}"), value.to_string().as_bytes());
+        };
+        let owner =
+            |handle: &str, node: &str| json!({"handle_id": handle, "secondary": {"node": node}});
+        let block = |cidr: &str, node: &str, attributes: Value| {
+            let held = attributes.as_array().map_or(0, Vec::len);
+            let (allocations, unallocated): (Vec<_>, Vec<_>) =
+                (0..4).map(|it| ((it < held).then_some(it), it)).unzip();
+            json!({
+                "cidr": cidr, "affinity": format!("host:{node}"), "allocations": allocations,
+                "unallocated": &unallocated[held..], "attributes": attributes,
+                "sequenceNumber": 7, "deleted": false,
+            })
+        };
+        let handle = |cidr: &str, count: u32| json!({"block": {cidr: count}, "deleted": false});
+        let confirmed = json!({"state": "confirmed", "deleted": false});
+        let blocks = "/assignment/ipv4/block";
+        // Its own with a borrower, its own of IPv6, another's from which it borrowed, and one that it just claims.
+        put(
+            &format!("{blocks}/10.1.0.4-30"),
+            block("10.1.0.4/30", "node-1", json!([owner("b", "node-2"), owner("web", "node-1")])),
+        );
+        put(
+            "/assignment/ipv6/block/fd00::-126",
+            block("fd00::/126", "node-1", json!([owner("web6", "node-1")])),
+        );
+        put(
+            &format!("{blocks}/10.1.0.8-30"),
+            block(
+                "10.1.0.8/30",
+                "node-1-10",
+                json!([owner("c", "node-1-10"), owner("d", "node-1")]),
+            ),
+        );
+        for (id, cidr) in [
+            ("b", "10.1.0.4/30"),
+            ("web", "10.1.0.4/30"),
+            ("web6", "fd00::/126"),
+            ("c", "10.1.0.8/30"),
+            ("d", "10.1.0.8/30"),
+        ] {
+            put(&format!("/handle/{id}"), handle(cidr, 1));
+        }
+        put("/host/node-1/ipv4/block/10.1.0.4-30", confirmed.clone());
+        put("/host/node-1/ipv6/block/fd00::-126", confirmed.clone());
+        put("/host/node-1/ipv4/block/10.1.0.12-30", json!({"state": "pending", "deleted": false}));
+        put("/host/node-1-10/ipv4/block/10.1.0.8-30", confirmed);
+
+        let before = store.contents();
+        works(&store, &["delete", "node", "node-1"], "");
+        let after = store.contents();
+        let gone: Vec<&String> = before.keys().filter(|path| !after.contains_key(*path)).collect();
+        let expected = [
+            format!("{ipam}/assignment/ipv6/block/fd00::-126"),
+            format!("{ipam}/handle/d"),
+            format!("{ipam}/handle/web"),
+            format!("{ipam}/handle/web6"),
+            format!("{ipam}/host/node-1/ipv4/block/10.1.0.12-30"),
+            format!("{ipam}/host/node-1/ipv4/block/10.1.0.4-30"),
+            format!("{ipam}/host/node-1/ipv6/block/fd00::-126"),
+            format!("{RESOURCES}felixconfigurations/node.node-1"),
+            format!("{RESOURCES}nodes/node-1"),
+            format!("{RESOURCES}workloadendpoints/shop/node--1-k8s-web--1-eth0"),
+        ];
+        assert_eq!(gone, expected.each_ref());
+        let borrowed = &after[&format!("{ipam}{blocks}/10.1.0.4-30")];
+        assert_eq!(
+            (&borrowed["affinity"], &borrowed["allocations"], &borrowed["unallocated"]),
+            (&json!(null), &json!([0, null, null, null]), &json!([2, 3, 1]))
+        );
+        let others = &after[&format!("{ipam}{blocks}/10.1.0.8-30")];
+        assert_eq!(
+            (&others["affinity"], &others["allocations"]),
+            (&json!("host:node-1-10"), &json!([0, null, null, null]))
+        );
+        let said = fails(&store, &["delete", "node", "node-1"], "");
+        assert!(said.contains("resource does not exist"), "{said}");
+    }
 }
 
 #[test]

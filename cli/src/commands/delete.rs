@@ -1,10 +1,14 @@
 //! `bulrush delete`: remove resources by name or by file.
 
+mod addresses;
+
 use std::process::ExitCode;
 
 use datastore::{Datastore, Error, Selection};
 use model::{Key, Kind, Stored};
+use serde_json::Value;
 
+use self::addresses::Leaving;
 use crate::{
     resource::{
         builtin, called,
@@ -14,6 +18,15 @@ use crate::{
     },
     store::StoreArgs,
 };
+
+/// Where a node says the addresses of its tunnels.
+const TUNNELS: &[&str] = &[
+    "/spec/bgp/ipv4IPIPTunnelAddr",
+    "/spec/ipv4VXLANTunnelAddr",
+    "/spec/ipv6VXLANTunnelAddr",
+    "/spec/wireguard/interfaceIPv4Address",
+    "/spec/wireguard/interfaceIPv6Address",
+];
 
 /// Delete resources
 #[derive(clap::Args)]
@@ -76,36 +89,41 @@ async fn delete(store: &dyn Datastore, key: &Key, version: &str) -> Result<(), R
     }
 }
 
-/// What is there only because the node is: its endpoints, and its configuration. It goes before the
-/// node, so that a deletion that was interrupted can be repeated.
+/// What is there only because the node is: its endpoints, addresses and blocks, and its configuration. It goes before
+/// the node, and an address before the endpoint that says it, so that a deletion that was interrupted can be repeated.
 async fn forget_node(store: &dyn Datastore, node: &Key) -> Result<(), Refusal> {
-    if store.get(node).await?.is_none() {
-        return Err(Refusal::Missing);
-    }
-    let of_nodes = Selection::of([Kind::WorkloadEndpoint, Kind::IPAMBlock]);
-    let affinity = format!("host:{}", node.name);
-    let mut has_addresses = false;
+    let Some(item) = store.get(node).await? else { return Err(Refusal::Missing) };
+    let (mut blocks, mut endpoints) = (Vec::new(), Vec::new());
     for stream in store.streams() {
-        for item in store.list(stream.index, of_nodes).await?.items {
+        let kinds = Selection::of([Kind::WorkloadEndpoint, Kind::IPAMBlock]);
+        for item in store.list(stream.index, kinds).await?.items {
             let Stored::Json(value) = &item.value else { continue };
             match item.key.kind {
-                Kind::WorkloadEndpoint if value["spec"]["node"] == node.name.as_str() => {
-                    store.delete(&item.key, None).await?;
-                }
-                Kind::IPAMBlock if value["affinity"] == affinity.as_str() => has_addresses = true,
+                Kind::IPAMBlock => blocks.push(item),
+                _ if value["spec"]["node"] == *node.name => endpoints.push(item),
                 _ => {}
             }
         }
     }
-    for kind in [Kind::FelixConfiguration, Kind::BGPConfiguration] {
-        store.delete(&Key::global(kind, format!("node.{}", node.name)), None).await?;
+    let nets = endpoints.iter().flat_map(|endpoint| match &endpoint.value {
+        Stored::Json(value) => value["spec"]["ipNetworks"].as_array().map_or(&[][..], Vec::as_slice),
+        Stored::Raw(_) => &[],
+    });
+    let tunnels = match &item.value {
+        Stored::Json(value) => TUNNELS.iter().filter_map(|path| value.pointer(path)).collect(),
+        Stored::Raw(_) => Vec::new(),
+    };
+    let texts = nets.chain(tunnels).filter_map(Value::as_str);
+    let leaving = Leaving::new(store, &node.name, texts).await?;
+    let affinities = addresses::affinities(store, &node.name).await?;
+    for block in blocks {
+        leaving.leave_block(store, block, &affinities).await?;
     }
-    if has_addresses {
-        eprintln!(
-            "note: {} still has address blocks; they stay until the address management collects \
-             them",
-            called(node)
-        );
+    let configuration = [Kind::FelixConfiguration, Kind::BGPConfiguration];
+    let configuration = configuration.map(|kind| Key::global(kind, format!("node.{}", node.name)));
+    let endpoints = endpoints.into_iter().map(|endpoint| endpoint.key);
+    for key in endpoints.chain(affinities).chain(configuration) {
+        store.delete(&key, None).await?;
     }
     Ok(())
 }

@@ -170,7 +170,7 @@ fn ipam_configuration(object: &Object) -> Stored {
 }
 
 /// A time as `2024-01-01T00:00:00Z`. The calendar is H. Hinnant's `civil_from_days`.
-fn rfc3339(time: SystemTime) -> String {
+pub(crate) fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let shifted = days + 719_468;

@@ -58,7 +58,7 @@ impl Block {
 }
 
 /// The address at this place of a network; none: the network is smaller.
-fn nth(net: &IpNet, ordinal: u128) -> Option<IpAddr> {
+pub(in crate::commands) fn nth(net: &IpNet, ordinal: u128) -> Option<IpAddr> {
     let address = match net.network() {
         IpAddr::V4(first) => {
             IpAddr::V4(u32::from(first).checked_add(u32::try_from(ordinal).ok()?)?.into())

@@ -5,6 +5,8 @@ mod grid;
 mod show;
 mod usage;
 
+pub(super) use blocks::nth;
+
 use std::process::ExitCode;
 
 use clap::Subcommand;
