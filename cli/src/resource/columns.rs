@@ -96,6 +96,7 @@ pub(crate) fn of(kind: Kind) -> Columns {
         Kind::Tier => Columns::new(TIER, TIER, &[]),
         Kind::WorkloadEndpoint => Columns::new(ENDPOINT, ENDPOINT_WIDE, &["ORCHESTRATOR"]),
         Kind::BlockAffinity
+        | Kind::EndpointSlice
         | Kind::FelixConfiguration
         | Kind::IPAMBlock
         | Kind::IPAMHandle

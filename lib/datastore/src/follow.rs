@@ -3,14 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use model::StreamIndex;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::error::Result;
 use crate::follower::{Feed, Follower, Step};
 use crate::selection::Selection;
-use crate::store::{Datastore, StreamInfo, WatchEvent};
+use crate::store::{Datastore, Early, Listing, StreamInfo, WatchEvent};
 
 /// Everything that happens to the selected objects, from their first list on, for ever. Each stream of the store is
 /// in order; there is no order between them. Nothing is read ahead of the caller, so a slow one costs no memory
@@ -26,6 +29,7 @@ pub fn follow(
             selection,
             stream: index,
             follower: if slim { Follower::slim(index) } else { Follower::new(index) },
+            list: None,
             watch: None,
             ready: VecDeque::new(),
         };
@@ -43,8 +47,15 @@ struct Edge {
     selection: Selection,
     stream: StreamIndex,
     follower: Follower,
+    list: Option<List>,
     watch: Option<BoxStream<'static, Result<WatchEvent>>>,
     ready: VecDeque<Feed>,
+}
+
+/// A list that is being read.
+struct List {
+    result: BoxFuture<'static, Result<Listing>>,
+    early: UnboundedReceiver<Early>,
 }
 
 impl Edge {
@@ -59,8 +70,34 @@ impl Edge {
                     continue;
                 }
                 Step::List => {
-                    let result = self.store.list(self.stream, self.selection).await;
-                    self.follower.listed(Instant::now().into_std(), rand::random(), result)
+                    let list = self.list.get_or_insert_with(|| {
+                        let (store, stream) = (Arc::clone(&self.store), self.stream);
+                        let (selection, is_early) = (self.selection, self.follower.takes_early());
+                        let (sender, early) = unbounded_channel();
+                        let result = async move {
+                            if is_early {
+                                store.list_early(stream, selection, sender).await
+                            } else {
+                                store.list(stream, selection).await
+                            }
+                        };
+                        List { result: result.boxed(), early }
+                    });
+                    tokio::select! {
+                        biased;
+                        Some(early) = list.early.recv() => vec![self.follower.early(early)],
+                        result = &mut list.result => {
+                            // What was sent while the list ended.
+                            let mut feeds = Vec::new();
+                            while let Ok(early) = list.early.try_recv() {
+                                feeds.push(self.follower.early(early));
+                            }
+                            self.list = None;
+                            let now = Instant::now().into_std();
+                            feeds.extend(self.follower.listed(now, rand::random(), result));
+                            feeds
+                        }
+                    }
                 }
                 Step::Watch(from) => {
                     let (store, stream, selection) = (&self.store, self.stream, self.selection);

@@ -28,6 +28,6 @@ pub use follow::follow;
 pub use follower::{Feed, Follower, Step};
 pub use selection::Selection;
 pub use store::{
-    Capabilities, Change, Compare, Datastore, Expected, Item, Listing, Position, StreamHealth,
-    StreamInfo, WatchEvent, Write,
+    Capabilities, Change, Compare, Datastore, Early, Expected, Item, Listing, Position,
+    StreamHealth, StreamInfo, WatchEvent, Write,
 };

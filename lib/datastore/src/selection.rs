@@ -9,7 +9,7 @@ use model::Kind;
 pub struct Selection(u64);
 
 // One bit per kind.
-const _: () = assert!((Kind::KubernetesNetworkPolicy as usize) < 64);
+const _: () = assert!((Kind::EndpointSlice as usize) < 64);
 
 impl Selection {
     /// Every kind.

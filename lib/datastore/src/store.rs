@@ -7,6 +7,7 @@ use arcstr::ArcStr;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use model::{Key, Stored, StreamIndex};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::Result;
 use crate::selection::Selection;
@@ -28,6 +29,18 @@ pub trait Datastore: Send + Sync + 'static {
     /// All objects of the selection in a stream as they were at one version. It is read in pages; an error means
     /// that nothing is known, never that a part is.
     fn list(&self, stream: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>>;
+
+    /// As [`Datastore::list`], but what was read may be sent before the whole list is: then it isn't in the result.
+    /// It is worth nothing before the result is there. A store that can't do so sends nothing.
+    fn list_early(
+        &self,
+        stream: StreamIndex,
+        selection: Selection,
+        early: UnboundedSender<Early>,
+    ) -> BoxFuture<'_, Result<Listing>> {
+        drop(early);
+        self.list(stream, selection)
+    }
 
     /// Every change of the selection in a stream after `from`: in order, nothing lost, nothing twice. It ends with
     /// an error, with [`WatchEvent::Compacted`], [`WatchEvent::WentBack`] or [`WatchEvent::OtherStore`].
@@ -96,6 +109,8 @@ pub struct Capabilities {
     /// How many writes, and how many compares, one [`Datastore::txn`] may have: 1 where several keys can't be
     /// written together.
     pub atomic_writes: usize,
+    /// It has the backends of services.
+    pub services: bool,
 }
 
 /// One object of a list.
@@ -132,6 +147,15 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "version {} of store {}", self.version, self.epoch)
     }
+}
+
+/// Objects of a list that is still being read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Early {
+    /// The list starts here: what was sent before of it was of another try, and counts no more.
+    pub anew: bool,
+    /// Some of its objects.
+    pub items: Vec<Item>,
 }
 
 /// All objects at one version.

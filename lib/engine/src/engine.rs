@@ -120,6 +120,8 @@ pub struct Engine {
     pub(crate) services: bool,
     /// Slices by namespace and name of their service, and by their own name.
     pub(crate) slices: HashMap<(ArcStr, ArcStr), BTreeMap<ArcStr, Slice>>,
+    /// The service that each slice is of.
+    services_of_slices: HashMap<Key, (ArcStr, ArcStr)>,
     /// `podCIDRs` of nodes stand for their blocks.
     pod_cidrs: bool,
 }
@@ -173,6 +175,7 @@ impl Engine {
             kept: None,
             services: false,
             slices: HashMap::new(),
+            services_of_slices: HashMap::new(),
             pod_cidrs: false,
         };
         let allow = kinds::Rule { action: Action::Allow, ..kinds::Rule::default() };
@@ -185,8 +188,8 @@ impl Engine {
         engine
     }
 
-    /// An engine that knows the backends of services: all of them are told by
-    /// [`Engine::set_slice`]. Without, rules that name a service can't be expressed.
+    /// An engine that knows the backends of services: all of them are told as objects of kind
+    /// `EndpointSlice`, or by [`Engine::set_slice`]. Without, rules that name a service can't be expressed.
     #[must_use]
     pub fn with_services(mut self) -> Self {
         self.services = true;
@@ -390,6 +393,8 @@ impl Engine {
             (Kind::IPPool, _) => self.routes.set_pool(&key.name, None),
             (_, Some(Spec::IPAMBlock(block))) => self.routes.set_block(&key.name, Some(&block)),
             (Kind::IPAMBlock, _) => self.routes.set_block(&key.name, None),
+            (_, Some(Spec::EndpointSlice(slice))) => self.settle_slice(&key, Some(slice)),
+            (Kind::EndpointSlice, _) => self.settle_slice(&key, None),
             _ => {}
         }
         match problem {
@@ -424,6 +429,24 @@ impl Engine {
             None => self.configs.remove(key),
         };
         out.set(topic, name, entry.map(Entry::Config));
+    }
+
+    /// A slice may turn to another service.
+    fn settle_slice(&mut self, key: &Key, slice: Option<kinds::EndpointSlice>) {
+        let name = key.path();
+        let slice = slice.filter(|slice| !slice.service.is_empty());
+        let service = slice.as_ref().map(|slice| (key.namespace.clone(), slice.service.clone()));
+        let before = match &service {
+            Some(service) => self.services_of_slices.insert(key.clone(), service.clone()),
+            None => self.services_of_slices.remove(key),
+        };
+        if let Some(before) = before.filter(|before| Some(before) != service.as_ref()) {
+            self.set_slice(&before, name.clone(), None);
+        }
+        if let (Some(service), Some(slice)) = (service, slice) {
+            let kinds::EndpointSlice { addresses, ports, .. } = slice;
+            self.set_slice(&service, name, Some(&Slice { addresses, ports }));
+        }
     }
 
     fn settle_host(&mut self, name: &ArcStr, host: Option<Host>, out: &mut Out) {

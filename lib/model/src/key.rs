@@ -40,6 +40,7 @@ pub enum Kind {
     // Derived kinds, which are not among `Kind::all()`.
     KubernetesClusterNetworkPolicy,
     KubernetesNetworkPolicy,
+    EndpointSlice,
 }
 
 /// How many kinds are Calico's; the derived ones follow them.
@@ -94,6 +95,7 @@ const KINDS: &[(Kind, &str, &str, bool)] = &[
         false,
     ),
     (Kind::KubernetesNetworkPolicy, "KubernetesNetworkPolicy", "kubernetesnetworkpolicies", true),
+    (Kind::EndpointSlice, "EndpointSlice", "endpointslices", true),
 ];
 
 impl Kind {
@@ -102,8 +104,8 @@ impl Kind {
         KINDS[..CALICO].iter().map(|row| row.0)
     }
 
-    /// The kinds of policies that are translated from those of Kubernetes. Nobody writes them: they have a kind of
-    /// their own so that a policy of Kubernetes and one of Calico may have the same name.
+    /// The kinds that only Kubernetes has, which nobody writes: its policies, translated, have kinds of their own so
+    /// that a policy of Kubernetes and one of Calico may have the same name; and the backends of its services.
     pub fn derived() -> impl Iterator<Item = Self> {
         KINDS[CALICO..].iter().map(|row| row.0)
     }

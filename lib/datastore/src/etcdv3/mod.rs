@@ -79,7 +79,7 @@ impl Datastore for EtcdStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_writes: TXN_LIMIT }
+        Capabilities { atomic_writes: TXN_LIMIT, services: false }
     }
 
     fn epoch(&self) -> BoxFuture<'_, Result<ArcStr>> {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use model::{Key, Stored, StreamIndex, Update};
 
 use crate::error::{Error, Result};
-use crate::store::{Change, Listing, Position, WatchEvent};
+use crate::store::{Change, Early, Item, Listing, Position, WatchEvent};
 
 /// The first wait after a failure; it doubles with each further one, and a random half is taken off.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -37,7 +37,7 @@ pub enum Feed {
         /// The stream.
         stream: StreamIndex,
         /// The version of the newest object event applied when these updates are: the stream's component of the
-        /// version vector. It decreases only after [`Feed::Reset`].
+        /// version vector. It decreases only after [`Feed::Reset`]. 0: objects of the first list, which isn't whole.
         version: u64,
         /// Each key once. An object that was found missing in a list carries `version`: when it went isn't known.
         updates: Vec<Update>,
@@ -117,6 +117,8 @@ pub struct Follower {
     was_not_served: bool,
     /// Values are only a part of what is written: most writes change nothing here, and are not told.
     slim: bool,
+    /// Some of the list that is being read was delivered.
+    early: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -152,6 +154,7 @@ impl Follower {
             lost: None,
             was_not_served: false,
             slim: false,
+            early: false,
         }
     }
 
@@ -180,9 +183,38 @@ impl Follower {
         self.seen.len()
     }
 
+    /// Whether parts of a list can be used before it is whole: as long as nothing that is delivered counts, because
+    /// the stream was never in sync. A later list has to be delivered at once.
+    pub fn takes_early(&self) -> bool {
+        self.at.is_none()
+    }
+
+    /// A part of the list that is being read. Its feed is of version 0: what the stream is at is known when the list
+    /// is whole.
+    pub fn early(&mut self, Early { anew, items }: Early) -> Feed {
+        if anew || !self.early {
+            self.begin_list();
+        }
+        self.early = true;
+        let mut updates = Vec::with_capacity(items.len());
+        self.found(items, false, &mut updates);
+        Feed::Changes { stream: self.stream, version: 0, updates }
+    }
+
+    /// What is found from now on counts, and nothing that was found before.
+    fn begin_list(&mut self) {
+        self.round = self.round.wrapping_add(1);
+        if self.at.is_none() {
+            self.newest = 0;
+        }
+    }
+
     /// A list ended. `jitter` is random, in 0..1.
     pub fn listed(&mut self, now: Instant, jitter: f64, result: Result<Listing>) -> Vec<Feed> {
         self.not_before = None;
+        if !std::mem::take(&mut self.early) {
+            self.begin_list();
+        }
         let listing = match result {
             Ok(listing) => listing,
             Err(Error::NotServed { .. }) if self.seen.is_empty() => {
@@ -200,7 +232,8 @@ impl Follower {
         }
         let mut feeds = Vec::new();
         let replaced = self.at.clone().filter(|had| !had.leads_to(&listing.at));
-        let same_history = replaced.is_none();
+        // Before the first list is whole nothing says of what history an earlier try was.
+        let same_history = self.at.is_some() && replaced.is_none();
         if let Some(had) = replaced {
             if listing.items.is_empty() && !self.seen.is_empty() {
                 let (now_at, objects) = (listing.at, self.seen.len());
@@ -325,10 +358,26 @@ impl Follower {
     /// The updates that turn what was delivered into `listing`. An equal version of another history says nothing;
     /// there the content is compared too.
     fn difference(&mut self, listing: Listing, same_history: bool) -> Vec<Update> {
-        self.round = self.round.wrapping_add(1);
         let round = self.round;
         let mut updates = Vec::new();
-        for item in listing.items {
+        self.found(listing.items, same_history, &mut updates);
+        let mut gone: Vec<Key> = self
+            .seen
+            .iter()
+            .filter(|(_, seen)| seen.round != round)
+            .map(|(k, _)| k.clone())
+            .collect();
+        gone.sort_unstable();
+        let version = self.newest;
+        updates
+            .extend(gone.into_iter().map(|key| self.applied(version, Change { key, value: None })));
+        updates
+    }
+
+    /// Objects of a list, of which those that differ are told.
+    fn found(&mut self, items: Vec<Item>, same_history: bool, updates: &mut Vec<Update>) {
+        let round = self.round;
+        for item in items {
             self.newest = self.newest.max(item.version);
             if let Some(seen) = self.seen.get_mut(&item.key) {
                 seen.round = round;
@@ -344,17 +393,6 @@ impl Follower {
             let change = Change { key: item.key, value: Some(item.value) };
             updates.push(self.applied(item.version, change));
         }
-        let mut gone: Vec<Key> = self
-            .seen
-            .iter()
-            .filter(|(_, seen)| seen.round != round)
-            .map(|(k, _)| k.clone())
-            .collect();
-        gone.sort_unstable();
-        let version = self.newest;
-        updates
-            .extend(gone.into_iter().map(|key| self.applied(version, Change { key, value: None })));
-        updates
     }
 
     fn failed(&mut self, now: Instant, jitter: f64, error: Error) -> Vec<Feed> {

@@ -97,6 +97,8 @@ enum Op {
     Cut,
     /// The next lists fail.
     FailLists(u8),
+    /// Of the next lists so many objects are delivered before they are whole, or fail.
+    Early(u8, bool),
     /// The store is saved, or restored to what was saved.
     Backup,
     Restore,
@@ -115,6 +117,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Compact),
         2 => Just(Op::Cut),
         1 => (1..3u8).prop_map(Op::FailLists),
+        2 => (0..4u8, any::<bool>()).prop_map(|(objects, twice)| Op::Early(objects, twice)),
         1 => Just(Op::Backup),
         1 => Just(Op::Restore),
         1 => Just(Op::Replace),
@@ -136,6 +139,8 @@ struct World {
     /// The version that the watch has delivered; none: no watch is open.
     watch: Option<u64>,
     fail_lists: u8,
+    /// How many objects of a list come early, and whether the list starts over after them.
+    early: (u8, bool),
     /// What the consumer knows to be complete.
     progress: Option<Position>,
     misbehaved: bool,
@@ -152,6 +157,7 @@ impl World {
             newest: 0,
             watch: None,
             fail_lists: 0,
+            early: (0, false),
             progress: None,
             misbehaved: false,
         }
@@ -168,6 +174,7 @@ impl World {
             Op::Compact => self.sim.oldest = self.sim.version,
             Op::Cut => self.break_watch(),
             Op::FailLists(lists) => self.fail_lists = lists,
+            Op::Early(objects, twice) => self.early = (objects, twice),
             Op::Backup => self.backup = Some(self.sim.clone()),
             Op::Restore => {
                 if let Some(backup) = self.backup.clone().filter(|b| b.epoch == self.sim.epoch) {
@@ -212,11 +219,25 @@ impl World {
         match self.follower.step(self.now) {
             Step::Wait(until) => self.now = until,
             Step::List => {
+                let mut listing = self.sim.list();
+                if self.follower.takes_early() {
+                    for anew in [true, true, false].into_iter().skip(usize::from(!self.early.1)) {
+                        let some = usize::from(self.early.0).min(listing.items.len());
+                        let items = if anew {
+                            listing = self.sim.list();
+                            listing.items.drain(..some).collect()
+                        } else {
+                            Vec::new()
+                        };
+                        let feed = self.follower.early(Early { anew, items });
+                        self.check(vec![feed]);
+                    }
+                }
                 let result = if self.fail_lists > 0 {
                     self.fail_lists -= 1;
                     Err(Error::WatchEnded)
                 } else {
-                    Ok(self.sim.list())
+                    Ok(listing)
                 };
                 let feeds = self.follower.listed(self.now, 0.0, result);
                 self.check(feeds);
@@ -262,8 +283,9 @@ impl World {
         for feed in feeds {
             match feed {
                 Feed::Changes { version, updates, .. } => {
-                    assert!(version >= self.newest, "the version vector went back");
-                    self.newest = version;
+                    let is_early = version == 0 && self.progress.is_none();
+                    assert!(is_early || version >= self.newest, "the version vector went back");
+                    self.newest = self.newest.max(version);
                     self.mirror_updates(updates);
                 }
                 Feed::Synced { at, newest, .. } => {

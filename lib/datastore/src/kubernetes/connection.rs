@@ -10,12 +10,17 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
 
+use super::protobuf;
+use super::slim::STATUS;
 use crate::config::KubernetesConfig;
 use crate::error::{Error, Result};
 
 /// How long an answer may take to begin.
 const ANSWER: Duration = Duration::from_mins(1);
 const CONNECT: Duration = Duration::from_secs(10);
+const JSON: &str = "application/json";
+/// What only Kubernetes' own resources come in.
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// The largest answer that is kept whole: a page of a list. An object has 1.5 MiB at most.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -77,14 +82,37 @@ impl Connection {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Result<Response<Body>, Refusal>> {
+        self.ask(operation, method, path, body, JSON).await
+    }
+
+    /// Begins a list or watch that is a stream: of protobuf where the API server has it.
+    pub(super) async fn stream(
+        &self,
+        operation: &str,
+        path: &str,
+        in_protobuf: bool,
+    ) -> Result<Result<Response<Body>, Refusal>> {
+        let accept = format!("{PROTOBUF};stream=watch, {JSON}");
+        let accept = if in_protobuf { &accept } else { JSON };
+        self.ask(operation, Method::GET, path, None, accept).await
+    }
+
+    async fn ask(
+        &self,
+        operation: &str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        accept: &str,
+    ) -> Result<Result<Response<Body>, Refusal>> {
         let content = match method {
             Method::PATCH => "application/merge-patch+json",
-            _ => "application/json",
+            _ => JSON,
         };
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(header::ACCEPT, "application/json")
+            .header(header::ACCEPT, accept)
             .header(header::ACCEPT_ENCODING, "identity");
         let body = match body {
             Some(body) => {
@@ -193,7 +221,10 @@ impl Connection {
 impl Refusal {
     /// Reads a `Status`, or what stands in its place.
     pub(super) fn read(code: StatusCode, bytes: &[u8]) -> Self {
-        let status: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let status = match protobuf::unwrapped(bytes) {
+            Some(message) => message.and_then(|it| STATUS.read_protobuf(it)).unwrap_or_default(),
+            None => serde_json::from_slice(bytes).unwrap_or_default(),
+        };
         Self::of(&status, code, || {
             let text = String::from_utf8_lossy(bytes);
             let line =

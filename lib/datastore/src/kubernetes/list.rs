@@ -10,15 +10,17 @@ use http::{Method, StatusCode};
 use model::StreamIndex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 
 use super::lines::{Line, Lines};
 use super::resources::Resource;
+use super::shape::Encoded;
 use super::watch::Event;
 use super::{ApiGroup, Shared, bad_version, shape, version};
 use crate::error::{Error, Result};
 use crate::selection::Selection;
-use crate::store::{Item, Listing, Position};
+use crate::store::{Early, Item, Listing, Position};
 
 /// How often a list starts over when a page of it expires.
 const ATTEMPTS: u32 = 5;
@@ -27,11 +29,18 @@ const FIRST_PAGE: usize = 250;
 const PAGE_BYTES: usize = 4 << 20;
 const PAGE: std::ops::RangeInclusive<usize> = 20..=2000;
 
+/// So many objects are sent at once before the list is whole.
+const BATCH: usize = 250;
+
 /// What a list found.
 #[derive(Default)]
 struct Found {
     items: Vec<Item>,
     unknown: u64,
+    /// Where objects may be sent before the list is whole.
+    early: Option<UnboundedSender<Early>>,
+    /// Some were.
+    sent: bool,
 }
 
 /// In a task of its own: whoever waits for the lists of several streams in one task has them read at the same time.
@@ -39,10 +48,11 @@ pub(super) async fn list(
     shared: Arc<Shared>,
     stream: StreamIndex,
     selection: Selection,
+    early: Option<UnboundedSender<Early>>,
 ) -> Result<Listing> {
     // A list that nobody waits for any more ends with the set.
     let mut task = JoinSet::new();
-    task.spawn(async move { read(&shared, stream, selection).await });
+    task.spawn(async move { read(&shared, stream, selection, early).await });
     match task.join_next().await {
         Some(Ok(listing)) => listing,
         Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
@@ -55,6 +65,7 @@ pub(super) async fn read(
     shared: &Shared,
     stream: StreamIndex,
     selection: Selection,
+    early: Option<UnboundedSender<Early>>,
 ) -> Result<Listing> {
     let epoch = shared.epoch().await?;
     let none = |version| Listing {
@@ -66,7 +77,7 @@ pub(super) async fn read(
         return Ok(none(0));
     };
     let group = shared.group(resource).await?;
-    let (found, at) = whole(shared, resource, group).await?;
+    let (found, at) = whole(shared, resource, group, early).await?;
     let state = shared.stream(stream);
     if !state.saw(at) {
         return Err(Error::WentBack {
@@ -80,14 +91,20 @@ pub(super) async fn read(
     Ok(Listing { items: found.items, ..none(at) })
 }
 
-async fn whole(shared: &Shared, resource: &Resource, group: ApiGroup) -> Result<(Found, u64)> {
+async fn whole(
+    shared: &Shared,
+    resource: &Resource,
+    group: ApiGroup,
+    early: Option<UnboundedSender<Early>>,
+) -> Result<(Found, u64)> {
+    let found = || Found { early: early.clone(), ..Found::default() };
     if shared.streamed_lists.load(Ordering::Relaxed)
-        && let Some(listed) = streamed(shared, resource, group).await?
+        && let Some(listed) = streamed(shared, resource, group, found()).await?
     {
         return Ok(listed);
     }
     for _ in 0..ATTEMPTS {
-        if let Some(listed) = in_pages(shared, resource, group).await? {
+        if let Some(listed) = in_pages(shared, resource, group, found()).await? {
             return Ok(listed);
         }
         tracing::debug!(resource = resource.stream, "the list starts over");
@@ -100,6 +117,7 @@ async fn streamed(
     shared: &Shared,
     resource: &Resource,
     group: ApiGroup,
+    mut found: Found,
 ) -> Result<Option<(Found, u64)>> {
     let operation = format!("list {}", resource.stream);
     let path = format!(
@@ -108,7 +126,7 @@ async fn streamed(
         resource.path(group)
     );
     let connection = &shared.connection;
-    let answer = match connection.send(&operation, Method::GET, &path, None).await? {
+    let answer = match connection.stream(&operation, &path, !resource.is_custom()).await? {
         Ok(answer) => answer,
         Err(refusal) => match refusal.code {
             StatusCode::NOT_FOUND => return Err(shared.not_served(resource)),
@@ -121,7 +139,6 @@ async fn streamed(
         },
     };
     let mut lines = Lines::new(answer);
-    let mut found = Found::default();
     loop {
         let line = tokio::time::timeout(shared.idle, lines.next()).await;
         let line = match line {
@@ -135,9 +152,10 @@ async fn streamed(
                 return Err(connection.unavailable(&operation, &why));
             }
         };
-        match Event::read(&line).map_err(|why| connection.unavailable(&operation, &why))? {
+        let event = Event::read(lines.form, &line);
+        match event.map_err(|why| connection.unavailable(&operation, &why))? {
             Event::Added(object) | Event::Modified(object) => {
-                found.add(shared, resource, group, object.get().as_bytes(), &operation)?;
+                found.add(shared, resource, group, object, &operation)?;
             }
             Event::Bookmark { version: text, ends_list: true } => {
                 let at =
@@ -173,10 +191,10 @@ async fn in_pages(
     shared: &Shared,
     resource: &Resource,
     group: ApiGroup,
+    mut found: Found,
 ) -> Result<Option<(Found, u64)>> {
     let operation = format!("list {}", resource.stream);
     let connection = &shared.connection;
-    let mut found = Found::default();
     let (mut at, mut token, mut limit) = (None, String::new(), FIRST_PAGE);
     loop {
         let mut path = format!("{}?limit={limit}", resource.path(group));
@@ -205,7 +223,8 @@ async fn in_pages(
         }
         let items = page.items.unwrap_or_default();
         for item in &items {
-            found.add(shared, resource, group, item.get().as_bytes(), &operation)?;
+            let item = Encoded::Json(item.get().as_bytes());
+            found.add(shared, resource, group, item, &operation)?;
         }
         if page.metadata.r#continue.is_empty() {
             return Ok(Some((found, this)));
@@ -222,10 +241,10 @@ impl Found {
         shared: &Shared,
         resource: &Resource,
         group: ApiGroup,
-        json: &[u8],
+        object: Encoded<'_>,
         operation: &str,
     ) -> Result<()> {
-        let Some(object) = shape::read(resource, group, json) else {
+        let Some(object) = shape::read(resource, group, object) else {
             self.unknown += 1;
             return Ok(());
         };
@@ -234,6 +253,11 @@ impl Found {
             version(text).ok_or_else(|| bad_version(&shared.connection, operation, text))?;
         if let (Some(key), Some(value)) = (object.key, object.value) {
             self.items.push(Item { key, value, version });
+        }
+        if let Some(early) = self.early.as_ref().filter(|_| self.items.len() == BATCH) {
+            let anew = !std::mem::replace(&mut self.sent, true);
+            // Who no longer listens doesn't wait for the list either.
+            let _ = early.send(Early { anew, items: std::mem::take(&mut self.items) });
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ mod group;
 mod lines;
 mod list;
 mod ours;
+mod protobuf;
 mod resources;
 mod shape;
 mod slim;
@@ -30,12 +31,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use model::{Key, Stored, StreamIndex};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::KubernetesConfig;
 use crate::error::{Error, Result};
 use crate::selection::Selection;
 use crate::store::{
-    Capabilities, Compare, Datastore, Item, Listing, Position, StreamHealth, StreamInfo,
+    Capabilities, Compare, Datastore, Early, Item, Listing, Position, StreamHealth, StreamInfo,
     WatchEvent, Write,
 };
 use connection::Connection;
@@ -123,7 +125,7 @@ impl Datastore for KubernetesStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { atomic_writes: 1 }
+        Capabilities { atomic_writes: 1, services: true }
     }
 
     fn epoch(&self) -> BoxFuture<'_, Result<ArcStr>> {
@@ -131,7 +133,16 @@ impl Datastore for KubernetesStore {
     }
 
     fn list(&self, stream: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>> {
-        list::list(Arc::clone(&self.shared), stream, selection).boxed()
+        list::list(Arc::clone(&self.shared), stream, selection, None).boxed()
+    }
+
+    fn list_early(
+        &self,
+        stream: StreamIndex,
+        selection: Selection,
+        early: UnboundedSender<Early>,
+    ) -> BoxFuture<'_, Result<Listing>> {
+        list::list(Arc::clone(&self.shared), stream, selection, Some(early)).boxed()
     }
 
     fn watch(

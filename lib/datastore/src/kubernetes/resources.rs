@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use model::{Kind, StreamIndex};
 
 use super::group::ApiGroup;
-use super::slim::{CALICO, CLUSTER_NETWORK_POLICY, Fields, NAMED, NETWORK_POLICY, NODE, POD};
+use super::slim::{
+    CALICO, CLUSTER_NETWORK_POLICY, ENDPOINT_SLICE, Fields, NAMED, NETWORK_POLICY, NODE, POD,
+};
 
 /// A resource.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(super) enum Source {
 }
 
 /// All of them; a [`StreamIndex`] is a place in it.
-pub(super) static RESOURCES: [Resource; 28] = [
+pub(super) static RESOURCES: [Resource; 29] = [
     kubernetes("pods", Kind::WorkloadEndpoint, "api/v1", "pods", "Pod", &POD),
     kubernetes("nodes", Kind::Node, "api/v1", "nodes", "Node", &NODE),
     kubernetes("namespaces", Kind::Profile, "api/v1", "namespaces", "Namespace", &NAMED),
@@ -50,6 +52,14 @@ pub(super) static RESOURCES: [Resource; 28] = [
         "networkpolicies",
         "NetworkPolicy",
         &NETWORK_POLICY,
+    ),
+    kubernetes(
+        "endpointslices.discovery.k8s.io",
+        Kind::EndpointSlice,
+        "apis/discovery.k8s.io/v1",
+        "endpointslices",
+        "EndpointSlice",
+        &ENDPOINT_SLICE,
     ),
     Resource {
         stream: "clusternetworkpolicies.policy.networking.k8s.io",

@@ -11,14 +11,14 @@ use futures::stream::{self, BoxStream, StreamExt};
 use http::{Method, StatusCode};
 use model::StreamIndex;
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::connection::Refusal;
-use super::lines::{Line, Lines};
+use super::lines::{Form, Line, Lines};
 use super::resources::Resource;
-use super::slim::Fields;
-use super::{ApiGroup, Shared, bad_version, shape, version};
+use super::shape::Encoded;
+use super::slim::{BOOKMARK, STATUS};
+use super::{ApiGroup, Shared, bad_version, protobuf, shape, version};
 use crate::error::{Error, Result};
 use crate::store::{Change, Position, WatchEvent};
 
@@ -142,7 +142,7 @@ impl Watch {
             self.resource.path(group),
             self.version
         );
-        match connection.send(&self.operation, Method::GET, &path, None).await? {
+        match connection.stream(&self.operation, &path, !self.resource.is_custom()).await? {
             Ok(answer) => {
                 let since = Instant::now();
                 self.open = Some(Open { lines: Lines::new(answer), group, since });
@@ -171,8 +171,10 @@ impl Watch {
     }
 
     async fn event(&mut self, line: &Bytes) -> Result<Option<WatchEvent>> {
-        let Some(group) = self.open.as_ref().map(|open| open.group) else { return Ok(None) };
-        let (object, is_gone) = match Event::read(line).map_err(|why| self.unavailable(&why))? {
+        let Some(Open { group, lines, .. }) = &self.open else { return Ok(None) };
+        let group = *group;
+        let event = Event::read(lines.form, line).map_err(|why| self.unavailable(&why))?;
+        let (object, is_gone) = match event {
             Event::Added(object) | Event::Modified(object) => (object, false),
             Event::Deleted(object) => (object, true),
             Event::Bookmark { version: text, .. } => {
@@ -182,7 +184,7 @@ impl Watch {
             }
             Event::Error(refusal) => return self.refused(refusal).map(Some),
         };
-        let Some(object) = shape::read(self.resource, group, object.get().as_bytes()) else {
+        let Some(object) = shape::read(self.resource, group, object) else {
             self.shared.stream(self.stream).saw_watch(false, 1);
             return Ok(None);
         };
@@ -238,9 +240,9 @@ impl Watch {
 
 /// What a line of a watch says.
 pub(super) enum Event<'a> {
-    Added(&'a RawValue),
-    Modified(&'a RawValue),
-    Deleted(&'a RawValue),
+    Added(Encoded<'a>),
+    Modified(Encoded<'a>),
+    Deleted(Encoded<'a>),
     Bookmark {
         version: String,
         /// It ends the objects that a streamed list begins with.
@@ -258,17 +260,26 @@ struct RawEvent<'a> {
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn read(line: &'a [u8]) -> Result<Self, String> {
-        let event: RawEvent<'a> =
-            serde_json::from_slice(line).map_err(|error| format!("a line is no event: {error}"))?;
-        Ok(match event.r#type.as_ref() {
-            "ADDED" => Self::Added(event.object),
-            "MODIFIED" => Self::Modified(event.object),
-            "DELETED" => Self::Deleted(event.object),
+    pub(super) fn read(form: Form, line: &'a [u8]) -> Result<Self, String> {
+        let (kind, object) = match form {
+            Form::Json => {
+                let event: RawEvent<'a> = serde_json::from_slice(line)
+                    .map_err(|error| format!("a line is no event: {error}"))?;
+                (event.r#type, Encoded::Json(event.object.get().as_bytes()))
+            }
+            Form::Protobuf => {
+                let (kind, object) = protobuf::event(line)
+                    .map_err(|error| format!("a frame is no event: {error}"))?;
+                (kind, Encoded::Protobuf(object))
+            }
+        };
+        Ok(match kind.as_ref() {
+            "ADDED" => Self::Added(object),
+            "MODIFIED" => Self::Modified(object),
+            "DELETED" => Self::Deleted(object),
             "BOOKMARK" => {
-                static BOOKMARK: Fields = Fields::Only(&[("metadata", Fields::All)]);
-                let object = BOOKMARK
-                    .read(event.object.get().as_bytes())
+                let object = object
+                    .read(&BOOKMARK)
                     .map_err(|error| format!("a bookmark can't be read: {error}"))?;
                 let metadata = &object["metadata"];
                 Self::Bookmark {
@@ -277,9 +288,9 @@ impl<'a> Event<'a> {
                 }
             }
             "ERROR" => {
-                let status: Value = serde_json::from_str(event.object.get()).unwrap_or_default();
+                let status = object.read(&STATUS).unwrap_or_default();
                 let internal = StatusCode::INTERNAL_SERVER_ERROR;
-                Self::Error(Refusal::of(&status, internal, || event.object.get().to_owned()))
+                Self::Error(Refusal::of(&status, internal, || object.to_string()))
             }
             other => return Err(format!("an event of type {other:?}")),
         })

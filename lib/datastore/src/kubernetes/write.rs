@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::connection::Refusal;
 use super::resources::{Resource, is_path_part};
+use super::shape::Encoded;
 use super::{ApiGroup, Shared, bad_version, shape, version};
 use crate::error::{Conflict, Error, Result};
 use crate::store::{Compare, Expected, Item, Write};
@@ -94,7 +95,7 @@ fn conflict(key: &Key, current: Option<Item>) -> Error {
 
 fn item(place: &Place, current: &Current) -> Option<Item> {
     let json = current.object.to_string();
-    let object = shape::read(place.resource, place.group, json.as_bytes())?;
+    let object = shape::read(place.resource, place.group, Encoded::Json(json.as_bytes()))?;
     Some(Item { key: object.key?, value: object.value?, version: current.version })
 }
 
@@ -111,7 +112,7 @@ async fn derived(shared: &Shared, key: &Key) -> Result<Option<Item>> {
     for (resource, index) in super::RESOURCES.iter().zip(0..) {
         if resource.kind == key.kind {
             let stream = model::StreamIndex(index);
-            let items = match super::list::read(shared, stream, key.kind.into()).await {
+            let items = match super::list::read(shared, stream, key.kind.into(), None).await {
                 Err(Error::NotServed { .. }) => continue,
                 listing => listing?.items,
             };

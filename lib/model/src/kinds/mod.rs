@@ -11,6 +11,7 @@
 
 mod config;
 mod endpoint;
+mod endpoint_slice;
 mod host_endpoint;
 mod ipam;
 mod net;
@@ -23,6 +24,7 @@ use std::fmt;
 use arcstr::ArcStr;
 pub use config::{ClusterInformation, FelixConfiguration, SpecMap};
 pub use endpoint::{EndpointId, EndpointPort, NetworkSet, WorkloadEndpoint};
+pub use endpoint_slice::EndpointSlice;
 pub use host_endpoint::HostEndpoint;
 pub use ipam::{Affinity, Attribute, IPAMBlock, IPPool};
 pub use net::{parse_ip, parse_net};
@@ -90,6 +92,7 @@ pub struct Resource {
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, never kept in bulk")]
 pub enum Spec {
     ClusterInformation(ClusterInformation),
+    EndpointSlice(EndpointSlice),
     FelixConfiguration(FelixConfiguration),
     GlobalNetworkPolicy(Policy),
     GlobalNetworkSet(NetworkSet),
@@ -137,6 +140,9 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let spec = || object.child(&spec_path);
     let spec = match key.kind {
         Kind::ClusterInformation => Spec::ClusterInformation(ClusterInformation::read(spec()?)?),
+        Kind::EndpointSlice => {
+            Spec::EndpointSlice(EndpointSlice::read(object, &metadata.labels, &mut faults)?)
+        }
         Kind::FelixConfiguration => Spec::FelixConfiguration(FelixConfiguration::read(spec()?)),
         Kind::GlobalNetworkPolicy | Kind::KubernetesClusterNetworkPolicy => {
             Spec::GlobalNetworkPolicy(Policy::read(spec()?, &mut faults)?)

@@ -21,7 +21,7 @@ pub use pod::{endpoint_name, interface_name};
 pub use profile::{namespace_profile, service_account_profile};
 use serde_json::{Value, json};
 
-use self::{decode::Decode, kubernetes::Metadata, report::Report};
+use self::{decode::Decode, report::Report};
 use crate::kinds::Invalid;
 
 /// What became of one object.
@@ -124,9 +124,9 @@ const FAULTS: &str = "translationFaults";
 fn subject(object: &Value) -> String {
     let kind = decode::field_text(object, "kind");
     let metadata = object.as_object().and_then(|fields| decode::field(fields, "metadata"));
-    let metadata = metadata.map(Metadata::decode).and_then(Result::ok).unwrap_or_default();
+    let text = |name| metadata.map(|it| decode::field_text(it, name)).unwrap_or_default();
     let kind = if kind.is_empty() { "object" } else { kind };
-    match (metadata.namespace.as_str(), metadata.name.as_str()) {
+    match (text("namespace"), text("name")) {
         (_, "") => format!("{kind} without a name"),
         ("", name) => format!("{kind} {name}"),
         (namespace, name) => format!("{kind} {namespace}/{name}"),

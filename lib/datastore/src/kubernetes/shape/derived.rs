@@ -5,6 +5,16 @@ use serde_json::{Value, json};
 
 use super::text;
 
+/// The backends of a service, as Kubernetes has them.
+pub(super) fn read_slice(mut object: Value) -> (Option<Key>, Option<Stored>) {
+    let key = key(&object);
+    object["apiVersion"] = json!("discovery.k8s.io/v1");
+    if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+        metadata.remove("resourceVersion");
+    }
+    (key, Some(Stored::Json(object)))
+}
+
 /// What an object becomes. One that can't be translated keeps its key: the faults are what its value says.
 pub(super) fn read(object: &Value) -> (Option<Key>, Option<Stored>) {
     let Some(key) = key(object) else { return (None, None) };
@@ -40,6 +50,7 @@ fn key(object: &Value) -> Option<Key> {
             let name = translate::service_account_profile(namespace, name);
             Some(Key::global(Kind::Profile, name))
         }
+        "EndpointSlice" => Some(Key::namespaced(Kind::EndpointSlice, namespace, name)),
         "NetworkPolicy" => Some(Key::namespaced(Kind::KubernetesNetworkPolicy, namespace, name)),
         "ClusterNetworkPolicy" => Some(Key::global(Kind::KubernetesClusterNetworkPolicy, name)),
         _ => None,

@@ -5,12 +5,14 @@ mod derived;
 mod ipam;
 mod node;
 
+use std::fmt;
+
 use model::{Key, Kind, Stored};
 use serde_json::{Map, Value, json};
 
 use super::group::ApiGroup;
 use super::resources::{Resource, Source};
-use super::slim::NAMED;
+use super::slim::{Fields, NAMED};
 
 /// An object that was read.
 #[derive(Debug)]
@@ -26,14 +28,42 @@ pub(super) struct Object {
 /// So much of an object that can't be read is kept, for whoever looks for the reason.
 const SHOWN: usize = 1024;
 
+/// An object as it was sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Encoded<'a> {
+    Json(&'a [u8]),
+    Protobuf(&'a [u8]),
+}
+
+impl Encoded<'_> {
+    /// These fields of it.
+    pub(super) fn read(self, fields: &'static Fields) -> Result<Value, String> {
+        match self {
+            Self::Json(json) => fields.read(json).map_err(|error| error.to_string()),
+            Self::Protobuf(message) => {
+                fields.read_protobuf(message).map_err(|error| error.to_string())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Encoded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Json(bytes) | Self::Protobuf(bytes)) = self;
+        f.write_str(&String::from_utf8_lossy(bytes))
+    }
+}
+
 /// Reads an object; none: it has no name.
-pub(super) fn read(resource: &Resource, group: ApiGroup, json: &[u8]) -> Option<Object> {
-    let Ok(mut object) = resource.fields.read(json) else {
+pub(super) fn read(resource: &Resource, group: ApiGroup, object: Encoded<'_>) -> Option<Object> {
+    let encoded = object;
+    let Ok(mut object) = encoded.read(resource.fields) else {
         // Nested too deeply. It exists, and is invalid.
-        let named = NAMED.read(json).ok()?;
+        let named = encoded.read(&NAMED).ok()?;
         let version = text(&named["metadata"]["resourceVersion"]).to_owned();
         let (key, _) = shape(resource, group, named);
-        let value = Stored::Raw(json[..json.len().min(SHOWN)].to_vec());
+        let (Encoded::Json(bytes) | Encoded::Protobuf(bytes)) = encoded;
+        let value = Stored::Raw(bytes[..bytes.len().min(SHOWN)].to_vec());
         return Some(Object { version, key, value: Some(value) });
     };
     let version = text(&object["metadata"]["resourceVersion"]).to_owned();
@@ -50,6 +80,7 @@ pub(super) fn read(resource: &Resource, group: ApiGroup, json: &[u8]) -> Option<
 fn shape(resource: &Resource, group: ApiGroup, object: Value) -> (Option<Key>, Option<Stored>) {
     match (resource.source, resource.kind) {
         (_, Kind::Node) => node::read(&object),
+        (_, Kind::EndpointSlice) => derived::read_slice(object),
         (Source::Calico, Kind::IPAMBlock | Kind::IPAMHandle | Kind::IPAMConfiguration) => {
             ipam::read(resource.kind, object)
         }
