@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "kubernetes_support/rules.rs"]
+mod rules;
+#[path = "kubernetes_support/two_servers.rs"]
+mod two_servers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

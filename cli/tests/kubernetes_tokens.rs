@@ -64,6 +64,8 @@ async fn world() -> Option<World> {
     let store = format!("kubernetes:{}", kubernetes.kubeconfig("admin").display());
     let config = typha::Config {
         store: datastore::StoreConfig::from_url(&store).unwrap(),
+        pod_cidrs: false,
+        record: None,
         listen: any,
         tls: Some(files),
         plaintext: false,
@@ -188,5 +190,38 @@ async fn a_projected_token_is_its_nodes_agent_and_nobody_else() {
         }
     };
     tokio::time::timeout(Duration::from_mins(1), gone).await.expect("the pod's token is void");
+    world.typha.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_before_its_token_does_and_goes_on_with_the_renewed_one() {
+    let Some(world) = world().await else { return };
+    let path = world.token("token", &BOUND);
+    let long = std::fs::read_to_string(&path).unwrap();
+    let left = Duration::from_secs(10);
+    std::fs::write(&path, world.kubernetes.token_ending(&long, left)).unwrap();
+    let mut session = ClientSession::new();
+    let begun = std::time::Instant::now();
+    let mut connection = world.connect(Some(&path), agent("node-1")).await.unwrap();
+    until_committed(&mut connection, &mut session).await;
+    let end = async {
+        loop {
+            match connection.next(&mut session).await {
+                Ok(Event::GoAway(_)) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), end).await.expect("it ends");
+    let lived = begun.elapsed();
+    assert!(lived < left, "it was believed for {lived:?} of {left:?}");
+
+    let expired = world.kubernetes.token_ending(&long, Duration::from_secs(0));
+    let expired = world.file("expired", &expired);
+    let refused = world.refused(Some(&expired), agent("node-1")).await;
+    assert_bad_input("typha: an expired token", &refused);
+    std::fs::write(&path, long).unwrap();
+    let mut connection = world.connect(Some(&path), agent("node-1")).await.unwrap();
+    until_committed(&mut connection, &mut session).await;
     world.typha.stop().await;
 }

@@ -86,6 +86,8 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
         Part::Typha => {
             let typha = typha::Typha::start(typha::Config {
                 store: StoreConfig::from_url(store.unwrap_or_default())?,
+                pod_cidrs: false,
+                record: None,
                 listen: any,
                 tls: None,
                 plaintext: false,

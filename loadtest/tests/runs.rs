@@ -111,6 +111,8 @@ async fn start_typha(store: &str) -> typha::Typha {
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     typha::Typha::start(typha::Config {
         store: StoreConfig::from_url(store).unwrap(),
+        pod_cidrs: false,
+        record: None,
         listen: any,
         tls: None,
         plaintext: false,

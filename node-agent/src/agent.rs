@@ -65,7 +65,12 @@ pub enum Origin {
         tls: Option<Tls>,
     },
     /// The store itself, as in clusters too small for a typha.
-    Store(StoreConfig),
+    Store {
+        /// Where it is.
+        store: StoreConfig,
+        /// `podCIDRs` of nodes stand for their blocks (`USE_POD_CIDR`).
+        pod_cidrs: bool,
+    },
 }
 
 /// Why an agent doesn't start.
@@ -136,7 +141,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), S
     ];
     match &config.origin {
         Origin::Typha { servers, .. } => info!(node = config.node, ?servers, "the agent runs"),
-        Origin::Store(_) => info!(node = config.node, "the agent runs without typha"),
+        Origin::Store { .. } => info!(node = config.node, "the agent runs without typha"),
     }
     let notifications = tokio::spawn(notify(work.clone()));
     Agent::new(config, work, held_reader, link_state).run(stop).await;
@@ -224,7 +229,9 @@ impl Agent {
                 let options = Options { servers, tls, hello };
                 Upstream::Typha(Box::new(Link::new(options, session)))
             }
-            Origin::Store(store) => Upstream::Store(Box::new(Direct::new(store, hello, session))),
+            Origin::Store { store, pod_cidrs } => {
+                Upstream::Store(Box::new(Direct::new(store, pod_cidrs, hello, session)))
+            }
         };
         Self {
             node: config.node,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 
 use client::Tls;
 use datastore::StoreConfig;
@@ -31,6 +31,17 @@ pub struct Flags {
     /// `DATASTORE_TYPE`, `ETCD_ENDPOINTS`, `KUBECONFIG` and the others.
     #[arg(long, conflicts_with = "typha")]
     pub store: Option<String>,
+    /// Without typha: take `podCIDRs` of nodes as blocks of these nodes. With one it is typha's setting.
+    #[arg(
+        long,
+        env = "USE_POD_CIDR",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub use_pod_cidr: bool,
     /// The certificate that says which node this is, PEM; read anew at each connect.
     #[arg(long, env = "FELIX_TYPHACERTFILE", value_name = "FILE")]
     pub cert: Option<PathBuf>,
@@ -77,8 +88,13 @@ pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result
     let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.token_file, flags.verify_host)?;
     let origin = match (flags.typha, flags.store) {
         (servers, None) if !servers.is_empty() => Origin::Typha { servers, tls },
-        (_, Some(store)) => Origin::Store(StoreConfig::from_url(&store)?),
-        (_, None) => Origin::Store(StoreConfig::from_env()?),
+        (_, store) => Origin::Store {
+            store: match store {
+                Some(store) => StoreConfig::from_url(&store)?,
+                None => StoreConfig::from_env()?,
+            },
+            pod_cidrs: flags.use_pod_cidr,
+        },
     };
     let config = Config {
         node: node_name(flags.node)?,

@@ -10,7 +10,7 @@
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use datastore::StoreConfig;
-use pipeline::{About, FactsError, Running, Scope, Turn};
+use pipeline::{About, FactsError, Reading, Running, Scope, Turn};
 use proto::v1::{AgentHello, ServerMessage, agent_message};
 use sync::{Advance, ClientSession, Event, ServerFacts, ServerSession};
 use tokio::time::{Instant, sleep_until};
@@ -41,6 +41,7 @@ struct Open {
 /// A client session, and the store that feeds it.
 pub(crate) struct Direct {
     store: StoreConfig,
+    pod_cidrs: bool,
     hello: AgentHello,
     session: ClientSession,
     state: State,
@@ -52,10 +53,17 @@ pub(crate) struct Direct {
 }
 
 impl Direct {
-    /// Connects at once. `session` holds what was held before; `hello` names the node.
-    pub(crate) fn new(store: StoreConfig, hello: AgentHello, session: ClientSession) -> Self {
+    /// Connects at once. `session` holds what was held before; `hello` names the node; `pod_cidrs`: the
+    /// `podCIDRs` of nodes stand for their blocks.
+    pub(crate) fn new(
+        store: StoreConfig,
+        pod_cidrs: bool,
+        hello: AgentHello,
+        session: ClientSession,
+    ) -> Self {
         Self {
             store,
+            pod_cidrs,
             hello,
             session,
             state: State::Waiting(Instant::now()),
@@ -86,7 +94,8 @@ impl Direct {
             match &mut self.state {
                 State::Waiting(until) => {
                     sleep_until(*until).await;
-                    let connecting = connect(self.store.clone(), self.hello.node.clone());
+                    let connecting =
+                        connect(self.store.clone(), self.pod_cidrs, self.hello.node.clone());
                     self.state = State::Connecting(Box::pin(connecting));
                 }
                 State::Connecting(connecting) => match connecting.as_mut().await {
@@ -224,11 +233,11 @@ impl Direct {
     }
 }
 
-async fn connect(store: StoreConfig, node: String) -> Result<Running, String> {
+async fn connect(store: StoreConfig, pod_cidrs: bool, node: String) -> Result<Running, String> {
     let scope = Scope::Node(node.into());
     let about = About { heartbeat_seconds: 0, version: env!("CARGO_PKG_VERSION") };
     let store = store.connect().await.map_err(|error| error.to_string())?;
     let facts = pipeline::facts(store.as_ref(), &scope, about).await;
     let facts = facts.map_err(|error: FactsError| error.to_string())?;
-    Ok(Running::new(store, facts, scope))
+    Ok(Running::new(store, facts, Reading { scope, pod_cidrs, recording: None }))
 }

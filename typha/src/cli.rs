@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use datastore::StoreConfig;
 
 use crate::{Limits, StartError, server::Config};
@@ -48,6 +48,20 @@ pub struct Flags {
     /// Port of the status page, on loopback only.
     #[arg(long, default_value_t = 9095)]
     pub status_port: u16,
+    /// Take `podCIDRs` of nodes as blocks of these nodes: for clusters whose CNI plugin gives addresses from them.
+    #[arg(
+        long,
+        env = "USE_POD_CIDR",
+        default_value = "false",
+        default_missing_value = "true",
+        num_args = 0..=1,
+        require_equals = true,
+        value_parser = BoolishValueParser::new()
+    )]
+    pub use_pod_cidr: bool,
+    /// Write what the store says to a file, for `bulrush replay`. It grows without bound.
+    #[arg(long, env = "TYPHA_RECORD", value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// None of them is a setting.
     #[command(flatten)]
     pub foreign: Foreign,
@@ -113,6 +127,8 @@ impl Flags {
         };
         Ok(Config {
             store,
+            pod_cidrs: self.use_pod_cidr,
+            record: self.record,
             listen: SocketAddr::new(self.listen, self.port),
             tls: identity::Files::given(self.cert, self.key, self.ca)?,
             plaintext: self.plaintext,

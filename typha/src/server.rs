@@ -1,9 +1,9 @@
 //! Starts and stops the parts of a server.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use datastore::{StoreConfig, kubernetes::Tokens};
-use pipeline::{About, FactsError, Scope};
+use pipeline::{About, FactsError, Reading, Recording, Scope};
 use rand::seq::SliceRandom as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tracing::warn;
@@ -36,6 +36,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Config {
     /// Where state lives.
     pub store: StoreConfig,
+    /// `podCIDRs` of nodes stand for their blocks (`USE_POD_CIDR`).
+    pub pod_cidrs: bool,
+    /// A file that what the store says is written to.
+    pub record: Option<PathBuf>,
     /// Where agents connect.
     pub listen: SocketAddr,
     /// Certificate, key and the CAs of agents; none: without TLS. With it and a Kubernetes store, an agent may show
@@ -84,6 +88,14 @@ pub enum StartError {
     /// The files of TLS can't be used.
     #[error(transparent)]
     Tls(#[from] identity::TlsError),
+    /// The recording can't be written.
+    #[error("--record {path:?}: {error}; name a file that can be written")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        error: std::io::Error,
+    },
     /// The store's digest key is unusable.
     #[error("{0}")]
     DigestKey(String),
@@ -141,7 +153,17 @@ impl Typha {
             About { heartbeat_seconds: HEARTBEAT_SECONDS, version: env!("CARGO_PKG_VERSION") };
         let facts = pipeline::facts(store.as_ref(), &Scope::Everyone, about).await?;
         let sessions = Arc::new(Sessions::default());
-        let (writer, outputs) = writer::start(store.clone(), facts.clone(), sessions.clone());
+        let record = config.record.map(|path| {
+            Recording::begin(&path, store.streams())
+                .map_err(|error| StartError::Record { path, error })
+        });
+        let reading = Reading {
+            scope: Scope::Everyone,
+            pod_cidrs: config.pod_cidrs,
+            recording: record.transpose()?,
+        };
+        let (writer, outputs) =
+            writer::start(store.clone(), facts.clone(), sessions.clone(), reading);
         let (drain, draining) = watch::channel(false);
         let door = Door::new(&config.limits);
         let shared = Arc::new(Shared {

@@ -10,7 +10,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use datastore::Datastore;
-use pipeline::{Problems, Running, Scope, StoreState, Turn};
+use pipeline::{Problems, Reading, Running, StoreState, Turn};
 use sync::{ServerFacts, Snapshot};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::error;
@@ -60,8 +60,9 @@ pub(crate) fn start(
     store: Arc<dyn Datastore>,
     facts: ServerFacts,
     sessions: Arc<Sessions>,
+    reading: Reading,
 ) -> (JoinHandle<()>, Outputs) {
-    let running = Running::new(store, facts, Scope::Everyone);
+    let running = Running::new(store, facts, reading);
     let (published, published_reader) = watch::channel(None);
     let (state, state_reader) = watch::channel(running.pipeline().state().clone());
     let (made, made_reader) = watch::channel(Made::default());

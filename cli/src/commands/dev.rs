@@ -59,6 +59,8 @@ impl Args {
 
         let typha = Typha::start(typha::Config {
             store: config,
+            pod_cidrs: false,
+            record: None,
             listen: free_or(5473).await?,
             tls: None,
             plaintext: false,

@@ -5,6 +5,7 @@
 //! ```
 
 mod case;
+pub(crate) mod difference;
 mod endpoints;
 mod network;
 mod parameters;

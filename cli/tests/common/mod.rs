@@ -96,9 +96,16 @@ pub(crate) async fn client(url: &str) -> Client {
 
 /// A server that reads this store, on free ports.
 pub(crate) async fn start_typha(store: &str, max_connections: usize) -> typha::Typha {
+    typha::Typha::start(typha_config(store, max_connections)).await.expect("typha starts")
+}
+
+/// The same, to be changed before the start.
+pub(crate) fn typha_config(store: &str, max_connections: usize) -> typha::Config {
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = typha::Config {
+    typha::Config {
         store: datastore::StoreConfig::from_url(store).expect("a URL of a store"),
+        pod_cidrs: false,
+        record: None,
         listen: any,
         tls: None,
         plaintext: false,
@@ -108,8 +115,7 @@ pub(crate) async fn start_typha(store: &str, max_connections: usize) -> typha::T
         health: any,
         metrics: any,
         status: any,
-    };
-    typha::Typha::start(config).await.expect("typha starts")
+    }
 }
 
 /// Polls until `condition` holds.

@@ -138,6 +138,8 @@ impl World {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let config = typha::Config {
             store: datastore::StoreConfig::from_url(&store_url).unwrap(),
+            pod_cidrs: false,
+            record: None,
             listen: any,
             tls: files.clone(),
             plaintext: false,

@@ -11,6 +11,7 @@
 //! and incarnation.
 
 mod pipeline;
+mod recording;
 mod running;
 mod tick;
 
@@ -18,7 +19,8 @@ use datastore::Datastore;
 use sync::{DIGEST_KEY_LEN, DigestKey, ServerFacts};
 
 pub use pipeline::{Pipeline, Problems, Scope, StoreState};
-pub use running::{Running, Turn};
+pub use recording::Recording;
+pub use running::{Reading, Running, Turn};
 
 /// The part of a store's server that it says of itself.
 #[derive(Clone, Copy, Debug)]

@@ -77,6 +77,15 @@ impl Scope {
     }
 }
 
+/// What the engine makes beside what it always does.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Options {
+    /// IP sets of services: the store has them.
+    pub(crate) services: bool,
+    /// Routes of nodes' `podCIDRs`.
+    pub(crate) pod_cidrs: bool,
+}
+
 /// What feeds do to the engine, and what comes out at a tick.
 pub struct Pipeline {
     facts: Arc<ServerFacts>,
@@ -96,10 +105,17 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// One that has read nothing.
-    pub fn new(facts: ServerFacts, scope: Scope) -> Self {
+    pub(crate) fn new(facts: ServerFacts, scope: Scope, options: Options) -> Self {
+        let mut engine = Engine::new(engine::Options { plist_id: proto::plist_id });
+        if options.services {
+            engine = engine.with_services();
+        }
+        if options.pod_cidrs {
+            engine = engine.with_pod_cidrs();
+        }
         let state = StoreState { unsynced: facts.streams.clone(), ..StoreState::default() };
         Self {
-            engine: Engine::new(engine::Options { plist_id: proto::plist_id }),
+            engine,
             publisher: Publisher::new(facts.digest_key),
             facts: Arc::new(facts),
             scope,
@@ -284,6 +300,7 @@ mod tests {
                 version: String::new(),
             },
             Scope::Everyone,
+            Options::default(),
         )
     }
 

@@ -9,9 +9,9 @@ use std::{
 use datastore::{Datastore, Feed, Selection};
 use futures::{Stream, StreamExt as _};
 use sync::{DigestKey, ServerFacts};
-use tracing::warn;
+use tracing::{error, warn};
 
-use crate::{Pipeline, Scope, digest_key, tick::Tick};
+use crate::{Pipeline, Recording, Scope, digest_key, pipeline::Options, tick::Tick};
 
 /// It says at least so often that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -32,10 +32,20 @@ pub enum Turn {
 type Feeds = Box<dyn Stream<Item = Feed> + Send + Unpin>;
 type Asked = Pin<Box<dyn Future<Output = DigestKey> + Send>>;
 
+/// How a store is read.
+pub struct Reading {
+    /// Whose views are made of it.
+    pub scope: Scope,
+    /// `podCIDRs` of nodes stand for their blocks (`USE_POD_CIDR`).
+    pub pod_cidrs: bool,
+    /// What it says is written there, too.
+    pub recording: Option<Recording>,
+}
+
 /// A pipeline and the store that it follows.
 pub struct Running {
     pipeline: Pipeline,
-    scope: Scope,
+    reading: Reading,
     store: Arc<dyn Datastore>,
     feeds: Feeds,
     tick: Tick,
@@ -45,10 +55,12 @@ pub struct Running {
 
 impl Running {
     /// Follows the store from its first list on.
-    pub fn new(store: Arc<dyn Datastore>, facts: ServerFacts, scope: Scope) -> Self {
+    pub fn new(store: Arc<dyn Datastore>, facts: ServerFacts, reading: Reading) -> Self {
         let feeds = Box::new(datastore::follow(&store, Selection::fan_out()));
-        let pipeline = Pipeline::new(facts, scope.clone());
-        Self { pipeline, scope, store, feeds, tick: Tick::default(), key: None }
+        let options =
+            Options { services: store.capabilities().services, pod_cidrs: reading.pod_cidrs };
+        let pipeline = Pipeline::new(facts, reading.scope.clone(), options);
+        Self { pipeline, reading, store, feeds, tick: Tick::default(), key: None }
     }
 
     /// What it has made.
@@ -62,7 +74,7 @@ impl Running {
         if let Some(epoch) = self.pipeline.other_store()
             && self.key.as_ref().is_none_or(|(of, _)| of != epoch)
         {
-            let asked = Box::pin(other_key(self.store.clone(), self.scope.clone()));
+            let asked = Box::pin(other_key(self.store.clone(), self.reading.scope.clone()));
             self.key = Some((epoch.to_owned(), asked));
         }
         let due = self.tick.due().map(tokio::time::Instant::from_std);
@@ -91,12 +103,23 @@ impl Running {
             }
             feed = self.feeds.next() => {
                 let feed = feed?;
+                self.record(&feed);
                 let changes = matches!(feed, Feed::Changes { .. });
                 if self.pipeline.feed(feed, now_nanoseconds()) {
                     self.tick.changed(Instant::now());
                 }
                 Some(if changes { Turn::Nothing } else { Turn::Store })
             }
+        }
+    }
+
+    /// Each feed is written before anything is made of it: it is there when its consequence is a crash.
+    fn record(&mut self, feed: &Feed) {
+        if let Some(recording) = &mut self.reading.recording
+            && let Err(error) = recording.add(feed)
+        {
+            error!(%error, "the recording ends here");
+            self.reading.recording = None;
         }
     }
 }

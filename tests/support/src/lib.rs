@@ -17,6 +17,7 @@ mod find;
 mod kubernetes;
 mod process;
 mod require;
+mod token;
 
 pub use bad_input::{assert_bad_input, rows};
 pub use definitions::definition;

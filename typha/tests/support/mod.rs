@@ -46,6 +46,8 @@ pub(crate) fn config(store: &embedded::Server) -> Config {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Config {
         store: datastore::StoreConfig::from_url(&format!("http://{}", store.addr())).unwrap(),
+        pod_cidrs: false,
+        record: None,
         listen: any,
         tls: None,
         plaintext: false,
