@@ -105,8 +105,9 @@ fn value(fields: &'static Fields, part: Part<'_>) -> Result<Option<Value>, Malfo
         }
         (Fields::Number, Part::Number(number)) => Some(number.cast_signed().into()),
         (Fields::Flag, Part::Number(number)) => Some((number != 0).into()),
-        (Fields::Text, Part::Bytes([])) => None,
-        (Fields::Text, Part::Bytes(bytes)) => Some(text(bytes).into_owned().into()),
+        (Fields::Text, Part::Bytes(bytes)) => {
+            (!bytes.is_empty()).then(|| text(bytes).into_owned().into())
+        }
         (Fields::Time, Part::Bytes(message)) => time(message)?.map(Value::String),
         (Fields::NumberOrText, Part::Bytes(message)) => {
             static PARTS: Fields = Fields::Only(&[
