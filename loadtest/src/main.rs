@@ -4,6 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// That of the program `typha`, which this one runs as a child: else another one would be measured.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Simulated agents against a typha, and a report.
 #[derive(Parser)]
 #[command(name = "loadtest", version)]

@@ -17,6 +17,8 @@ use crate::{
 pub(crate) struct Report {
     /// Simulated agents, each on its own connection.
     pub(crate) agents: u32,
+    /// Of these, the ones that checked everything that they got; the others counted Commits.
+    pub(crate) checked: u32,
     /// What they asked for.
     pub(crate) view: View,
     /// What changed.
@@ -145,7 +147,8 @@ impl Report {
         let name = |value: serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let view = name(serde_json::json!(self.view));
         let profile = name(serde_json::json!(self.profile));
-        line("agents", format!("{} with the {view} view", self.agents));
+        let (agents, checked) = (self.agents, self.checked);
+        line("agents", format!("{agents} with the {view} view, {checked} of them check all"));
         let Cluster { nodes, pods } = self.cluster;
         line("cluster", format!("{nodes} nodes, {pods} pods"));
         let (rate, seconds, seed) = (self.rate, self.seconds, self.seed);
@@ -244,6 +247,7 @@ impl Comparison {
             }
         };
         same("agents", a.agents.into(), b.agents.into());
+        same("checked", a.checked.into(), b.checked.into());
         same("view", serde_json::json!(a.view), serde_json::json!(b.view));
         same("profile", serde_json::json!(a.profile), serde_json::json!(b.profile));
         same("rate", a.rate.into(), b.rate.into());

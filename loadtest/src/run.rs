@@ -41,6 +41,8 @@ pub(crate) const LATE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) agents: u32,
+    /// One in so many checks everything that it gets.
+    pub(crate) check_every: u32,
     pub(crate) length: Duration,
     pub(crate) profile: Profile,
     pub(crate) rate: f64,
@@ -139,6 +141,7 @@ async fn measure(
     let began = Instant::now();
     let mut fleet = Fleet::start(Setup {
         agents: config.agents,
+        check_every: config.check_every,
         at_once: AT_ONCE,
         server,
         tls: None,
@@ -147,7 +150,7 @@ async fn measure(
         version,
         deadline: config.deadline,
         inject: config.inject,
-    });
+    })?;
     first_sync(&fleet, config.agents, &mut progress).await?;
     let first_sync = began.elapsed();
 
@@ -167,6 +170,7 @@ async fn measure(
     };
     Ok(Report {
         agents: config.agents,
+        checked: fleet.checked(),
         view: config.view,
         profile: config.profile,
         rate: config.rate,

@@ -238,3 +238,15 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn agents_that_only_drain_count_every_change_and_the_report_says_how_many_checked() {
+    for view in ["node", "full"] {
+        let (code, report) =
+            run(&["--check-every", "20", "--profile", "policy-flip", "--view", view]);
+        assert_eq!((code, errors(&report)), (Some(0), [0; 3]), "{view}: {report}");
+        assert_eq!(report["checked"], 1);
+        assert_eq!(report["deliveries"], 1600);
+        assert_eq!(report["reconnects"], 0);
+    }
+}

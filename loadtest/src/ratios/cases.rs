@@ -81,9 +81,10 @@ impl Bed {
     }
 
     /// So many agents with the full view.
-    fn connect(&self, agents: u32, at_once: usize) -> Fleet {
+    fn connect(&self, rig: &Rig<'_>, agents: u32, at_once: usize) -> anyhow::Result<Fleet> {
         Fleet::start(Setup {
             agents,
+            check_every: rig.args.check_every,
             at_once,
             server: self.server.address,
             tls: self.server.tls.clone(),
@@ -157,7 +158,7 @@ async fn idle_and_commits(rig: &Rig<'_>, table: &mut Table, kind: Kind) -> anyho
     let bed = Bed::make(rig, kind, SMALL).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let empty = bed.server.rss()?;
-    let fleet = bed.connect(count, 64);
+    let fleet = bed.connect(rig, count, 64)?;
     synced(&fleet, count).await?;
     tokio::time::sleep(rig.args.idle()).await;
     let idle = bed.server.rss()?;
@@ -202,7 +203,7 @@ async fn first_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
         let cpu = bed.server.cpu()?;
         let sampler = Sampler::start(Some(bed.server.pid))?;
         let began = Instant::now();
-        let fleet = bed.connect(count, count as usize);
+        let fleet = bed.connect(rig, count, count as usize)?;
         synced(&fleet, count).await?;
         let took = began.elapsed();
         let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
@@ -225,7 +226,7 @@ async fn churn(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
     let count = rig.args.agents / 2;
     for kind in [Kind::Baseline, Kind::Typha] {
         let bed = Bed::make(rig, kind, SMALL).await?;
-        let fleet = bed.connect(count, 64);
+        let fleet = bed.connect(rig, count, 64)?;
         synced(&fleet, count).await?;
         let found = fleet.found();
         let mut churn = Churn::new(bed.world, Profile::Steady, View::Full, SEED);

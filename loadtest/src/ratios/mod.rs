@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Agents of the cases `agents` and `tls`; half of them in `first-sync` and `churn`.
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=20_000))]
     agents: u32,
+    /// One in so many agents checks everything that it gets; the others count Commits.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    check_every: u32,
     /// How often one commit is repeated, for each number of changes.
     #[arg(long, default_value_t = 15, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
@@ -88,7 +91,11 @@ pub(crate) async fn run(args: &Args, prefix: &[&str]) -> anyhow::Result<Table> {
     for _ in 0..args.passes {
         for (case, measure) in cases::ALL {
             if args.wants(case) {
-                measure(&cases::Rig { args, prefix, programs: &programs }, &mut table).await?;
+                let rig = cases::Rig { args, prefix, programs: &programs };
+                if let Err(error) = measure(&rig, &mut table).await {
+                    let name = case.to_possible_value().map(|value| value.get_name().to_owned());
+                    table.failed(name.unwrap_or_default(), &error);
+                }
             }
         }
     }

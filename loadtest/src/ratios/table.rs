@@ -41,6 +41,8 @@ pub(crate) struct Row {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    /// Cases that came to no end, and why.
+    failed: Vec<String>,
 }
 
 impl Table {
@@ -62,6 +64,18 @@ impl Table {
         &mut self.rows[index]
     }
 
+    /// A case came to no end. The others go on.
+    pub(super) fn failed(&mut self, case: String, error: &anyhow::Error) {
+        let text = format!("the case {case} has failed: {error:#}");
+        eprintln!("{text}");
+        self.failed.push(text);
+    }
+
+    /// Whether every case came to its end.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.failed.is_empty()
+    }
+
     /// For people.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
@@ -76,6 +90,9 @@ impl Table {
             for note in &row.notes {
                 let _ = writeln!(text, "    {note}");
             }
+        }
+        for failed in &self.failed {
+            let _ = writeln!(text, "{failed}");
         }
         text
     }
@@ -93,7 +110,15 @@ impl Row {
     }
 
     pub(super) fn add(&mut self, is_baseline: bool, values: impl IntoIterator<Item = f64>) {
-        if is_baseline { &mut self.baseline } else { &mut self.typha }.extend(values);
+        let (name, all) = match is_baseline {
+            true => ("baseline", &mut self.baseline),
+            false => ("typha", &mut self.typha),
+        };
+        all.extend(values);
+        // A run takes long, and may be ended early.
+        if let Some([_, median, _]) = quartiles(all) {
+            eprintln!("{name}: {}: {}", self.figure, self.show(median));
+        }
     }
 
     pub(super) fn note(&mut self, note: String) {
