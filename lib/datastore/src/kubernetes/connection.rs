@@ -21,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 const JSON: &str = "application/json";
 /// What only Kubernetes' own resources come in.
 pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+/// How often, and how long at most each time, a request waits because the server asks to come back later.
+const POSTPONEMENTS: usize = 10;
+const LONGEST_POSTPONEMENT: Duration = Duration::from_secs(5);
 /// The largest answer that is kept whole: a page of a list. An object has 1.5 MiB at most.
 const LARGEST_ANSWER: usize = 64 << 20;
 
@@ -74,7 +77,8 @@ impl Connection {
         format!("Kubernetes at {}", self.url)
     }
 
-    /// Sends a request, and returns the answer when it begins. `operation` is for people: `list pods`.
+    /// Sends a request, and returns the answer when it begins. `operation` is for people: `list pods`. A server that
+    /// asks to come back later, because it is busy or a definition is new, has done nothing yet, and is asked again.
     pub(super) async fn send(
         &self,
         operation: &str,
@@ -105,7 +109,45 @@ impl Connection {
         body: Option<&Value>,
         accept: &str,
     ) -> Result<Result<Response<Body>, Refusal>> {
-        let content = match method {
+        for _ in 0..POSTPONEMENTS {
+            let answer = self.ask_once(operation, &method, path, body, accept).await?;
+            let later = answer.headers().get(header::RETRY_AFTER);
+            let later = later.and_then(|text| text.to_str().ok()?.parse().ok());
+            match (answer.status(), later) {
+                (StatusCode::TOO_MANY_REQUESTS, Some(seconds)) => {
+                    tokio::time::sleep(Duration::from_secs(seconds).min(LONGEST_POSTPONEMENT))
+                        .await;
+                }
+                _ => return self.sort(operation, answer).await,
+            }
+        }
+        let answer = self.ask_once(operation, &method, path, body, accept).await?;
+        self.sort(operation, answer).await
+    }
+
+    /// A yes, or what the no says.
+    async fn sort(
+        &self,
+        operation: &str,
+        answer: Response<Body>,
+    ) -> Result<Result<Response<Body>, Refusal>> {
+        if answer.status().is_success() {
+            return Ok(Ok(answer));
+        }
+        let code = answer.status();
+        let bytes = self.collect(operation, answer).await.unwrap_or_default();
+        Ok(Err(Refusal::read(code, &bytes)))
+    }
+
+    async fn ask_once(
+        &self,
+        operation: &str,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+        accept: &str,
+    ) -> Result<Response<Body>> {
+        let content = match *method {
             Method::PATCH => "application/merge-patch+json",
             _ => JSON,
         };
@@ -124,20 +166,14 @@ impl Connection {
         let request =
             request.body(body).map_err(|error| self.unavailable(operation, &error.to_string()))?;
         let answer = tokio::time::timeout(ANSWER, self.client.send(request)).await;
-        let answer = match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return Err(self.unavailable(operation, &reason(&error))),
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.unavailable(operation, &reason(&error))),
             Err(_) => {
                 let seconds = ANSWER.as_secs();
-                return Err(self.unavailable(operation, &format!("no answer in {seconds} s")));
+                Err(self.unavailable(operation, &format!("no answer in {seconds} s")))
             }
-        };
-        if answer.status().is_success() {
-            return Ok(Ok(answer));
         }
-        let code = answer.status();
-        let bytes = self.collect(operation, answer).await.unwrap_or_default();
-        Ok(Err(Refusal::read(code, &bytes)))
     }
 
     /// The whole answer.
