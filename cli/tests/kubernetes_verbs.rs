@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::bulrush;
-use serde_json::{Value, json};
+use serde_json::Value;
 use support::{ApiServer, RealKubernetes};
 
 /// A cluster with our definitions.
@@ -84,52 +84,6 @@ fn a_25_apply_leaves_of_a_node_what_the_manifest_does_not_say() {
     assert_eq!(annotations["projectcalico.org/RouteReflectorClusterID"], "244.0.0.1");
     assert_eq!(annotations["projectcalico.org/IPv4Address"], "192.0.2.1/24");
     assert_eq!(annotations["projectcalico.org/ASNumber"], "64512");
-}
-
-#[test]
-fn a_22_a_23_kubectl_and_bulrush_see_each_others_edits() {
-    let Some(kubernetes) = shared() else { return };
-    let manifest = |order: u32| {
-        format!(
-            "{{apiVersion: projectcalico.org/v3, kind: NetworkPolicy, metadata: {{name: edited, \
-             namespace: default}}, spec: {{order: {order}, selector: \"app == 'web'\", types: \
-             [Ingress]}}}}"
-        )
-    };
-    let get = ["get", "networkpolicy", "edited", "-n", "default", "-o", "json"];
-    let resource = "networkpolicies.projectcalico.org";
-    let order = || -> Value {
-        let text = ok(kubernetes, &get, "");
-        serde_json::from_str::<Value>(&text).unwrap()["spec"]["order"].clone()
-    };
-    let printed = ok(kubernetes, &["apply", "-f", "-"], &manifest(10));
-    assert_eq!(printed, "Successfully applied 1 'NetworkPolicy' resource(s)\n");
-    assert_eq!(kubectl_json(kubernetes, &["get", resource, "edited"])["spec"]["order"], 10);
-
-    let patch = r#"{"spec": {"order": 20}, "metadata": {"annotations": {"mine": "stays"}}}"#;
-    kubernetes.kubectl_ok(&["patch", resource, "edited", "--type", "merge", "-p", patch]);
-    assert_eq!(order(), json!(20));
-
-    let patch = ["patch", "networkpolicy", "edited", "-n", "default", "-p"];
-    ok(kubernetes, &[&patch[..], &[r#"{"spec": {"order": 30}}"#]].concat(), "");
-    let edited = kubectl_json(kubernetes, &["get", resource, "edited"]);
-    assert_eq!(edited["spec"]["order"], 30);
-    assert_eq!(edited["metadata"]["annotations"]["mine"], "stays");
-
-    // What `get` prints can be applied again, also after an edit.
-    let yaml =
-        ok(kubernetes, &["get", "networkpolicy", "edited", "-n", "default", "-o", "yaml"], "");
-    let listed = yaml.replace("order: 30", "order: 40");
-    assert_ne!(listed, yaml);
-    ok(kubernetes, &["apply", "-f", "-"], &listed);
-    assert_eq!(order(), json!(40));
-
-    let table = ok(kubernetes, &["get", "networkpolicy", "-n", "default"], "");
-    let row = |line: &str| line.split_whitespace().eq(["default", "edited", "default"]);
-    assert!(table.lines().any(row), "{table}");
-    ok(kubernetes, &["delete", "networkpolicy", "edited", "-n", "default"], "");
-    let gone = kubernetes.kubectl(&["get", resource, "edited"]);
-    assert!(String::from_utf8_lossy(&gone.stderr).contains("NotFound"));
 }
 
 #[test]

@@ -110,25 +110,34 @@ impl Store {
         stdin: &str,
         environment: &[(&str, &str)],
     ) -> Run {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bulrush"))
-            .args(arguments)
-            .current_dir(folder)
-            .env("DATASTORE_TYPE", "etcdv3")
-            .env("ETCD_ENDPOINTS", &self.endpoint)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("bulrush starts");
-        let mut pipe = child.stdin.take().expect("its stdin");
-        let input = stdin.to_owned();
-        // A program that doesn't want the input closes it.
-        let writer = thread::spawn(move || pipe.write_all(input.as_bytes()));
-        let output = child.wait_with_output().expect("bulrush ends");
-        let _ = writer.join().expect("the writer");
-        output.into()
+        let store = [("DATASTORE_TYPE", "etcdv3"), ("ETCD_ENDPOINTS", self.endpoint.as_str())];
+        run_in(folder, arguments, stdin, &[&store, environment].concat())
     }
+}
+
+/// `bulrush` with these variables in its environment.
+pub(crate) fn run_in(
+    folder: &Path,
+    arguments: &[&str],
+    stdin: &str,
+    environment: &[(&str, &str)],
+) -> Run {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_bulrush"))
+        .args(arguments)
+        .current_dir(folder)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("bulrush starts");
+    let mut pipe = child.stdin.take().expect("its stdin");
+    let input = stdin.to_owned();
+    // A program that doesn't want the input closes it.
+    let writer = thread::spawn(move || pipe.write_all(input.as_bytes()));
+    let output = child.wait_with_output().expect("bulrush ends");
+    let _ = writer.join().expect("the writer");
+    output.into()
 }
 
 fn runtime() -> Runtime {
