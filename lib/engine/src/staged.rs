@@ -12,6 +12,8 @@ pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     let (Kind::StagedKubernetesNetworkPolicy, Stored::Json(value)) = (key.kind, stored) else {
         return kinds::decode(key, stored);
     };
+    // What isn't an object, or has a spec that isn't, is no policy without conditions.
+    kinds::decode(key, stored)?;
     let translation = translated(key, value);
     let Some(object) = translation.objects.into_iter().next() else {
         let fault = translation.faults.into_iter().next();
