@@ -14,6 +14,7 @@ use crate::{
     index::{Class, LabelSet},
     intern::Interner,
     nodes::Node,
+    planted::Planted,
     policies::{Lists, Prof},
     sets::Gives,
     slab::Id,
@@ -60,6 +61,11 @@ pub(crate) enum LocalEntry {
 }
 
 impl LocalEntry {
+    /// No address is known yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self, Self::Workload(entry) if entry.addresses.is_empty())
+    }
+
     /// The entry as it is published, with these ids.
     pub(crate) fn with(&self, ids: [Option<ArcStr>; 4]) -> Entry {
         let [plist, forward, untracked, pre_dnat] = ids;
@@ -130,7 +136,7 @@ pub(crate) fn workload(
         key.namespace,
         id.workload,
         id.endpoint,
-        metadata.uid
+        if Planted::UidForgotten.is_here() { "" } else { &metadata.uid }
     );
     let entry = Endpoint { interface, mac, addresses, profiles: parents.clone(), plist: None };
     let entry = LocalEntry::Workload(entry);

@@ -26,6 +26,7 @@ use crate::{
     json,
     nodes::{Need, Nodes},
     output::{Out, Output},
+    planted::Planted,
     policies::{Plist, Pol, Policies, Prof, Sets, TierState},
     problem::{Effect, Problem},
     routes::Routes,
@@ -221,7 +222,8 @@ impl Engine {
             let Some(id) = self.sets.by_id(&service_set(service, ports)) else { continue };
             let set = &mut self.sets.slab[id];
             if set.filled {
-                for (slice, more) in [(slice, true), (old.as_ref(), false)] {
+                let old = old.as_ref().filter(|_| !Planted::SliceLeftBehind.is_here());
+                for (slice, more) in [(slice, true), (old, false)] {
                     if let Some(slice) = slice {
                         set.count_slice(slice, more);
                     }
@@ -495,7 +497,12 @@ fn config_topic(key: &Key) -> Option<(Topic, ArcStr)> {
         | (Kind::Tier, _) => Some((Topic::Config, arcstr::format!("{}/{}", key.kind, key.name))),
         (Kind::FelixConfiguration, name) => {
             let node = name.strip_prefix("node.")?;
-            Some((Topic::Node(node.into()), arcstr::format!("config/{name}")))
+            let topic = if Planted::OverrideForAll.is_here() {
+                Topic::Config
+            } else {
+                Topic::Node(node.into())
+            };
+            Some((topic, arcstr::format!("config/{name}")))
         }
         _ => None,
     }

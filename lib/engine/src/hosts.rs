@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use model::{kinds::Node, view::Host};
 use sha1::{Digest, Sha1};
 
+use crate::planted::Planted;
+
 /// The entry of a node.
 pub(crate) fn host(name: &str, node: &Node) -> Host {
     let address = |bgp: Option<IpNet>, v6: bool| {
@@ -18,6 +20,7 @@ pub(crate) fn host(name: &str, node: &Node) -> Host {
         Some(_) if given.is_empty() => derived_mac(&seed),
         Some(_) => given.clone(),
     };
+    let seed_v6 = if Planted::MacOfOtherFamily.is_here() { "" } else { "-v6" };
     Host {
         ipv4: address(node.bgp_ipv4, false),
         ipv6: address(node.bgp_ipv6, true),
@@ -25,7 +28,7 @@ pub(crate) fn host(name: &str, node: &Node) -> Host {
         vxlan_address: node.vxlan,
         vxlan_mac: mac(node.vxlan, &node.vxlan_mac, name.to_owned()),
         vxlan_address_v6: node.vxlan_v6,
-        vxlan_mac_v6: mac(node.vxlan_v6, &node.vxlan_mac_v6, format!("{name}-v6")),
+        vxlan_mac_v6: mac(node.vxlan_v6, &node.vxlan_mac_v6, format!("{name}{seed_v6}")),
         wireguard_key: node.wireguard_key.clone(),
         wireguard_key_v6: node.wireguard_key_v6.clone(),
         wireguard_address: node.wireguard,

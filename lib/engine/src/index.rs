@@ -20,6 +20,7 @@ use model::selector::{Labels, Selector};
 
 use crate::{
     endpoints::Item,
+    planted::Planted,
     policies::{Lists, Pol},
     sets::Set,
     slab::{Id, Slab},
@@ -178,6 +179,9 @@ impl Index {
     /// The selectors that may match these labels.
     fn candidates(&self, labels: &[(ArcStr, ArcStr)]) -> Vec<Id<Sel>> {
         let mut candidates = self.unlimited.iter().copied().collect::<Vec<_>>();
+        if Planted::UnlimitedForgotten.is_here() {
+            candidates.clear();
+        }
         for (label, value) in labels {
             if let Some(under) = self.selectors_by_label.get(label) {
                 candidates.extend(&under.any_value);
@@ -218,7 +222,8 @@ impl Index {
         match file {
             File::Values(label, values) => {
                 let under = self.selectors_by_label.entry(label).or_default();
-                for value in &values {
+                let count = if Planted::FiledUnderOneValue.is_here() { 1 } else { values.len() };
+                for value in values.iter().take(count) {
                     under.insert(value, id);
                 }
             }

@@ -26,6 +26,10 @@ mod mirror;
 mod netmap;
 mod nodes;
 mod output;
+#[cfg(all(feature = "planted", debug_assertions))]
+pub mod planted;
+#[cfg(not(all(feature = "planted", debug_assertions)))]
+mod planted;
 mod policies;
 mod problem;
 mod routes;

@@ -7,6 +7,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::planted::Planted;
+
 /// Keys are CIDRs without host bits.
 pub(crate) struct NetMap<T> {
     map: BTreeMap<IpNet, T>,
@@ -94,7 +96,7 @@ fn truncated(net: IpNet, length: u8) -> Option<IpNet> {
 
 /// A set can't hold everything in one member: it becomes two halves, as in Calico.
 pub(crate) fn halves(net: IpNet) -> [Option<IpNet>; 2] {
-    if net.prefix_len() > 0 {
+    if net.prefix_len() > 0 || Planted::NetNotHalved.is_here() {
         return [Some(net), None];
     }
     match net {

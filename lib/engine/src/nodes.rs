@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use arcstr::ArcStr;
 
 use crate::{
+    planted::Planted,
     policies::{Plist, Pol, Prof},
     sets::Set,
     slab::{Id, Slab},
@@ -62,7 +63,8 @@ impl Nodes {
         let needs = &mut self.slab[id].needs;
         let count = needs.entry(need).or_default();
         let before = *count;
-        *count = if more { before + 1 } else { before.saturating_sub(1) };
+        let less = if Planted::NeedNotCounted.is_here() { before } else { 1 };
+        *count = if more { before + 1 } else { before.saturating_sub(less) };
         let after = *count;
         if after == 0 {
             needs.remove(&need);

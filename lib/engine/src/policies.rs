@@ -9,13 +9,14 @@ use arcstr::ArcStr;
 use model::{
     Key,
     kinds::{self, Labels, Order, Tier},
-    view::{Policy, PolicyId, PolicyList, PolicyTier, ProfileRules, Rule},
+    view::{Action, Policy, PolicyId, PolicyList, PolicyTier, ProfileRules, Rule},
 };
 
 use crate::{
     endpoints::Item,
     index::{Class, Index, Sel},
     nodes::Node,
+    planted::Planted,
     sets::Set,
     slab::{Id, Slab},
 };
@@ -105,6 +106,9 @@ impl List {
         let acts = place.ingress || place.egress;
         let stage = match self {
             Self::Normal => matches!(place.stage, Stage::Normal { .. }),
+            Self::Forward if Planted::ForwardWithoutFlag.is_here() => {
+                matches!(place.stage, Stage::Normal { .. })
+            }
             Self::Forward => place.stage == Stage::Normal { forward: true },
             Self::Untracked => place.stage == Stage::Untracked,
             Self::PreDnat => place.stage == Stage::PreDnat,
@@ -114,7 +118,11 @@ impl List {
 
     /// What isn't decided here is decided at a later stage.
     pub(crate) fn passes(self) -> bool {
-        matches!(self, Self::Untracked | Self::PreDnat)
+        match self {
+            Self::Normal | Self::Forward => false,
+            Self::Untracked => !Planted::UntrackedDenies.is_here(),
+            Self::PreDnat => true,
+        }
     }
 }
 
@@ -137,19 +145,24 @@ impl TierState {
     /// Tiers that exist come before those that don't; then by order, none last; then by name.
     fn key(&self) -> (bool, (bool, Option<Order>), &ArcStr) {
         let order = self.object.as_ref().and_then(|tier| tier.order);
-        (self.object.is_none(), order_key(order), &self.name)
+        let missing = self.object.is_none() && !Planted::MissingTierInOrder.is_here();
+        let order = order.filter(|_| !Planted::TierOrderForgotten.is_here());
+        (missing, order_key(order), &self.name)
     }
 
     /// A tier that doesn't exist denies at its end: what its policies don't allow must not pass by
     /// its being unknown.
     pub(crate) fn default_pass(&self) -> bool {
-        self.object.as_ref().is_some_and(|tier| tier.default_pass)
+        match &self.object {
+            Some(tier) => tier.default_pass,
+            None => Planted::MissingTierPasses.is_here(),
+        }
     }
 }
 
 /// None is last.
 fn order_key(order: Option<Order>) -> (bool, Option<Order>) {
-    (order.is_none(), order)
+    (order.is_none() != Planted::NoOrderFirst.is_here(), order)
 }
 
 /// A profile that exists, or that endpoints name.
@@ -181,7 +194,9 @@ impl Prof {
 
 /// The rules of a profile that doesn't exist.
 pub(crate) fn deny() -> ProfileRules {
-    ProfileRules { ingress: vec![Rule::default()], egress: vec![Rule::default()] }
+    let action = if Planted::MissingProfileAllows.is_here() { Action::Allow } else { Action::Deny };
+    let rule = Rule { action, ..Rule::default() };
+    ProfileRules { ingress: vec![rule.clone()], egress: vec![rule] }
 }
 
 /// An ordered list of tiers and policies, shared by all classes that have it.
@@ -259,9 +274,10 @@ impl Policies {
         policies.sort_unstable_by(|(_, a), (_, b)| {
             let tiers = || self.tiers[a.tier].key().cmp(&self.tiers[b.tier].key());
             let by_tier = if a.tier == b.tier { std::cmp::Ordering::Equal } else { tiers() };
-            by_tier
-                .then_with(|| order_key(a.order).cmp(&order_key(b.order)))
-                .then_with(|| a.tie_break.cmp(&b.tie_break))
+            by_tier.then_with(|| order_key(a.order).cmp(&order_key(b.order))).then_with(|| {
+                let order = a.tie_break.cmp(&b.tie_break);
+                if Planted::TieBreakFlipped.is_here() { order.reverse() } else { order }
+            })
         });
         policies
     }
@@ -275,7 +291,9 @@ impl Policies {
     ) -> Lists {
         let selecting = self.selecting(class, index);
         let of = |list: List| {
-            let held = selecting.iter().filter(|(_, place)| !place.staged && list.holds(place));
+            let held = selecting.iter().filter(|(_, place)| {
+                (!place.staged || Planted::StagedEnforced.is_here()) && list.holds(place)
+            });
             held.map(|(id, _)| *id).collect::<Vec<_>>()
         };
         // Only host endpoints have the others.

@@ -9,7 +9,7 @@ use model::{
     view::{Entry, Pool, Route, Topic},
 };
 
-use crate::{netmap::NetMap, output::Out};
+use crate::{netmap::NetMap, output::Out, planted::Planted};
 
 /// Something that says where a CIDR lives. Of several for one CIDR the first counts: a node's own
 /// address, an address in a block, a block of one address, a tunnel; then the node's name.
@@ -84,7 +84,7 @@ impl Routes {
     /// A node's own addresses and those of its tunnels; with `pod_cidrs` also its pods' ranges.
     pub(crate) fn set_node(&mut self, name: &ArcStr, node: Option<&Node>, pod_cidrs: bool) {
         let mut claims = node.map(|node| node_claims(name, node)).unwrap_or_default();
-        if let Some(node) = node.filter(|_| pod_cidrs) {
+        if let Some(node) = node.filter(|_| pod_cidrs && !Planted::PodRangesForgotten.is_here()) {
             let ranges = node.pod_cidrs.iter().collect::<BTreeSet<_>>();
             let claim = Claim::Block { node: name.clone() };
             claims.extend(ranges.into_iter().map(|range| (*range, claim.clone())));
@@ -130,7 +130,12 @@ impl Routes {
         for cidr in std::mem::take(&mut self.dirty_pools) {
             self.dirty.extend(self.cidrs.within(cidr).map(|(inner, _)| inner));
             let Some(at) = self.pools.get_mut(&cidr) else { continue };
-            let pool = at.by_name.values().next().map(pool_entry);
+            let pool = if Planted::LastPoolCounts.is_here() {
+                at.by_name.values().next_back()
+            } else {
+                at.by_name.values().next()
+            };
+            let pool = pool.map(pool_entry);
             if pool != at.published {
                 at.published.clone_from(&pool);
                 let key = ArcStr::from(cidr.to_string());
@@ -156,13 +161,20 @@ impl Routes {
 
     fn route(&self, cidr: IpNet) -> Option<Route> {
         let claims = &self.cidrs.get(&cidr)?.claims;
-        let (node, borrowed) = match claims.keys().next()? {
+        let passed = usize::from(
+            Planted::HostAddressRouted.is_here()
+                && claims.len() > 1
+                && claims.contains_key(&Claim::Host),
+        );
+        let (node, borrowed) = match claims.keys().nth(passed)? {
             Claim::Host => return None,
             Claim::Address { node, borrowed } => (node, *borrowed),
             Claim::Block { node } => (node, false),
             Claim::Tunnel { node } => match self.block_around(cidr) {
                 // The block's route covers it.
-                Some(owner) if owner == node => return None,
+                Some(owner) if owner == node && !Planted::TunnelInBlockRouted.is_here() => {
+                    return None;
+                }
                 owner => (node, owner.is_some()),
             },
         };
@@ -173,7 +185,7 @@ impl Routes {
         Some(Route {
             node: node.clone(),
             pool: pool.map(|(cidr, _)| cidr),
-            borrowed,
+            borrowed: borrowed && !Planted::BorrowedForgotten.is_here(),
             tunnel: claims.contains_key(&Claim::Tunnel { node: node.clone() }),
         })
     }

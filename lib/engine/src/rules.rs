@@ -17,7 +17,7 @@ use model::{
 };
 use sha2::{Digest, Sha224};
 
-use crate::scope;
+use crate::{planted::Planted, scope};
 
 /// What defines an IP set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl One<'_, '_> {
         // Both sides are looked at before the rule is given up, so that all faults are named.
         let source = peer(self, &rule.source, "source");
         let destination = peer(self, &rule.destination, "destination");
-        if !rule.unknown.is_empty() && !self.denies {
+        if !rule.unknown.is_empty() && !self.denies && !Planted::UnknownForgotten.is_here() {
             return None;
         }
         let (Ok(source), Ok(destination)) = (source, destination) else { return None };
@@ -284,7 +284,8 @@ impl One<'_, '_> {
             _ => service.namespace.clone(),
         };
         let name = service.name.clone();
-        SetSpec::Service(ServiceSpec { namespace, name, ports: side == "destination" })
+        let ports = side == "destination" || Planted::ServicePortsAtSource.is_here();
+        SetSpec::Service(ServiceSpec { namespace, name, ports })
     }
 
     /// A condition that holds for one of the entries. Without those that can't be read it holds
@@ -293,6 +294,7 @@ impl One<'_, '_> {
         self.out.faults.extend(entries.bad.iter().cloned());
         match (entries.bad.is_empty(), self.denies, entries.items.is_empty()) {
             (true, _, _) | (false, false, false) => Ok(&entries.items),
+            (false, false, true) if Planted::BadNetsForgotten.is_here() => Ok(&[]),
             (false, false, true) => Err(Nothing),
             (false, true, _) => Ok(&[]),
         }

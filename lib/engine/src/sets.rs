@@ -19,6 +19,7 @@ use crate::{
     index::Sel,
     netmap::{NetMap, halves},
     output::Out,
+    planted::Planted,
     rules::{NamedPort, SetSpec, protocol_name},
     slab::Id,
 };
@@ -173,7 +174,8 @@ impl Set {
     fn count_ports(&mut self, addresses: &[IpAddr], ports: &[EndpointPort], more: bool) {
         let Some(wanted) = self.port().cloned() else { return };
         for port in ports {
-            let fits = wanted.protocol.is_none_or(|protocol| protocol == port.protocol);
+            let fits = wanted.protocol.is_none_or(|protocol| protocol == port.protocol)
+                || Planted::PortOfAnyProtocol.is_here();
             if !fits || port.name != wanted.name {
                 continue;
             }
@@ -239,16 +241,19 @@ impl Set {
 /// Whether another member holds all of this one.
 fn is_covered(nets: &NetMap<Count>, net: IpNet) -> bool {
     nets.enclosing(net).skip(1).any(|(_, outer)| outer.given > 0)
+        && !Planted::CoveredShown.is_here()
 }
 
 impl Members {
     fn count_net(&mut self, net: IpNet, more: bool) {
         let count = self.nets.get_or_default(net);
         let before = count.given;
-        count.given = if more { before + 1 } else { before.saturating_sub(1) };
+        let less = if Planted::MemberNotCounted.is_here() { before } else { 1 };
+        count.given = if more { before + 1 } else { before.saturating_sub(less) };
         if (before == 0) != (count.given == 0) {
             self.touched_nets.insert(net);
-            if net.prefix_len() < net.max_prefix_len() {
+            let may_cover = more || !Planted::CoveredForgotten.is_here();
+            if may_cover && net.prefix_len() < net.max_prefix_len() {
                 self.touched_nets.extend(self.nets.within(net).map(|(inner, _)| inner));
             }
         }

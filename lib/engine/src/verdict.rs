@@ -19,7 +19,7 @@ use model::{
     },
 };
 
-use crate::{Mirror, rules::protocol_name};
+use crate::{Mirror, planted::Planted, rules::protocol_name};
 
 /// One packet that opens a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,7 +169,7 @@ impl<'m> Judge<'m> {
                 Direction::Ingress => &tier.ingress,
                 Direction::Egress => &tier.egress,
             };
-            if policies.is_empty() {
+            if policies.is_empty() && !Planted::DefaultWithoutPolicy.is_here() {
                 continue;
             }
             step(Step::Tier(&tier.name));
@@ -206,6 +206,7 @@ impl<'m> Judge<'m> {
             match self.first(rules, packet, step) {
                 Some(Action::Allow) => return true,
                 Some(Action::Deny) => return false,
+                Some(Action::Pass) if Planted::ProfilePassDenies.is_here() => return false,
                 // A profile has no tier after it: on to the next profile.
                 Some(Action::Pass | Action::Log) | None => {}
             }
@@ -223,7 +224,8 @@ impl<'m> Judge<'m> {
     ) -> Option<Action> {
         for (index, rule) in rules.iter().enumerate() {
             let mismatch = self.mismatch(rule, packet);
-            let decides = mismatch.is_none() && rule.action != Action::Log;
+            let goes_on = rule.action == Action::Log && !Planted::LogDecides.is_here();
+            let decides = mismatch.is_none() && !goes_on;
             step(Step::Rule(index, rule, mismatch));
             if decides {
                 return Some(rule.action);

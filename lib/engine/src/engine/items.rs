@@ -11,6 +11,7 @@ use crate::{
     index::LabelSet,
     nodes::Need,
     output::Out,
+    planted::Planted,
     policies::{Lists, Prof},
     slab::Id,
 };
@@ -134,7 +135,9 @@ impl Engine {
 
     /// Takes an item out of its class and of the IP sets that the class is in.
     pub(super) fn detach(&mut self, id: Id<Item>) {
-        self.count_members(id, false);
+        if !Planted::LeftInSets.is_here() {
+            self.count_members(id, false);
+        }
         let item = &mut self.items[id];
         let Some(class) = item.class.take() else { return };
         let (position, is_host) = (item.position, item.is_host());
@@ -179,12 +182,22 @@ impl Engine {
             .iter()
             .filter_map(|prof| self.policies.profiles[*prof].labels.as_ref())
             .collect::<Vec<&Labels>>();
-        if inherited.iter().all(|labels| labels.is_empty()) {
+        if inherited.iter().all(|labels| labels.is_empty()) || Planted::InheritedForgotten.is_here()
+        {
             return Arc::clone(&item.own);
         }
         let mut all = BTreeMap::new();
-        for (key, value) in item.own.iter().chain(inherited.into_iter().flatten()) {
+        for (key, value) in item.own.iter().chain(inherited.iter().copied().flatten()) {
             all.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        if Planted::InheritedWins.is_here() || Planted::LastProfileWins.is_here() {
+            let own =
+                |key| Planted::LastProfileWins.is_here() && item.own.iter().any(|it| it.0 == key);
+            for (key, value) in inherited.into_iter().flatten() {
+                if !own(key.clone()) {
+                    all.insert(key.clone(), value.clone());
+                }
+            }
         }
         all.into_iter().collect()
     }
@@ -245,6 +258,9 @@ impl Engine {
                 }
             }
             let Data::Endpoint(local) = &mut self.items[id].data else { continue };
+            if Planted::PendingForgotten.is_here() && local.entry.is_pending() {
+                continue;
+            }
             if std::mem::take(&mut local.stale) || due != held {
                 local.held = due;
                 local.published = true;

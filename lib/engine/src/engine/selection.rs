@@ -6,12 +6,14 @@ use arcstr::ArcStr;
 use model::{
     Key,
     kinds::{self, Invalid, Spec, StagedAction},
+    selector::Selector,
     view::{Policy, PolicyId, ProfileRules},
 };
 
 use super::{Engine, worse};
 use crate::{
     nodes::{Need, Node},
+    planted::Planted,
     policies::{Place, Pol, Policies, Stage, deny},
     problem::{Effect, Problem},
     rules::{Scope, Translated, translate},
@@ -67,7 +69,7 @@ impl Engine {
             Ok(selector) => Some(selector),
             Err(fault) => {
                 problem = worse(problem, Effect::SelectsNothing, vec![fault]);
-                None
+                Planted::BadSelectorSelectsAll.is_here().then(Selector::all)
             }
         };
 
@@ -81,9 +83,14 @@ impl Engine {
         let place = Place {
             tier,
             order: policy.order,
-            tie_break: id.tie_break().into(),
+            tie_break: if Planted::TieBreakByNamespace.is_here() {
+                arcstr::format!("{}/{}/{}", id.namespace, id.name, id.kind)
+            } else {
+                id.tie_break().into()
+            },
             ingress: policy.acts_on_ingress,
-            egress: policy.acts_on_egress && acts_at != Stage::PreDnat,
+            egress: policy.acts_on_egress
+                && (acts_at != Stage::PreDnat || Planted::PreDnatOnEgress.is_here()),
             stage: acts_at,
             staged: policy.staged.is_some(),
         };
@@ -149,7 +156,7 @@ impl Engine {
                 for set in new {
                     self.need(*node, Need::Set(*set), true);
                 }
-                for set in old {
+                for set in old.iter().filter(|_| !Planted::OldSetsNeeded.is_here()) {
                     self.need(*node, Need::Set(*set), false);
                 }
             }
@@ -188,7 +195,7 @@ impl Engine {
         let nodes = state.nodes.iter().copied().collect::<Vec<_>>();
         let old = std::mem::replace(&mut state.sets, Arc::clone(&sets));
         self.change_sets(&nodes, &old, &sets);
-        if other_labels {
+        if other_labels && !Planted::ProfileLabelsStale.is_here() {
             self.reclass(id);
         }
         self.dirty.profiles.insert(id);

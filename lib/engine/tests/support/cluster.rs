@@ -35,6 +35,18 @@ impl Cluster {
         }
     }
 
+    /// One that knows the backends of services, the ranges of nodes' pods, or not.
+    pub(crate) fn knowing(services: bool, pod_cidrs: bool) -> Self {
+        let mut engine = Engine::new(Options { plist_id });
+        if services {
+            engine = engine.with_services();
+        }
+        if pod_cidrs {
+            engine = engine.with_pod_cidrs();
+        }
+        Self { engine, ..Self::new() }
+    }
+
     /// One that can be asked about what it doesn't publish.
     pub(crate) fn keeping_objects() -> Self {
         let engine = Engine::new(Options { plist_id }).keep_objects().with_services();

@@ -9,6 +9,7 @@ use proptest::{
     option::{of, weighted},
     prelude::*,
     sample::{select, subsequence},
+    strategy::Union,
 };
 use serde_json::{Map, Value, json};
 
@@ -16,12 +17,16 @@ use serde_json::{Map, Value, json};
 #[derive(Clone, Debug)]
 pub(crate) enum Sel {
     All,
+    /// Everything; in a rule's namespace selector, what is in no namespace.
+    Global,
     Has(&'static str),
     Eq(&'static str, &'static str),
     Ne(&'static str, &'static str),
     In(&'static str, Vec<&'static str>),
     NotIn(&'static str, Vec<&'static str>),
     Starts(&'static str, &'static str),
+    Ends(&'static str, &'static str),
+    Contains(&'static str, &'static str),
     And(Box<Sel>, Box<Sel>),
     Or(Box<Sel>, Box<Sel>),
     Not(Box<Sel>),
@@ -36,12 +41,15 @@ impl Sel {
             |values: &[&str]| values.iter().map(|v| format!("'{v}'")).collect::<Vec<_>>().join(",");
         match self {
             Self::All => "all()".to_owned(),
+            Self::Global => "global( )".to_owned(),
             Self::Has(l) => format!("has( {l} )"),
             Self::Eq(l, v) => format!("{l}=='{v}'"),
             Self::Ne(l, v) => format!("{l} != \"{v}\""),
             Self::In(l, v) => format!("{l} in {{{}}}", list(v)),
             Self::NotIn(l, v) => format!("{l} not in {{ {} }}", list(v)),
             Self::Starts(l, v) => format!("{l} starts with '{v}'"),
+            Self::Ends(l, v) => format!("{l} endswith '{v}'"),
+            Self::Contains(l, v) => format!("{l}\tcontains '{v}'"),
             Self::And(a, b) => format!("(({}) && {})", a.text(), b.text()),
             Self::Or(a, b) => format!("({} || ({}))", a.text(), b.text()),
             Self::Not(a) => format!("! ({})", a.text()),
@@ -76,10 +84,14 @@ pub(crate) struct Side {
     pub(crate) not_selector: Option<Sel>,
     pub(crate) namespace_selector: Option<Sel>,
     pub(crate) service_accounts: Vec<&'static str>,
+    pub(crate) account_selector: Option<Sel>,
     pub(crate) ports: Vec<Port>,
     pub(crate) not_ports: Vec<Port>,
     pub(crate) service: bool,
 }
+
+/// Type and code. A code alone can't be.
+pub(crate) type IcmpOf = (Option<u8>, Option<u8>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct RuleOf {
@@ -87,6 +99,11 @@ pub(crate) struct RuleOf {
     pub(crate) action: &'static str,
     /// `Some("FOO")` isn't one.
     pub(crate) protocol: Option<&'static str>,
+    pub(crate) not_protocol: Option<&'static str>,
+    /// Neither 4 nor 6 is none.
+    pub(crate) version: Option<u8>,
+    pub(crate) icmp: IcmpOf,
+    pub(crate) not_icmp: IcmpOf,
     pub(crate) source: Side,
     pub(crate) destination: Side,
     pub(crate) http: bool,
@@ -109,10 +126,35 @@ pub(crate) struct PolicyOf {
     pub(crate) order: Option<f64>,
     pub(crate) selector: Option<Sel>,
     pub(crate) namespace_selector: Option<Sel>,
+    pub(crate) account_selector: Option<Sel>,
     pub(crate) types: Vec<&'static str>,
     pub(crate) stage: Stage,
     pub(crate) ingress: Vec<RuleOf>,
     pub(crate) egress: Vec<RuleOf>,
+}
+
+/// Addresses of a node; an `x` isn't one.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeOf {
+    pub(crate) ipv4: Option<&'static str>,
+    pub(crate) ipv6: Option<&'static str>,
+    pub(crate) internal: Vec<&'static str>,
+    pub(crate) external: Vec<&'static str>,
+    pub(crate) ipip: Option<&'static str>,
+    pub(crate) vxlan: Option<&'static str>,
+    pub(crate) vxlan_mac: Option<&'static str>,
+    pub(crate) vxlan_v6: Option<&'static str>,
+    pub(crate) wireguard: Option<&'static str>,
+    pub(crate) wireguard_key: Option<&'static str>,
+    pub(crate) pod_cidrs: Vec<&'static str>,
+    pub(crate) as_number: Option<u32>,
+}
+
+/// Backends of a service, by what they are stored as: addresses, and ports by protocol.
+#[derive(Clone, Debug)]
+pub(crate) struct SliceOf {
+    pub(crate) addresses: Vec<&'static str>,
+    pub(crate) ports: Vec<(u8, u16)>,
 }
 
 pub(crate) type Pairs = Vec<(&'static str, &'static str)>;
@@ -156,12 +198,14 @@ pub(crate) enum Obj {
         ingress: Vec<RuleOf>,
         egress: Vec<RuleOf>,
     },
-    Node {
-        ipv4: Option<&'static str>,
-        vxlan: Option<&'static str>,
+    Node(NodeOf),
+    /// A policy of Kubernetes that is staged. Good or bad, it is in no list.
+    StagedKubernetes {
+        bad: bool,
     },
     Pool {
         cidr: &'static str,
+        ipip: &'static str,
         vxlan: &'static str,
         nat: bool,
         balancer: bool,
@@ -229,6 +273,7 @@ impl Obj {
                 "order": policy.order,
                 "selector": policy.selector.as_ref().map(Sel::text),
                 "namespaceSelector": policy.namespace_selector.as_ref().map(Sel::text),
+                "serviceAccountSelector": policy.account_selector.as_ref().map(Sel::text),
                 "types": policy.types,
                 "applyOnForward": policy.stage == Stage::Forward,
                 "doNotTrack": matches!(policy.stage, Stage::Untracked | Stage::Both),
@@ -242,11 +287,14 @@ impl Obj {
                 "ingress": ingress.iter().map(rule).collect::<Vec<_>>(),
                 "egress": egress.iter().map(rule).collect::<Vec<_>>(),
             }),
-            Self::Node { ipv4, vxlan } => {
-                json!({"bgp": {"ipv4Address": ipv4}, "ipv4VXLANTunnelAddr": vxlan})
-            }
-            Self::Pool { cidr, vxlan, nat, balancer } => json!({
+            Self::Node(of) => return node_json(of, &metadata),
+            Self::StagedKubernetes { bad } => json!({
+                "podSelector": {},
+                "ingress": [{"from": [{"ipBlock": {"cidr": if *bad { "x" } else { "10.0.0.0/8" }}}]}],
+            }),
+            Self::Pool { cidr, ipip, vxlan, nat, balancer } => json!({
                 "cidr": cidr,
+                "ipipMode": ipip,
                 "vxlanMode": vxlan,
                 "natOutgoing": nat,
                 "allowedUses": if *balancer { json!(["LoadBalancer"]) } else { json!(null) },
@@ -273,10 +321,35 @@ impl Obj {
     }
 }
 
+fn node_json(node: &NodeOf, metadata: &Value) -> Value {
+    let address = |kind: &'static str| move |text: &&str| json!({"address": text, "type": kind});
+    let internal = node.internal.iter().map(address("InternalIP"));
+    let external = node.external.iter().map(address("ExternalIP"));
+    let spec = json!({
+        "bgp": {
+            "ipv4Address": node.ipv4,
+            "ipv6Address": node.ipv6,
+            "ipv4IPIPTunnelAddr": node.ipip,
+            "asNumber": node.as_number,
+        },
+        "addresses": external.chain(internal).collect::<Vec<_>>(),
+        "ipv4VXLANTunnelAddr": node.vxlan,
+        "vxlanTunnelMACAddr": node.vxlan_mac,
+        "ipv6VXLANTunnelAddr": node.vxlan_v6,
+        "wireguard": {"interfaceIPv4Address": node.wireguard},
+    });
+    let status = json!({"wireguardPublicKey": node.wireguard_key, "podCIDRs": node.pod_cidrs});
+    json!({"kind": "Node", "metadata": metadata, "spec": spec, "status": status})
+}
+
 fn rule(rule: &RuleOf) -> Value {
     let mut out = json!({
         "action": rule.action,
         "protocol": rule.protocol,
+        "notProtocol": rule.not_protocol,
+        "ipVersion": rule.version,
+        "icmp": {"type": rule.icmp.0, "code": rule.icmp.1},
+        "notICMP": {"type": rule.not_icmp.0, "code": rule.not_icmp.1},
         "source": side(&rule.source),
         "destination": side(&rule.destination),
     });
@@ -309,8 +382,9 @@ fn side(side: &Side) -> Value {
         "ports": ports(&side.ports),
         "notPorts": ports(&side.not_ports),
     });
-    if !side.service_accounts.is_empty() {
-        out["serviceAccounts"] = json!({ "names": side.service_accounts });
+    if !side.service_accounts.is_empty() || side.account_selector.is_some() {
+        let selector = side.account_selector.as_ref().map(Sel::text);
+        out["serviceAccounts"] = json!({"names": side.service_accounts, "selector": selector});
     }
     if side.service {
         out["services"] = json!({"name": "s"});
@@ -318,7 +392,7 @@ fn side(side: &Side) -> Value {
     out
 }
 
-const LABELS: &[&str] = &["a", "b", "pcns.a", "projectcalico.org/namespace"];
+const LABELS: &[&str] = &["a", "b", "pcns.a", "pcsa.a", "projectcalico.org/namespace"];
 const VALUES: &[&str] = &["1", "2", "12", "ns1"];
 const NODES: &[&str] = &["n1", "n2", "n3"];
 const NAMESPACES: &[&str] = &["ns1", "ns2"];
@@ -328,16 +402,19 @@ const TIERS: &[&str] = &["default", "t1", "t2"];
 const ORDERS: &[Option<f64>] = &[None, Some(-1.5), Some(0.0), Some(10.0), Some(9.0)];
 
 fn sel() -> impl Strategy<Value = Sel> {
-    let label = || select(LABELS);
-    let value = || select(VALUES);
+    let label = || prop_oneof![Just("a"), select(LABELS)];
+    let value = || prop_oneof![Just("1"), select(VALUES)];
     let leaf = prop_oneof![
         2 => Just(Sel::All),
+        1 => Just(Sel::Global),
         3 => label().prop_map(Sel::Has),
         5 => (label(), value()).prop_map(|(l, v)| Sel::Eq(l, v)),
         1 => (label(), value()).prop_map(|(l, v)| Sel::Ne(l, v)),
         2 => (label(), vec(value(), 0..3)).prop_map(|(l, v)| Sel::In(l, v)),
         1 => (label(), vec(value(), 0..3)).prop_map(|(l, v)| Sel::NotIn(l, v)),
         1 => (label(), value()).prop_map(|(l, v)| Sel::Starts(l, v)),
+        1 => (label(), value()).prop_map(|(l, v)| Sel::Ends(l, v)),
+        1 => (label(), value()).prop_map(|(l, v)| Sel::Contains(l, v)),
     ];
     let tree = leaf.prop_recursive(2, 5, 2, |inner| {
         let two = || (inner.clone().prop_map(Box::new), inner.clone().prop_map(Box::new));
@@ -368,11 +445,13 @@ fn side_of() -> impl Strategy<Value = Side> {
     };
     let ports = || prop_oneof![3 => Just(Vec::new()), 1 => vec(port(), 1..3)];
     let accounts = prop_oneof![6 => Just(Vec::new()), 1 => subsequence(vec!["s", "t"], 1..=2)];
-    let service = prop::bool::weighted(0.02);
+    let accounts = (accounts, weighted(0.05, sel()));
+    let service = prop::bool::weighted(0.1);
     let selectors = (of(sel()), weighted(0.15, sel()), weighted(0.2, sel()));
     (nets(), nets(), selectors, accounts, ports(), ports(), service).prop_map(
-        |(nets, not_nets, selectors, service_accounts, ports, not_ports, service)| {
+        |(nets, not_nets, selectors, accounts, ports, not_ports, service)| {
             let (selector, not_selector, namespace_selector) = selectors;
+            let (service_accounts, account_selector) = accounts;
             Side {
                 nets,
                 not_nets,
@@ -380,6 +459,7 @@ fn side_of() -> impl Strategy<Value = Side> {
                 not_selector,
                 namespace_selector,
                 service_accounts,
+                account_selector,
                 ports,
                 not_ports,
                 service,
@@ -389,17 +469,37 @@ fn side_of() -> impl Strategy<Value = Side> {
 }
 
 fn rule_of() -> impl Strategy<Value = RuleOf> {
-    let action = select(&["Allow", "Allow", "Deny", "Log", "Pass", "pass", ""][..]);
-    let protocol =
-        select(&[None, Some("TCP"), Some("TCP"), Some("UDP"), Some("47"), Some("FOO")][..]);
+    let action = prop_oneof![
+        5 => Just("Allow"),
+        2 => Just("Deny"),
+        2 => Just("Log"),
+        2 => Just("Pass"),
+        1 => select(&["pass", ""][..]),
+    ];
+    let protocol = select(
+        &[None, Some("TCP"), Some("TCP"), Some("UDP"), Some("ICMP"), Some("47"), Some("FOO")][..],
+    );
+    let not_protocol = select(&["TCP", "UDP", "FOO"][..]);
+    let version = select(&[4u8, 6, 5][..]);
+    let kind = || (of(select(&[0u8, 8][..])), of(select(&[0u8, 1][..])));
+    let icmp = || prop_oneof![9 => Just((None, None)), 1 => kind()];
+    let rare = (weighted(0.05, not_protocol), weighted(0.1, version), icmp(), icmp());
     let quiet = || prop_oneof![2 => Just(Side::default()), 1 => side_of()];
-    (action, protocol, side_of(), quiet(), prop::bool::weighted(0.03)).prop_map(
-        |(action, protocol, source, destination, http)| RuleOf {
-            action,
-            protocol,
-            source,
-            destination,
-            http,
+    let source = prop_oneof![1 => Just(Side::default()), 2 => side_of()];
+    (action, protocol, rare, source, quiet(), prop::bool::weighted(0.03)).prop_map(
+        |(action, protocol, rare, source, destination, http)| {
+            let (not_protocol, version, icmp, not_icmp) = rare;
+            RuleOf {
+                action,
+                protocol,
+                not_protocol,
+                version,
+                icmp,
+                not_icmp,
+                source,
+                destination,
+                http,
+            }
         },
     )
 }
@@ -417,7 +517,8 @@ fn policy() -> impl Strategy<Value = Obj> {
         _ => Vec::new(),
     });
     let tier = prop_oneof![3 => Just("default"), 2 => select(TIERS)];
-    let head = (tier, select(ORDERS), of(sel()), weighted(0.2, sel()), types);
+    let selectors = (of(sel()), weighted(0.2, sel()), weighted(0.1, sel()));
+    let head = (tier, select(ORDERS), selectors, types);
     let stage = prop_oneof![
         12 => Just(Stage::Plain),
         4 => Just(Stage::Forward),
@@ -427,12 +528,13 @@ fn policy() -> impl Strategy<Value = Obj> {
     ];
     let rest = (stage, rules(), rules());
     (head, rest).prop_map(|(head, (stage, ingress, egress))| {
-        let (tier, order, selector, namespace_selector, types) = head;
+        let (tier, order, (selector, namespace_selector, account_selector), types) = head;
         Obj::Policy(PolicyOf {
             tier,
             order,
             selector,
             namespace_selector,
+            account_selector,
             types,
             stage,
             ingress,
@@ -442,7 +544,13 @@ fn policy() -> impl Strategy<Value = Obj> {
 }
 
 fn labels() -> impl Strategy<Value = Pairs> {
-    subsequence(LABELS, 0..=3).prop_flat_map(|keys| {
+    let some = (subsequence(LABELS, 0..=3), any::<bool>()).prop_map(|(mut keys, more)| {
+        if more && !keys.contains(&"a") {
+            keys.insert(0, "a");
+        }
+        keys
+    });
+    some.prop_flat_map(|keys| {
         let values = vec(select(VALUES), keys.len());
         values.prop_map(move |values| keys.iter().copied().zip(values).collect())
     })
@@ -456,7 +564,7 @@ fn wep() -> impl Strategy<Value = Obj> {
         select(&["", "u1", "u2"][..]),
         labels(),
         weighted(0.3, select(&["s", "t"][..])),
-        vec(select(PROFILES), 0..3),
+        prop_oneof![vec(select(PROFILES), 0..3), subsequence(PROFILES, 2..4)],
         vec(address, 0..3),
         vec(port, 0..3),
         prop::bool::weighted(0.05),
@@ -514,8 +622,80 @@ fn block() -> impl Strategy<Value = Obj> {
         .prop_map(|(cidr, owner, holders)| Obj::Block { cidr, owner, holders })
 }
 
+const MODES: &[&str] = &["Never", "Always", "CrossSubnet"];
+
+fn node() -> impl Strategy<Value = Obj> {
+    let one = |texts: &'static [&'static str]| weighted(0.5, select(texts));
+    let rare = |texts: &'static [&'static str]| weighted(0.15, select(texts));
+    let addresses = (
+        one(&["10.7.0.1/24", "10.7.0.2/24", "10.0.0.1/24", "x"]),
+        rare(&["fd00:7::1/64", "10.7.0.1", "x"]),
+        vec(select(&["10.7.0.3", "10.0.0.2", "fd00:7::2", "x"][..]), 0..2),
+        vec(select(&["10.7.0.4", "fd00:7::3"][..]), 0..2),
+    );
+    let tunnels = (
+        rare(&["10.0.0.1", "10.0.0.5", "10.8.0.2", "x"]),
+        one(&["10.0.0.0", "10.0.0.5", "10.8.0.1", "x"]),
+        rare(&["EE-EE-EE-00-00-01", "x"]),
+        rare(&["fd00:8::1", "fd00:9::1"]),
+        rare(&["10.0.0.2", "10.8.0.1"]),
+    );
+    let key = rare(&["a key"]);
+    let ranges = &["10.0.0.0/24", "10.0.0.1/32", "10.0.0.4/30", "fd00:9::/64", "x"][..];
+    (addresses, tunnels, key, vec(select(ranges), 0..3), weighted(0.1, select(&[1u32, 64512][..])))
+        .prop_map(|(addresses, tunnels, wireguard_key, pod_cidrs, as_number)| {
+            let (ipv4, ipv6, internal, external) = addresses;
+            let (ipip, vxlan, vxlan_mac, vxlan_v6, wireguard) = tunnels;
+            Obj::Node(NodeOf {
+                ipv4,
+                ipv6,
+                internal,
+                external,
+                ipip,
+                vxlan,
+                vxlan_mac,
+                vxlan_v6,
+                wireguard,
+                wireguard_key,
+                pod_cidrs,
+                as_number,
+            })
+        })
+}
+
+/// Which slice of the service `s` of which namespace, and what it holds; none: it is gone.
+pub(crate) fn slice() -> impl Strategy<Value = ((&'static str, &'static str), Option<SliceOf>)> {
+    let addresses = vec(select(&["10.0.0.1", "10.9.9.9", "fd00::1"][..]), 0..3);
+    let ports = vec((select(&[6u8, 17][..]), select(&[80u16, 53][..])), 0..3);
+    let held = (addresses, ports).prop_map(|(addresses, ports)| SliceOf { addresses, ports });
+    ((select(NAMESPACES), select(&["x", "y"][..])), weighted(0.8, held))
+}
+
+/// What a world is about: the fewer kinds, the more of what there is meets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Focus {
+    Everything,
+    /// Endpoints, and what acts on them.
+    Policies,
+    /// Nodes, pools, blocks, configuration.
+    Network,
+}
+
+pub(crate) fn focus() -> impl Strategy<Value = Focus> {
+    prop_oneof![
+        2 => Just(Focus::Everything),
+        4 => Just(Focus::Policies),
+        1 => Just(Focus::Network),
+    ]
+}
+
 /// A key with an object that may be under it.
 pub(crate) fn object() -> impl Strategy<Value = (Key, Obj)> {
+    object_of(Focus::Everything)
+}
+
+/// A key with an object that may be under it, of the kinds that a world is about.
+pub(crate) fn object_of(focus: Focus) -> impl Strategy<Value = (Key, Obj)> {
     let global = |kind: Kind, names: &'static [&'static str]| {
         select(names).prop_map(move |name| Key::global(kind, name))
     };
@@ -523,11 +703,17 @@ pub(crate) fn object() -> impl Strategy<Value = (Key, Obj)> {
         (select(NAMESPACES), select(names))
             .prop_map(move |(namespace, name)| Key::namespaced(kind, namespace, name))
     };
-    let weps = (select(NAMESPACES), select(NODES), select(&["p", "p--1"][..])).prop_map(
-        |(namespace, node, pod)| {
-            Key::namespaced(Kind::WorkloadEndpoint, namespace, format!("{node}-k8s-{pod}-eth0"))
-        },
-    );
+    let weps = (select(NAMESPACES), select(NODES), select(&["p", "p--1"][..]), 0..4u8, wep());
+    let weps = weps.prop_map(|(namespace, node, pod, stranger, mut wep)| {
+        let name = format!("{node}-k8s-{pod}-eth0");
+        if let Obj::Wep { labels, .. } = &mut wep
+            && stranger > 0
+        {
+            labels.retain(|(label, _)| *label != "projectcalico.org/namespace");
+            labels.push(("projectcalico.org/namespace", namespace));
+        }
+        (Key::namespaced(Kind::WorkloadEndpoint, namespace, name), wep)
+    });
     let policies = &["x", "x-y", "x.y"][..];
     let profile = (labels(), rules(), rules()).prop_map(|(labels, ingress, egress)| Obj::Profile {
         labels,
@@ -536,41 +722,57 @@ pub(crate) fn object() -> impl Strategy<Value = (Key, Obj)> {
     });
     let tier = (select(ORDERS), select(&["Deny", "Pass", "pass"][..]))
         .prop_map(|(order, action)| Obj::Tier { order, action });
-    let addresses =
-        &[None, Some("10.7.0.1/24"), Some("10.7.0.2/24"), Some("10.0.0.1/24"), Some("x")];
-    let tunnels = &[None, Some("10.0.0.0"), Some("10.0.0.5"), Some("10.8.0.1"), Some("x")];
-    let node = (select(&addresses[..]), select(&tunnels[..]))
-        .prop_map(|(ipv4, vxlan)| Obj::Node { ipv4, vxlan });
     let pool = (
         select(&["10.0.0.0/16", "10.0.0.0/24", "10.0.0.0/8", "x"][..]),
-        select(&["Never", "Always", "CrossSubnet"][..]),
+        select(MODES),
+        select(MODES),
         any::<bool>(),
         prop::bool::weighted(0.2),
     )
-        .prop_map(|(cidr, vxlan, nat, balancer)| Obj::Pool { cidr, vxlan, nat, balancer });
-    let sound = prop_oneof![
-        12 => (weps, wep()),
-        5 => (global(Kind::HostEndpoint, &["h", "i"]), hep()),
-        2 => (namespaced(Kind::StagedNetworkPolicy, policies), policy()),
-        2 => (global(Kind::StagedGlobalNetworkPolicy, policies), policy()),
-        3 => (namespaced(Kind::NetworkSet, &["s"]), nets()),
-        3 => (global(Kind::GlobalNetworkSet, &["s", "t"]), nets()),
-        8 => (namespaced(Kind::NetworkPolicy, policies), policy()),
-        6 => (global(Kind::GlobalNetworkPolicy, policies), policy()),
-        4 => (global(Kind::Tier, TIERS), tier),
-        4 => (global(Kind::Profile, PROFILES), profile),
-        3 => (global(Kind::Node, NODES), node),
-        3 => (global(Kind::IPPool, &["a", "b"]), pool),
-        4 => (global(Kind::IPAMBlock, &["k", "l"]), block()),
-        1 => (
-            global(Kind::FelixConfiguration, &["default", "node.n1", "other"]),
-            any::<bool>().prop_map(|flag| Obj::Felix { flag }),
-        ),
-        1 => (
-            global(Kind::ClusterInformation, &["default"]),
-            of(any::<bool>()).prop_map(|ready| Obj::Cluster { ready }),
-        ),
+        .prop_map(|(cidr, ipip, vxlan, nat, balancer)| Obj::Pool {
+            cidr,
+            ipip,
+            vxlan,
+            nat,
+            balancer,
+        });
+    let staged = prop::bool::weighted(0.3).prop_map(|bad| Obj::StagedKubernetes { bad });
+    let felix = any::<bool>().prop_map(|flag| Obj::Felix { flag });
+    let cluster = of(any::<bool>()).prop_map(|ready| Obj::Cluster { ready });
+    let configurations = &["default", "node.n1", "other"];
+    let endpoints = [
+        (14, weps.boxed()),
+        (5, (global(Kind::HostEndpoint, &["h", "i"]), hep()).boxed()),
+        (3, (namespaced(Kind::NetworkSet, &["s"]), nets()).boxed()),
+        (3, (global(Kind::GlobalNetworkSet, &["s", "t"]), nets()).boxed()),
+        (10, (global(Kind::Profile, PROFILES), profile).boxed()),
     ];
+    let acting = [
+        (8, (namespaced(Kind::NetworkPolicy, policies), policy()).boxed()),
+        (6, (global(Kind::GlobalNetworkPolicy, policies), policy()).boxed()),
+        (2, (namespaced(Kind::KubernetesNetworkPolicy, policies), policy()).boxed()),
+        (1, (global(Kind::KubernetesClusterNetworkPolicy, policies), policy()).boxed()),
+        (2, (namespaced(Kind::StagedNetworkPolicy, policies), policy()).boxed()),
+        (2, (global(Kind::StagedGlobalNetworkPolicy, policies), policy()).boxed()),
+        (1, (namespaced(Kind::StagedKubernetesNetworkPolicy, policies), staged).boxed()),
+        (4, (global(Kind::Tier, TIERS), tier).boxed()),
+    ];
+    let network = [
+        (4, (global(Kind::Node, NODES), node()).boxed()),
+        (3, (global(Kind::IPPool, &["a", "b"]), pool).boxed()),
+        (4, (global(Kind::IPAMBlock, &["k", "l"]), block()).boxed()),
+        (1, (global(Kind::FelixConfiguration, configurations), felix).boxed()),
+        (1, (global(Kind::ClusterInformation, &["default"]), cluster).boxed()),
+    ];
+    let mut kinds = Vec::new();
+    if focus != Focus::Network {
+        kinds.extend(endpoints);
+        kinds.extend(acting);
+    }
+    if focus != Focus::Policies {
+        kinds.extend(network);
+    }
+    let sound = Union::new_weighted(kinds);
     (sound, prop::num::u8::ANY).prop_map(|((key, obj), damage)| match damage {
         0..=5 => (key, Obj::Raw),
         6..=10 => (key, Obj::List),

@@ -6,8 +6,12 @@
 mod network;
 mod rules;
 mod tree;
+pub(crate) mod verdict;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -19,19 +23,30 @@ use model::{
     },
 };
 use network::put_network;
-use rules::{SetOf, SetsById, rule};
+use rules::{Holds, SetOf, SetsById, rule};
 use serde_json::Value;
 use tree::Tree;
 
 use super::{
     cluster::{Topics, plist_id},
-    objects::{Obj, Pairs, PolicyOf, Port, RuleOf, Sel, Side, Stage},
+    objects::{NodeOf, Obj, Pairs, PolicyOf, Port, RuleOf, Sel, Side, SliceOf, Stage},
 };
 
 pub(crate) type Objects = BTreeMap<Key, Obj>;
 type LabelMap = BTreeMap<String, String>;
 
+/// What is known beyond the objects.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beyond {
+    /// Backends of services by namespace and name of the service, by their own name; none: they
+    /// are not known here.
+    pub(crate) services: Option<BTreeMap<(String, String), BTreeMap<String, SliceOf>>>,
+    /// Ranges of nodes' pods stand for blocks.
+    pub(crate) pod_cidrs: bool,
+}
+
 const NAMESPACE: &str = "projectcalico.org/namespace";
+const ACCOUNT: &str = "projectcalico.org/serviceaccount";
 
 /// What follows from these objects.
 #[derive(Default)]
@@ -44,13 +59,15 @@ pub(crate) struct Expected {
 }
 
 /// Something with labels that gives members.
-struct Item {
+#[derive(Clone, Debug)]
+pub(crate) struct Item {
     labels: LabelMap,
     nets: Vec<IpNet>,
     /// Of endpoints only.
     endpoint: Option<Local>,
 }
 
+#[derive(Clone, Debug)]
 struct Local {
     node: String,
     key: String,
@@ -97,21 +114,26 @@ fn single(net: &IpNet) -> IpNet {
 
 /// Everything, from nothing but the objects.
 pub(crate) fn expected(objects: &Objects) -> Expected {
+    expected_with(objects, &Beyond::default())
+}
+
+/// The same with what is known beyond them.
+pub(crate) fn expected_with(objects: &Objects, beyond: &Beyond) -> Expected {
     let mut out = Expected { ready: true, ..Expected::default() };
-    put_objects(objects, &mut out);
+    put_objects(objects, beyond, &mut out);
     let items = items(objects);
+    let services = beyond.services.is_some();
     let rules = |namespace: Option<&str>, rules: &[RuleOf], sets: &mut SetsById| {
-        rules.iter().filter_map(|r| rule(namespace, r, sets)).collect::<Vec<_>>()
+        rules.iter().filter_map(|r| rule(namespace, services, r, sets)).collect::<Vec<_>>()
     };
 
     let mut policies = Vec::new();
     for (key, obj) in objects {
         let Obj::Policy(policy) = obj else { continue };
-        // Staged ones are in no list.
-        if !matches!(key.kind, Kind::NetworkPolicy | Kind::GlobalNetworkPolicy) {
+        if !is_enforced(key) {
             continue;
         }
-        let namespace = (key.kind == Kind::NetworkPolicy).then_some(key.namespace.as_str());
+        let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
         let mut sets = SetsById::new();
         let ingress = rules(namespace, &policy.ingress, &mut sets);
         let egress = rules(namespace, &policy.egress, &mut sets);
@@ -144,7 +166,7 @@ pub(crate) fn expected(objects: &Objects) -> Expected {
                 let topic = Topic::Policy(policy_id(key));
                 put(&mut out.topics, topic.clone(), "", Entry::Policy(policy.clone()));
                 view.insert(topic);
-                need_sets(&mut out.topics, view, sets, &items);
+                need_sets(&mut out.topics, view, sets, &items, beyond);
             }
             let id = plist_id(&content);
             let topic = Topic::Plist(id.clone());
@@ -176,14 +198,25 @@ pub(crate) fn expected(objects: &Objects) -> Expected {
             let entry = Entry::Profile(ProfileRules { ingress, egress });
             put(&mut out.topics, topic.clone(), "", entry);
             view.insert(topic);
-            need_sets(&mut out.topics, view, &sets, &items);
+            need_sets(&mut out.topics, view, &sets, &items, beyond);
         }
         let node = Topic::Node(local.node.clone().into());
         put(&mut out.topics, node, &local.key, entry);
     }
     out.views.retain(|_, view| !view.is_empty());
-    put_network(objects, &mut out);
+    put_network(objects, beyond.pod_cidrs, &mut out);
     out
+}
+
+/// Staged ones are in no list.
+fn is_enforced(key: &Key) -> bool {
+    matches!(
+        key.kind,
+        Kind::NetworkPolicy
+            | Kind::GlobalNetworkPolicy
+            | Kind::KubernetesNetworkPolicy
+            | Kind::KubernetesClusterNetworkPolicy
+    )
 }
 
 fn put(topics: &mut Topics, topic: Topic, key: &str, entry: Entry) {
@@ -199,7 +232,7 @@ fn policy_id(key: &Key) -> PolicyId {
 }
 
 /// The FULL view, configuration, and what is wrong.
-fn put_objects(objects: &Objects, out: &mut Expected) {
+fn put_objects(objects: &Objects, beyond: &Beyond, out: &mut Expected) {
     for (key, obj) in objects {
         let json = match obj {
             Obj::Raw => None,
@@ -238,13 +271,14 @@ fn put_objects(objects: &Objects, out: &mut Expected) {
             }
             _ => {}
         }
-        if is_problem(key, obj) {
+        if is_problem(key, obj, beyond.services.is_some()) {
             out.problems.insert(key.clone());
         }
     }
 }
 
-fn is_problem(key: &Key, obj: &Obj) -> bool {
+fn is_problem(key: &Key, obj: &Obj, services: bool) -> bool {
+    let bad_rule = |rule: &RuleOf| bad_rule(rule, services);
     match obj {
         Obj::Raw | Obj::List => true,
         Obj::Wep { bad_mac, .. } => *bad_mac,
@@ -256,36 +290,46 @@ fn is_problem(key: &Key, obj: &Obj) -> bool {
             let bad = |sel: &Option<Sel>| sel.as_ref().is_some_and(Sel::is_bad);
             bad(&policy.selector)
                 || (bad(&policy.namespace_selector) && key.namespace.is_empty())
+                || bad(&policy.account_selector)
                 || policy.types.contains(&"Both")
                 || policy.ingress.iter().chain(&policy.egress).any(bad_rule)
         }
         Obj::Profile { ingress, egress, .. } => {
             key.name != "projectcalico-default-allow" && ingress.iter().chain(egress).any(bad_rule)
         }
-        Obj::Node { ipv4, vxlan } => *ipv4 == Some("x") || *vxlan == Some("x"),
+        Obj::Node(node) => bad_node(node),
+        Obj::StagedKubernetes { bad } => *bad,
         Obj::Pool { cidr, .. } => *cidr == "x",
         Obj::Tier { .. } | Obj::Block { .. } | Obj::Felix { .. } | Obj::Cluster { .. } => false,
     }
 }
 
-fn bad_rule(rule: &RuleOf) -> bool {
+fn bad_node(node: &NodeOf) -> bool {
+    let NodeOf { ipv4, ipv6, ipip, vxlan, vxlan_mac, vxlan_v6, wireguard, .. } = node;
+    [ipv4, ipip, vxlan, vxlan_mac, vxlan_v6, wireguard].contains(&&Some("x"))
+        || ipv6.is_some_and(|text| text != "fd00:7::1/64")
+        || node.internal.contains(&"x")
+        || node.pod_cidrs.contains(&"x")
+}
+
+fn bad_rule(rule: &RuleOf, services: bool) -> bool {
     let protocol = rule.protocol;
     let bad_port = |port: &Port| match port {
         Port::Bad => true,
-        Port::Named(_) => protocol == Some("47"),
+        Port::Named(_) => matches!(protocol, Some("47" | "ICMP")),
         Port::Number(_) | Port::Range(..) => !matches!(protocol, Some("TCP" | "UDP")),
     };
     let bad_side = |side: &Side| {
-        let selectors = [&side.selector, &side.not_selector, &side.namespace_selector];
+        let Side { selector, not_selector, namespace_selector, account_selector, .. } = side;
         // A namespace selector alone counts as well.
+        let selectors = [selector, not_selector, namespace_selector, account_selector];
         selectors.into_iter().flatten().any(Sel::is_bad)
             || side.nets.iter().chain(&side.not_nets).any(Option::is_none)
             || side.ports.iter().chain(&side.not_ports).any(bad_port)
-            || side.service
+            || (side.service && !services)
     };
     !matches!(rule.action, "Allow" | "Deny" | "Log" | "Pass")
-        || protocol == Some("FOO")
-        || rule.http
+        || rules::is_unknown(rule)
         || bad_side(&rule.source)
         || bad_side(&rule.destination)
 }
@@ -320,10 +364,9 @@ fn items(objects: &Objects) -> Vec<Item> {
             Obj::Wep { bad_mac: true, .. } => {}
             Obj::Wep { uid, labels, account, profiles, nets, ports, .. } => {
                 let mut own = owned(labels);
-                own.retain(|key, _| !key.starts_with("pcns."));
+                own.retain(|key, _| !key.starts_with("pcns.") && !key.starts_with("pcsa."));
                 if let Some(account) = account {
-                    let label = "projectcalico.org/serviceaccount".to_owned();
-                    own.insert(label, (*account).to_owned());
+                    own.insert(ACCOUNT.to_owned(), (*account).to_owned());
                 }
                 let (node, rest) = key.name.split_once("-k8s-").unwrap();
                 let pod = rest.strip_suffix("-eth0").unwrap().replace("--", "-");
@@ -395,17 +438,23 @@ fn policy_selector(namespace: Option<&str>, policy: &PolicyOf) -> Option<Tree> {
         Some(sel) if sel.is_bad() => return None,
         sel => sel.as_ref().map(|sel| Tree::of(sel, "")),
     };
-    match (namespace, &policy.namespace_selector) {
+    let with = |tree: Option<Tree>, more: Tree| match tree {
+        Some(tree) => tree.and(more),
+        None => more,
+    };
+    let placed = match (namespace, &policy.namespace_selector) {
         (Some(namespace), _) => {
-            let here = Tree::Eq(NAMESPACE.to_owned(), namespace.to_owned());
-            Some(own.map_or(here.clone(), |own| own.and(here)))
+            Some(with(own, Tree::Eq(NAMESPACE.to_owned(), namespace.to_owned())))
         }
-        (None, Some(sel)) if sel.is_bad() => None,
-        (None, Some(sel)) => {
-            let there = Tree::of(sel, "pcns.");
-            Some(own.map_or(there.clone(), |own| own.and(there)).namespaced())
-        }
-        (None, None) => Some(own.unwrap_or(Tree::All)),
+        (None, Some(sel)) if sel.is_bad() => return None,
+        (None, Some(sel)) => Some(with(own, Tree::of(sel, "pcns.")).existing(NAMESPACE)),
+        (None, None) => own,
+    };
+    match (namespace, &policy.account_selector) {
+        (_, Some(sel)) if sel.is_bad() => None,
+        (Some(_), Some(sel)) => Some(with(placed, Tree::of(sel, "pcsa."))),
+        (None, Some(sel)) => Some(with(placed, Tree::of(sel, "pcsa.")).existing(ACCOUNT)),
+        (_, None) => Some(placed.unwrap_or(Tree::All)),
     }
 }
 
@@ -462,35 +511,69 @@ fn tier_list<'a>(
     tiers
 }
 
-fn need_sets(topics: &mut Topics, view: &mut BTreeSet<Topic>, sets: &SetsById, items: &[Item]) {
+fn need_sets(
+    topics: &mut Topics,
+    view: &mut BTreeSet<Topic>,
+    sets: &SetsById,
+    items: &[Item],
+    beyond: &Beyond,
+) {
     for (id, set) in sets {
         let topic = Topic::IpSet(id.as_str().into());
         if view.insert(topic.clone()) {
-            for member in members(set, items) {
+            for member in members(set, items, beyond) {
                 put(topics, topic.clone(), &member, Entry::Member);
             }
         }
     }
 }
 
-fn members(set: &SetOf, items: &[Item]) -> BTreeSet<String> {
-    let matching = items.iter().filter(|item| set.tree.matches(&item.labels));
-    let Some((protocol, name)) = &set.port else {
-        let all = matching.flat_map(|item| item.nets.clone()).collect::<BTreeSet<_>>();
+fn members(set: &SetOf, items: &[Item], beyond: &Beyond) -> BTreeSet<String> {
+    let matching =
+        |tree: &Tree| items.iter().filter(|item| tree.matches(&item.labels)).collect::<Vec<_>>();
+    let uncovered = |all: BTreeSet<IpNet>| {
         let covered = |net: &IpNet| all.iter().any(|other| other != net && other.contains(net));
-        return all.iter().filter(|net| !covered(net)).map(ToString::to_string).collect();
+        all.iter().filter(|net| !covered(net)).map(ToString::to_string).collect()
     };
-    let mut members = BTreeSet::new();
-    for item in matching {
-        let Some(local) = &item.endpoint else { continue };
-        for (port_name, port_protocol, port) in &local.ports {
-            if port_name == name && protocol.is_none_or(|protocol| protocol == *port_protocol) {
-                let text = if *port_protocol == 6 { "tcp" } else { "udp" };
-                for net in &item.nets {
-                    members.insert(format!("{},{text}:{port}", net.addr()));
+    let with_port = |address: IpAddr, protocol: u8, port: u16| {
+        let protocol = if protocol == 6 { "tcp" } else { "udp" };
+        format!("{address},{protocol}:{port}")
+    };
+    match &set.holds {
+        Holds::Addresses(tree) => {
+            uncovered(matching(tree).iter().flat_map(|item| item.nets.clone()).collect())
+        }
+        Holds::Port(tree, protocol, name) => {
+            let mut members = BTreeSet::new();
+            for item in matching(tree) {
+                let Some(local) = &item.endpoint else { continue };
+                for (port_name, port_protocol, port) in &local.ports {
+                    let fits = protocol.is_none_or(|protocol| protocol == *port_protocol);
+                    if port_name == name && fits {
+                        let addresses = item.nets.iter().map(IpNet::addr);
+                        members.extend(addresses.map(|it| with_port(it, *port_protocol, *port)));
+                    }
                 }
             }
+            members
+        }
+        Holds::Service { of, ports } => {
+            let slices = beyond.services.as_ref().and_then(|services| services.get(of));
+            let mut members = BTreeSet::new();
+            for slice in slices.into_iter().flat_map(BTreeMap::values) {
+                for address in &slice.addresses {
+                    let address = address.parse::<IpAddr>().unwrap();
+                    if *ports {
+                        let held = slice.ports.iter();
+                        members.extend(
+                            held.map(|(protocol, port)| with_port(address, *protocol, *port)),
+                        );
+                    } else {
+                        members.insert(IpNet::from(address).to_string());
+                    }
+                }
+            }
+            members
         }
     }
-    members
 }
