@@ -164,6 +164,15 @@ async fn a_manifest_that_is_wrong_is_named_by_document_and_field_and_nothing_is_
             "apply: a policy of Kubernetes' own",
             "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p}\n".to_owned(),
         ),
+        (
+            "apply: a field of a node in the configuration of BGP",
+            policy("BGPConfiguration", "spec: {routeReflectorClusterID: 224.0.0.1}\n"),
+        ),
+        (
+            "apply: a policy with Kubernetes' fields",
+            policy("NetworkPolicy", "spec: {podSelector: {matchLabels: {app: web}}}\n"),
+        ),
+        ("apply: a tab", format!("{pool}spec:\n\tcidr: 10.0.0.0/16\n")),
         ("apply: a key twice", format!("{pool}spec:\n  cidr: 10.0.0.0/16\n  cidr: 10.1.0.0/16\n")),
     ];
     for (case, manifest) in cases.into_iter().chain(common) {

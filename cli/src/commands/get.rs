@@ -34,7 +34,7 @@ pub(crate) struct Args {
     output: Format,
 
     /// Of all namespaces
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    #[arg(short = 'A', short_alias = 'a', long, conflicts_with = "namespace")]
     all_namespaces: bool,
 
     /// Leave out what only this cluster knows of resources that are named: versions, ids, times

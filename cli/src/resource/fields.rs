@@ -112,18 +112,42 @@ fn joined(path: &str, name: &str) -> String {
 }
 
 /// Fields that people know from elsewhere, and what means the same here.
-const KNOWN_ELSEWHERE: &[(Kind, &str, &str)] = &[(
-    Kind::IPPool,
-    "encapsulation",
-    "it is a field of the operator's Installation; a pool has ipipMode and vxlanMode, each Never, \
-     Always or CrossSubnet",
-)];
+const KNOWN_ELSEWHERE: &[(Kind, &str, &str)] = &[
+    (
+        Kind::IPPool,
+        "encapsulation",
+        "it is a field of the operator's Installation; a pool has ipipMode and vxlanMode, each \
+         Never, Always or CrossSubnet",
+    ),
+    (
+        Kind::NetworkPolicy,
+        "podSelector",
+        "it is a field of networking.k8s.io/v1; here it is selector, such as selector: app == 'web'",
+    ),
+    (
+        Kind::NetworkPolicy,
+        "policyTypes",
+        "it is a field of networking.k8s.io/v1; here it is types: [Ingress, Egress]",
+    ),
+    (
+        Kind::NetworkPolicy,
+        "from",
+        "it is a field of networking.k8s.io/v1; here a rule has action: Allow and source, with \
+         selector or nets",
+    ),
+    (
+        Kind::NetworkPolicy,
+        "to",
+        "it is a field of networking.k8s.io/v1; here a rule has action: Allow and destination, with \
+         selector or nets",
+    ),
+];
 
 /// What to do about a field that the object at `path` doesn't have.
 fn advice(schema: &schema::Schema, object: &schema::Object, path: &str, name: &str) -> String {
     let kind = schema.kind;
-    let elsewhere = KNOWN_ELSEWHERE.iter().find(|(of, known, _)| *of == kind && *known == name);
-    if let Some((_, _, instead)) = elsewhere {
+    let known = KNOWN_ELSEWHERE.iter().find(|(of, known, _)| *of == kind && *known == name);
+    if let Some((_, _, instead)) = known {
         return format!("{kind} has no such field: {instead}");
     }
     // The right name in the wrong place, here below or anywhere.
@@ -136,6 +160,10 @@ fn advice(schema: &schema::Schema, object: &schema::Object, path: &str, name: &s
     let similar = kinds::nearest(name, object.fields.iter().map(|field| field.name));
     match (owners.as_slice(), anywhere.as_slice(), similar) {
         ([], [], Some(similar)) => format!("unknown field; did you mean {similar}?"),
+        ([], [], None) if !elsewhere(kind, name).is_empty() => {
+            let places = elsewhere(kind, name).join(" or ");
+            format!("{kind} has no such field: it is {places}; write it there")
+        }
         ([], [], None) => {
             let known = object.fields.iter().map(|field| field.name);
             let of_all = ["apiVersion", "kind"].into_iter().filter(|_| path.is_empty());
@@ -178,6 +206,18 @@ fn find(object: &schema::Object, name: &str, path: &str, depth: usize) -> Vec<St
     let steps = |path: &String| path.matches('.').count();
     let shallowest = deeper.iter().map(steps).min();
     deeper.into_iter().filter(|path| Some(steps(path)) == shallowest).take(3).collect()
+}
+
+/// Where other kinds have a field of this name, `spec.bgp.asNumber of Node`; nothing if many have it.
+fn elsewhere(kind: Kind, name: &str) -> Vec<String> {
+    let others = validate::schemas().filter(|other| other.kind != kind);
+    let places: Vec<String> = others
+        .flat_map(|other| {
+            let found = find(&other.object, name, "", 1).into_iter();
+            found.map(|path| format!("{path} of {}", other.kind)).collect::<Vec<_>>()
+        })
+        .collect();
+    if places.len() > 2 { Vec::new() } else { places }
 }
 
 /// Nobody means these when a field is in the wrong place.

@@ -33,6 +33,33 @@ const ALIASES: &[(Kind, &[&str])] = &[
     (Kind::WorkloadEndpoint, &["wep", "weps"]),
 ];
 
+/// What people also ask for, and what `kubectl` is for.
+const OF_KUBERNETES: &[&str] = &[
+    "pod",
+    "po",
+    "namespace",
+    "ns",
+    "service",
+    "svc",
+    "serviceaccount",
+    "sa",
+    "deployment",
+    "deploy",
+    "daemonset",
+    "ds",
+    "secret",
+    "configmap",
+    "cm",
+    "event",
+    "endpointslice",
+];
+
+/// Whether this names a kind of Kubernetes' own, in any case, one or many.
+pub(crate) fn is_of_kubernetes(text: &str) -> bool {
+    let typed = text.to_lowercase();
+    OF_KUBERNETES.iter().any(|kind| typed == *kind || typed.strip_suffix('s') == Some(kind))
+}
+
 /// The kind that someone typed: its name, plural or an alias, in any case.
 pub(crate) fn parse(text: &str) -> Result<Kind, String> {
     let typed = text.to_lowercase();
@@ -45,6 +72,9 @@ pub(crate) fn parse(text: &str) -> Result<Kind, String> {
             .collect::<Vec<_>>();
     if let Some((_, kind)) = names.iter().find(|(name, _)| *name == typed) {
         return Ok(*kind);
+    }
+    if is_of_kubernetes(text) {
+        return Err(format!("{text:?} is Kubernetes' own: kubectl get {typed}"));
     }
     names.sort();
     let all: Vec<_> = Kind::all().map(|kind| kind.name().to_lowercase()).collect();
@@ -100,6 +130,7 @@ mod tests {
             parse("ippol"),
             Err(r#"resource type "ippol" is unknown; did you mean "ippool"?"#.to_owned())
         );
+        assert_eq!(parse("Pods"), Err(r#""Pods" is Kubernetes' own: kubectl get pods"#.to_owned()));
         assert!(parse("xyz").unwrap_err().contains("there are bgpconfiguration, "));
     }
 }

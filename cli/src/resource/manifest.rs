@@ -299,6 +299,9 @@ fn parse(document: &str, first_line: usize) -> Result<Value, String> {
             let text = text.split(" at line ").next().unwrap_or_default();
             let text = match text.split_once(", set DuplicateKeyPolicy") {
                 Some((text, _)) => format!("{text}; remove one"),
+                None if text.contains("tabs disallowed") => {
+                    "a tab; indent with spaces alone".to_owned()
+                }
                 None => text.to_owned(),
             };
             format!("{place}no YAML or JSON: {text}")

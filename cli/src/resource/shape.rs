@@ -240,7 +240,9 @@ fn schema_of(object: &Object) -> Result<(&'static Schema, Kind), (Option<String>
     }
     if version != API_VERSION && version != CRD_VERSION {
         let is_known = kind.parse::<Kind>().is_ok();
-        let rule = if version == "networking.k8s.io/v1" || version == "v1" && is_known {
+        let rule = if version.is_empty() {
+            format!("is missing; write {API_VERSION}")
+        } else if version == "networking.k8s.io/v1" || version == "v1" && is_known {
             format!("{version:?} is Kubernetes' own: kubectl takes it; here write {API_VERSION}")
         } else if is_known {
             format!("{version:?} isn't known here; write {API_VERSION}")
@@ -257,6 +259,9 @@ fn schema_of(object: &Object) -> Result<(&'static Schema, Kind), (Option<String>
                 Some(near) => format!("{kind:?} is no kind; did you mean {near}?"),
                 None if kind == "List" => {
                     "List is not taken; write documents separated by ---".to_owned()
+                }
+                None if kinds::is_of_kubernetes(kind) => {
+                    format!("{kind:?} is Kubernetes' own; kubectl takes it")
                 }
                 None => format!("{kind:?} is no kind of {API_VERSION}"),
             },
