@@ -6,19 +6,20 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::ValueEnum;
+use clap::{ArgGroup, ValueEnum};
 
 use crate::offline::{
     explain::explain,
-    objects::Objects,
+    live::LiveArgs,
     port::Port,
     world::World,
 };
 
-/// Explain why a connection is allowed or denied, computed from manifests without a cluster
+/// Explain why a connection is allowed or denied, of a live cluster or of manifests alone
 ///
 /// Shows the walk at both ends: tiers, policies, rules, and what decides where none does.
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("cluster").args(["files", "server"]).required(true))]
 pub(crate) struct Args {
     /// Where it comes from: a pod or an address
     #[arg(value_name = "NAMESPACE/POD|IP")]
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     to: String,
 
     /// Files, folders, or - for standard input: YAML documents or JSON
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<String>,
 
     /// Also read the folders in folders
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// The namespace of objects that need one and name none
     #[arg(short = 'n', long, default_value = "default")]
     namespace: String,
+
+    #[command(flatten)]
+    live: LiveArgs,
 
     /// The format
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
@@ -56,7 +60,7 @@ enum Output {
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let (to, port) = split(&self.to)?;
-        let objects = Objects::read(&self.files, self.recursive, &self.namespace)?;
+        let objects = self.live.or_read(&self.files, self.recursive, &self.namespace)?;
         let world = World::new(&objects);
         for warning in world.warnings() {
             eprintln!("warning: {warning}");

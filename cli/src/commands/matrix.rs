@@ -5,20 +5,21 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
+use clap::{ArgGroup, ValueEnum};
 
 use crate::{
     lab::probe::Reach,
-    offline::{objects::Objects, port::Port, world::World},
+    offline::{live::LiveArgs, port::Port, world::World},
 };
 
-/// Show which pods reach which, computed from manifests without a cluster
+/// Show which pods reach which, of a live cluster or of manifests alone
 ///
 /// The manifests are Namespaces, Pods with their addresses, and policies of Kubernetes or Calico.
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("cluster").args(["files", "server"]).required(true))]
 pub(crate) struct Args {
     /// Files, folders, or - for standard input: YAML documents or JSON
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
     files: Vec<String>,
 
     /// Also read the folders in folders
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     #[arg(long)]
     ipv6: bool,
 
+    #[command(flatten)]
+    live: LiveArgs,
+
     /// The format
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -52,7 +56,7 @@ enum Output {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let world = World::new(&Objects::read(&self.files, self.recursive, &self.namespace)?);
+        let world = World::new(&self.live.or_read(&self.files, self.recursive, &self.namespace)?);
         for warning in world.warnings() {
             eprintln!("warning: {warning}");
         }

@@ -6,25 +6,26 @@ use std::{
     process::ExitCode,
 };
 
-use clap::ValueEnum;
+use clap::{ArgGroup, ValueEnum};
 use serde::Serialize;
 
-use crate::offline::{objects::Objects, port::Port, world::World};
+use crate::offline::{live::LiveArgs, objects::Objects, port::Port, world::World};
 
 /// The exit code when something changes: a pipeline can stop on it.
 const CHANGES: u8 = 2;
 
-/// Show which pods would gain or lose a connection, computed from manifests without a cluster
+/// Show which pods would gain or lose a connection, of a live cluster or of manifests alone
 ///
 /// Exits with 0 when nothing changes, with 2 when something does.
 #[derive(clap::Args)]
+#[command(group = ArgGroup::new("cluster").args(["base", "server"]).required(true))]
 pub(crate) struct Args {
     /// What is to be written: files, folders, or - for standard input
     #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
     files: Vec<String>,
 
     /// What is there: files or folders
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE")]
     base: Vec<String>,
 
     /// Also read the folders in folders
@@ -43,6 +44,9 @@ pub(crate) struct Args {
     /// Use the pods' IPv6 addresses
     #[arg(long)]
     ipv6: bool,
+
+    #[command(flatten)]
+    live: LiveArgs,
 
     /// The format
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
@@ -79,7 +83,7 @@ struct Change {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let base = Objects::read(&self.base, self.recursive, &self.namespace)?;
+        let base = self.live.or_read(&self.base, self.recursive, &self.namespace)?;
         let new = Objects::read(&self.files, self.recursive, &self.namespace)?;
         let all = base.overlaid(&new);
         let (before, after) = (World::new(&base), World::new(&all));

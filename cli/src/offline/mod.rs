@@ -5,6 +5,7 @@
 //! ```
 
 pub(crate) mod explain;
+pub(crate) mod live;
 pub(crate) mod objects;
 pub(crate) mod port;
 pub(crate) mod world;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::bail;
-use model::Kind;
+use model::{Key, Kind, Stored};
 use serde_json::{Value, json};
 
-use crate::resource::{API_VERSION, CRD_VERSION, builtin, manifest};
+use super::world::TRANSLATED;
+use crate::resource::{API_VERSION, CRD_VERSION, builtin, manifest, stored};
 
 /// Kinds of Kubernetes that mean something here, and whether they live in a namespace.
 const KUBERNETES: &[(&str, bool)] = &[
@@ -34,6 +35,8 @@ pub(crate) struct Placed {
     /// Of Calico's API group.
     pub(crate) calico: bool,
     pub(crate) value: Value,
+    /// Of an object that a store has: the value is what is stored, whole.
+    pub(crate) stored: Option<Key>,
 }
 
 /// All objects of a cluster.
@@ -106,8 +109,18 @@ impl Objects {
             }
         }
         let identity = Identity { calico, kind, namespace, name };
-        self.objects.insert(identity, Placed { origin: origin.to_owned(), calico, value });
+        let placed = Placed { origin: origin.to_owned(), calico, value, stored: None };
+        self.objects.insert(identity, placed);
         Ok(())
+    }
+
+    /// Adds an object as a store has it. A manifest that is laid over it takes its place, also where Kubernetes' own
+    /// object is stored as what Calico makes of it.
+    pub(crate) fn add_stored(&mut self, key: Key, value: Value) {
+        let identity = identity(&key, &value);
+        let calico = identity.calico;
+        let placed = Placed { origin: String::new(), calico, value, stored: Some(key) };
+        self.objects.insert(identity, placed);
     }
 
     /// These objects written over the ones that are there.
@@ -144,7 +157,10 @@ impl Objects {
             if action.is_some_and(|action| action == "Delete") {
                 all.objects.remove(&enforced);
             } else {
-                let placed = Placed { calico: !kubernetes, value, ..object.clone() };
+                // One of Kubernetes' form is translated.
+                let stored = object.stored.clone().filter(|_| !kubernetes);
+                let stored = stored.and_then(|key| Some(Key { kind: kind.parse().ok()?, ..key }));
+                let placed = Placed { calico: !kubernetes, value, stored, ..object.clone() };
                 all.objects.insert(enforced, placed);
             }
         }
@@ -170,12 +186,14 @@ impl Objects {
     pub(crate) fn complete(&self) -> Vec<Placed> {
         let mut objects = self.objects.clone();
         for (identity, object) in &mut objects {
-            if identity.kind == "Pod" && !identity.calico {
+            if identity.kind == "Pod" && !identity.calico && object.stored.is_none() {
                 complete_pod(&mut object.value);
             }
         }
         let mut implied = BTreeSet::new();
-        for (identity, object) in objects.iter().filter(|(identity, _)| !identity.calico) {
+        let written =
+            objects.iter().filter(|(identity, object)| !identity.calico && object.stored.is_none());
+        for (identity, object) in written {
             let namespace = identity.namespace.clone();
             let account = object.value["spec"]["serviceAccountName"].as_str();
             if let Some(account) = account.filter(|_| identity.kind == "Pod") {
@@ -193,11 +211,12 @@ impl Objects {
             let value = json!({"apiVersion": "v1", "kind": kind, "metadata": metadata});
             let identity = Identity { calico: false, kind: kind.to_owned(), namespace, name };
             let origin = String::new();
-            objects.entry(identity).or_insert(Placed { origin, calico: false, value });
+            let placed = Placed { origin, calico: false, value, stored: None };
+            objects.entry(identity).or_insert(placed);
         }
         for (index, (identity, object)) in objects.iter_mut().enumerate() {
             let Some(metadata) = object.value["metadata"].as_object_mut() else { continue };
-            if identity.calico {
+            if identity.calico || object.stored.is_some() {
                 continue;
             }
             let uid = uuid::Uuid::from_u128(index as u128 + 1).to_string();
@@ -218,10 +237,43 @@ impl Objects {
                 .any(|it| it.calico && it.kind == key.kind.name() && it.name == key.name.as_str());
             if key.kind == Kind::Tier && !known {
                 let value = Value::Object(object);
-                all.push(Placed { origin: String::new(), calico: true, value });
+                all.push(Placed { origin: String::new(), calico: true, value, stored: None });
             }
         }
         all
+    }
+}
+
+/// What the manifest of a stored object would be.
+fn identity(key: &Key, value: &Value) -> Identity {
+    let kubernetes = |kind: &str, namespace: &str, name: &str| Identity {
+        calico: false,
+        kind: kind.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+    let pod = value["spec"]["pod"].as_str().filter(|_| value["spec"]["orchestrator"] == "k8s");
+    match (key.kind, name.strip_prefix(TRANSLATED), pod) {
+        (Kind::KubernetesNetworkPolicy, ..) => kubernetes("NetworkPolicy", namespace, name),
+        (Kind::NetworkPolicy, Some(name), _) => kubernetes("NetworkPolicy", namespace, name),
+        (Kind::KubernetesClusterNetworkPolicy, ..) => kubernetes("ClusterNetworkPolicy", "", name),
+        (Kind::WorkloadEndpoint, _, Some(pod)) => kubernetes("Pod", namespace, pod),
+        (Kind::Profile, ..) if name.starts_with("kns.") => kubernetes("Namespace", "", &name[4..]),
+        (Kind::Profile, ..) if name.starts_with("ksa.") => {
+            let (namespace, name) = name[4..].split_once('.').unwrap_or_default();
+            kubernetes("ServiceAccount", namespace, name)
+        }
+        _ => {
+            // A policy's true name may be in an annotation.
+            let shown = stored::present(key, Stored::Json(value.clone()), 0).unwrap_or_default();
+            Identity {
+                calico: true,
+                kind: key.kind.name().to_owned(),
+                namespace: namespace.to_owned(),
+                name: shown["metadata"]["name"].as_str().unwrap_or(name).to_owned(),
+            }
+        }
     }
 }
 

@@ -86,6 +86,10 @@ impl World {
     }
 
     fn add(&mut self, object: &Placed) {
+        if let Some(key) = &object.stored {
+            self.apply(key.clone(), object.value.clone());
+            return;
+        }
         if object.calico {
             match calico(&object.value) {
                 Ok((key, value)) => self.apply(key, value),
@@ -288,7 +292,7 @@ fn key(id: &PolicyId) -> Option<Key> {
 }
 
 /// What the names of translated policies begin with, as in Calico.
-const TRANSLATED: &str = "knp.default.";
+pub(super) const TRANSLATED: &str = "knp.default.";
 
 /// A resource of Calico as a write of it would store it.
 fn calico(value: &Value) -> Result<(Key, Value), String> {

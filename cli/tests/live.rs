@@ -1,0 +1,209 @@
+//! `bulrush matrix`, `explain` and `whatif` on a live cluster, as its typha sees it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod common;
+#[path = "../../lib/model/tests/golden/mod.rs"]
+mod golden;
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Output, Stdio},
+};
+
+use common::{bulrush, start_typha};
+use serde_json::{Value, json};
+
+/// So many of the worlds whose truth is known.
+const WORLDS: usize = 12;
+const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
+
+fn run(arguments: &[&str]) -> Output {
+    bulrush().args(arguments).output().unwrap()
+}
+
+fn ok(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().unwrap().iter()
+}
+
+/// The world's objects as an API server has them.
+fn objects(world: &Value) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for (name, labels) in world["namespaces"].as_object().unwrap() {
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels},
+        }));
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": "default", "namespace": name},
+        }));
+    }
+    let ports = list(&world["ports"]).map(|port| {
+        json!({"name": port["name"], "containerPort": port["port"], "protocol": port["protocol"]})
+    });
+    let containers = json!([{"name": "main", "image": "i", "ports": ports.collect::<Vec<_>>()}]);
+    for pod in list(&world["pods"]) {
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": pod["name"], "namespace": pod["namespace"], "labels": pod["labels"],
+            },
+            "spec": {
+                "containers": containers, "nodeName": "node-1", "serviceAccountName": "default",
+            },
+            "status": {"podIPs": [{"ip": pod["ip"]}], "podIP": pod["ip"], "phase": "Running"},
+        }));
+    }
+    objects.extend(list(&world["policies"]).cloned());
+    for object in &mut objects {
+        object["metadata"]["uid"] = json!("00000000-0000-4000-8000-000000000001");
+    }
+    objects
+}
+
+/// What Calico stores of them.
+fn converted(objects: &[Value]) -> Vec<Value> {
+    let mut child = bulrush()
+        .args(["convert", "--stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let lines: String =
+        objects.iter().map(|object| format!("{}\n", json!({"id": "", "object": object}))).collect();
+    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.flat_map(|line| list(&line["objects"]).cloned().collect::<Vec<_>>()).collect()
+}
+
+fn path(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let plural = match object["kind"].as_str().unwrap() {
+        "Profile" => "profiles",
+        "WorkloadEndpoint" => "workloadendpoints",
+        "NetworkPolicy" => "networkpolicies",
+        "GlobalNetworkPolicy" => "globalnetworkpolicies",
+        other => panic!("{other}"),
+    };
+    let (namespace, name) =
+        (text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]));
+    let below = if namespace.is_empty() { name } else { format!("{namespace}/{name}") };
+    format!("{RESOURCES}/{plural}/{below}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_typha_holds_is_answered_as_the_truth_and_as_the_manifests_say() {
+    let Some(golden) = golden::folder() else { return };
+    let worlds = fs::read_to_string(golden.join("truth.jsonl")).unwrap();
+    let mut verdicts = 0;
+    for world in worlds.lines().step_by(15).take(WORLDS) {
+        let world: Value = serde_json::from_str(world).unwrap();
+        let id = world["id"].as_str().unwrap();
+        let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+        let url = format!("http://{}", store.addr());
+        ok(&["create", "tier", "another", "--store", &url]);
+        let mut client = common::client(&url).await;
+        let objects = objects(&world);
+        for object in converted(&objects) {
+            client.put(path(&object), object.to_string(), None).await.unwrap();
+        }
+        let typha = start_typha(&url, 10).await;
+        let server = typha.address().to_string();
+        common::until("typha is in sync", || typha.status().in_sync).await;
+
+        let mut some = None;
+        for probe in list(&world["probes"]) {
+            let port =
+                format!("{}/{}", probe["port"], probe["protocol"].as_str().unwrap().to_lowercase());
+            let said = ok(&["matrix", "--server", &server, "--port", &port, "-o", "json"]);
+            let said: Value = serde_json::from_str(&said).unwrap();
+            let allowed = list(&probe["allowed"]).collect::<Vec<_>>();
+            assert_eq!(said["pods"].as_array().unwrap().len(), list(&world["pods"]).count());
+            for from in list(&said["pods"]) {
+                for to in list(&said["pods"]).filter(|to| *to != from) {
+                    verdicts += 1;
+                    let (from, to) = (from.as_str().unwrap(), to.as_str().unwrap());
+                    let wanted = allowed.contains(&&json!([from, to]));
+                    assert_eq!(said["reach"][from][to], wanted, "{id}: {from} to {to}, {port}");
+                    some = Some((from.to_owned(), format!("{to}:{port}"), wanted));
+                }
+            }
+        }
+        let (from, to, wanted) = some.unwrap();
+        let said = ok(&["explain", &from, &to, "--server", &server, "-o", "json"]);
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["allowed"], wanted, "{id}: {said}");
+
+        // What is there already changes nothing, under whatever name it is stored.
+        let folder = tempfile::tempdir().unwrap();
+        for (index, object) in objects.iter().enumerate() {
+            fs::write(folder.path().join(format!("{index}.json")), object.to_string()).unwrap();
+        }
+        let same = folder.path().to_str().unwrap();
+        let said = ok(&["whatif", "-f", same, "--server", &server]);
+        assert!(said.starts_with("0 of "), "{id}: {said}");
+
+        typha.stop().await;
+        store.shutdown().await.unwrap();
+    }
+    assert!(verdicts > 1000, "{verdicts} verdicts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    ok(&["create", "tier", "another", "--store", &url]);
+    let mut client = common::client(&url).await;
+    let world = json!({
+        "namespaces": {"a": {"team": "x"}, "b": {}},
+        "ports": [{"name": "web", "port": 80, "protocol": "TCP"}],
+        "pods": [
+            {"namespace": "a", "name": "p", "labels": {}, "ip": "10.0.0.1"},
+            {"namespace": "b", "name": "q", "labels": {}, "ip": "10.0.0.2"},
+        ],
+        "policies": [],
+    });
+    for object in converted(&objects(&world)) {
+        client.put(path(&object), object.to_string(), None).await.unwrap();
+    }
+    let typha = start_typha(&url, 10).await;
+    let server = typha.address().to_string();
+    common::until("typha is in sync", || typha.status().in_sync).await;
+    let policy = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let text = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: closed}\n\
+                spec: {namespaceSelector: team == 'x', types: [Ingress]}\n";
+    fs::write(policy.path(), text).unwrap();
+    let file = policy.path().to_str().unwrap();
+    let output = run(&["whatif", "-f", file, "--server", &server]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(said.contains("80/tcp  b/q   a/p  yes     no\n"), "{said}");
+
+    ok(&["apply", "-f", file, "--store", &url]);
+    common::until("typha has the policy", || {
+        ok(&["matrix", "--server", &server, "--port", "80"]).contains("b/q   no")
+    })
+    .await;
+    let said = ok(&["whatif", "-f", file, "--server", &server]);
+    assert!(said.starts_with("0 of 2 pairs change"), "{said}");
+    let said = ok(&["explain", "b/q", "a/p:80", "--server", &server]);
+    assert!(said.contains("GlobalNetworkPolicy closed"), "{said}");
+
+    let output = run(&["matrix", "--port", "80"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("--filename") && error.contains("--server"), "{error}");
+    typha.stop().await;
+    store.shutdown().await.unwrap();
+}
