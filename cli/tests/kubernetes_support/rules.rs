@@ -218,3 +218,38 @@ async fn a_recording_gives_the_nodes_state_again_and_two_of_them_their_differenc
     assert!(places.contains("ip_sets") && places.contains("workload_endpoints"), "{places:?}");
     assert!(!places.contains("policies"), "they are the same: {places:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_pod_that_no_agent_needs_is_no_publication() {
+    let Some(kubernetes) = RealKubernetes::own(&[]) else { return };
+    kubernetes.apply(SHOP);
+    let typha = started(&kubernetes).await;
+    set_address(&kubernetes, "web-0", "10.0.0.1", "Running");
+    until("the address", || members(&typha).contains("10.0.0.1,tcp:8080")).await;
+    let publication = || typha.status().publication;
+    let progress = || {
+        let streams = typha.status().streams;
+        streams.iter().find(|it| it.name == "pods").map(|it| it.progress).unwrap_or_default()
+    };
+    let patched = async |arguments: &[&str]| {
+        let written = kubernetes.kubectl_ok(
+            &[arguments, &["-n", "shop", "-o", "jsonpath={.metadata.resourceVersion}"]].concat(),
+        );
+        let version: u64 = written.trim().parse().unwrap();
+        until("it was read", || progress() >= version).await;
+    };
+    // Whatever was on its way is there.
+    patched(&["annotate", "pod", "web-0", "note=0"]).await;
+    let before = publication();
+    for note in 1..5 {
+        patched(&["annotate", "pod", "web-0", &format!("note={note}"), "--overwrite"]).await;
+        let ready = json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "message": note.to_string() }] } });
+        let ready = ready.to_string();
+        patched(&["patch", "pod", "web-0", "--subresource=status", "--type=merge", "-p", &ready])
+            .await;
+    }
+    assert_eq!(publication(), before);
+    patched(&["label", "pod", "web-0", "app=db", "--overwrite"]).await;
+    until("a label is one", || publication() > before).await;
+    typha.stop().await;
+}

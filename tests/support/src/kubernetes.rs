@@ -270,9 +270,9 @@ impl ApiServer {
         token(user)
     }
 
-    /// A service account's token that this server made, with another end of its life.
-    pub fn token_ending(&self, token: &str, left: Duration) -> String {
-        crate::token::ending(token, left, &self.identity.accounts_key)
+    /// A service account's token that this server made, with another end of its life: in so many seconds.
+    pub fn token_ending(&self, token: &str, seconds: i64) -> String {
+        crate::token::ending(token, seconds, &self.identity.accounts_key)
     }
 
     /// Runs kubectl as `admin`.

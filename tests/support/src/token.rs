@@ -1,21 +1,22 @@
 //! A token of a service account with another end of its life: an API server makes none for less than ten minutes.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rcgen::{KeyPair, SigningKey as _};
 
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// The same token, which ends `left` from now, signed with the key (PEM, ECDSA on P-256) that signed it.
-pub(crate) fn ending(token: &str, left: Duration, key: &str) -> String {
+/// The same token, which ends so many seconds from now (before now if negative), signed with the key (PEM, ECDSA on P-256) that signed it.
+pub(crate) fn ending(token: &str, seconds: i64, key: &str) -> String {
     let mut parts = token.trim().split('.');
     let head = parts.next().expect("a head");
     let claims = decoded(parts.next().expect("claims"));
     let claims = String::from_utf8(claims).expect("JSON");
     let (before, rest) = claims.split_once("\"exp\":").expect("an end");
     let after = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
-    let end = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock") + left;
-    let claims = format!("{before}\"exp\":{}{after}", end.as_secs());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock");
+    let end = now.as_secs().saturating_add_signed(seconds);
+    let claims = format!("{before}\"exp\":{end}{after}");
     let signed = format!("{head}.{}", encoded(claims.as_bytes()));
     let key = KeyPair::from_pem(key).expect("a key");
     let signature = key.sign(signed.as_bytes()).expect("a signature");
