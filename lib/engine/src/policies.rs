@@ -126,6 +126,11 @@ impl List {
     }
 }
 
+/// The tiers of Kubernetes' cluster-wide policies. Calico makes them at its start.
+const KUBE_ADMIN: &str = "kube-admin";
+const KUBE_ADMIN_ORDER: f64 = 1_000.0;
+const KUBE_BASELINE: &str = "kube-baseline";
+
 /// A tier that exists, or that policies say they are in.
 pub(crate) struct TierState {
     name: ArcStr,
@@ -142,19 +147,25 @@ impl TierState {
         self.object.is_some()
     }
 
-    /// Tiers that exist come before those that don't; then by order, none last; then by name.
+    /// Tiers that exist come before those that don't; then by order, none last; then by name. That of
+    /// Kubernetes' administrators has its place without an object; that of their baseline is after
+    /// `default` by its order as by its name.
     fn key(&self) -> (bool, (bool, Option<Order>), &ArcStr) {
-        let order = self.object.as_ref().and_then(|tier| tier.order);
-        let missing = self.object.is_none() && !Planted::MissingTierInOrder.is_here();
+        let is_built_in = self.object.is_none() && self.name == KUBE_ADMIN;
+        let built_in = is_built_in.then_some(Order(KUBE_ADMIN_ORDER));
+        let order = built_in.or_else(|| self.object.as_ref().and_then(|tier| tier.order));
         let order = order.filter(|_| !Planted::TierOrderForgotten.is_here());
+        let missing = self.object.is_none() && !is_built_in;
+        let missing = missing && !Planted::MissingTierInOrder.is_here();
         (missing, order_key(order), &self.name)
     }
 
     /// A tier that doesn't exist denies at its end: what its policies don't allow must not pass by
-    /// its being unknown.
+    /// its being unknown. Those of Kubernetes' cluster-wide policies are known.
     pub(crate) fn default_pass(&self) -> bool {
         match &self.object {
             Some(tier) => tier.default_pass,
+            None if self.name == KUBE_ADMIN || self.name == KUBE_BASELINE => true,
             None => Planted::MissingTierPasses.is_here(),
         }
     }

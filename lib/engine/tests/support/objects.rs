@@ -397,7 +397,7 @@ const VALUES: &[&str] = &["1", "2", "12", "ns1"];
 const NODES: &[&str] = &["n1", "n2", "n3"];
 const NAMESPACES: &[&str] = &["ns1", "ns2"];
 const PROFILES: &[&str] = &["kns.ns1", "kns.ns2", "x", "projectcalico-default-allow"];
-const TIERS: &[&str] = &["default", "t1", "t2"];
+const TIERS: &[&str] = &["default", "t1", "t2", "kube-admin"];
 /// Orders that are equal, lower, higher, and none.
 const ORDERS: &[Option<f64>] = &[None, Some(-1.5), Some(0.0), Some(10.0), Some(9.0)];
 
