@@ -127,7 +127,7 @@ async fn write(
     let mut feeds = datastore::follow(store, Selection::fan_out());
     while let Some(feed) = feeds.next().await {
         match feed {
-            Feed::Changes { stream, version, updates } => {
+            Feed::Changes { stream, version, updates, .. } => {
                 for update in &updates {
                     engine.apply(update);
                 }

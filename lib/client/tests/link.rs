@@ -119,7 +119,9 @@ impl Fake {
                 return forever.await;
             }
             Manner::IsBehind(go_away) => {
-                say(Message::Behind(Behind { stream: "etcd".into(), have: 1, need: 2 })).await;
+                let stream = "etcd".into();
+                say(Message::Behind(Behind { stream, have: 1, need: 2, ..Behind::default() }))
+                    .await;
                 say(Message::GoAway(go_away.clone())).await;
                 return forever.await;
             }

@@ -44,7 +44,7 @@ impl Recorder {
             lines.push('\n');
         };
         match feed {
-            Feed::Changes { stream, version, updates } => {
+            Feed::Changes { stream, version, updates, .. } => {
                 for Update { key, value, version, .. } in updates {
                     let key = keys::path(key).unwrap_or_else(|_| key.to_string());
                     match value {
@@ -62,7 +62,7 @@ impl Recorder {
                 line(*stream, "progress", *version, Value::Null);
             }
             Feed::Progress { stream, version } => line(*stream, "progress", *version, Value::Null),
-            Feed::Synced { stream, at, newest } => {
+            Feed::Synced { stream, at, newest, .. } => {
                 let more = json!({ "epoch": at.epoch.as_str(), "newest": newest });
                 line(*stream, "synced", at.version, more);
             }
@@ -128,11 +128,15 @@ impl Replay {
                 return Ok(None);
             }
             "progress" if open.is_empty() => Feed::Progress { stream, version },
-            "progress" => Feed::Changes { stream, version, updates: std::mem::take(open) },
+            // How many objects there are isn't recorded.
+            "progress" => {
+                let updates = std::mem::take(open);
+                Feed::Changes { stream, version, updates, objects: 0, list: None }
+            }
             "synced" if open.is_empty() => {
                 let epoch = string(&line, "epoch")?.into();
                 let at = Position { epoch, version, history: 0 };
-                Feed::Synced { stream, at, newest: number(&line, "newest")? }
+                Feed::Synced { stream, at, newest: number(&line, "newest")?, objects: 0 }
             }
             "synced" => return Err("synced before the progress line of its changes".to_owned()),
             other => {
@@ -213,10 +217,18 @@ mod tests {
                     update("c", Some(Stored::Raw(vec![255, 0])), 7),
                     update("d", None, 7),
                 ],
+                objects: 0,
+                list: None,
             },
-            Feed::Synced { stream: STREAM, at, newest: 7 },
+            Feed::Synced { stream: STREAM, at, newest: 7, objects: 0 },
             Feed::Lost { stream: STREAM, error: Error::WatchEnded, since: Instant::now() },
-            Feed::Changes { stream: STREAM, version: 10, updates: vec![update("a", None, 10)] },
+            Feed::Changes {
+                stream: STREAM,
+                version: 10,
+                updates: vec![update("a", None, 10)],
+                objects: 0,
+                list: None,
+            },
             Feed::Progress { stream: STREAM, version: 12 },
         ]
     }

@@ -40,6 +40,16 @@ pub fn res_shard(key: &str) -> u8 {
     (fnv(key) >> 60) as u8
 }
 
+/// How many buckets a large topic's keys are spread over, to find what differs in it.
+pub const BUCKETS: u8 = 64;
+
+/// The bucket of a key in its topic: the top 6 bits of its hash, mixed (Fibonacci hashing), for the top bits of the
+/// hash itself are the same for all keys of one [`shard`].
+pub fn bucket(key: &str) -> u8 {
+    let hash = fnv(key);
+    ((hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as u8
+}
+
 /// A named map of entries: the unit that a view is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {

@@ -142,17 +142,20 @@ impl Pipeline {
     /// something to publish.
     pub fn feed(&mut self, feed: Feed, observed_at: u64) -> bool {
         match feed {
-            Feed::Changes { stream, version, updates } => {
+            Feed::Changes { stream, version, updates, objects, list } => {
                 // One by one, so that a list isn't held beside all that is made of it.
                 for update in updates {
                     self.engine.apply(&update);
                 }
-                self.versions.changed(stream, version);
+                match list {
+                    Some(at) => self.versions.listed(stream, at, version, objects),
+                    None => self.versions.changed(stream, version, objects),
+                }
                 self.observed_at = observed_at;
                 true
             }
-            Feed::Synced { stream, at, newest } => {
-                self.versions.listed(stream, at.version, newest);
+            Feed::Synced { stream, at, newest, objects } => {
+                self.versions.listed(stream, at.version, newest, objects);
                 let facts = self.facts.clone();
                 let name = &facts.streams[usize::from(stream.0)];
                 info!(stream = name, version = at.version, "in sync");
@@ -220,6 +223,7 @@ impl Pipeline {
         if std::mem::take(&mut self.went_back) {
             self.publisher.rewind();
         }
+        self.publisher.heard(&self.versions);
         let output = self.engine.flush();
         let before = self.publisher.snapshot().publication;
         let count = output.changes.len();
@@ -310,7 +314,7 @@ mod tests {
 
     fn synced(stream: u16, at: Position) -> Feed {
         let newest = at.version;
-        Feed::Synced { stream: StreamIndex(stream), at, newest }
+        Feed::Synced { stream: StreamIndex(stream), at, newest, objects: 1 }
     }
 
     #[test]

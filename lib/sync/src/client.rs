@@ -1,6 +1,7 @@
 //! The agent's side of a session: stages frames, and turns each Commit into changes, all or none.
 
 mod saved;
+mod staged;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +13,14 @@ use proto::v1::{
 };
 
 use crate::{
+    buckets::{BUCKETS_FROM, Buckets},
     digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest},
     planted::Planted,
     vector::Vector,
+    versions::Lists,
 };
+
+use staged::{Held, Staged};
 
 pub use saved::SavedError;
 
@@ -50,6 +55,12 @@ pub enum ClientError {
         expected: u32,
         /// The number that came.
         got: u32,
+    },
+    /// A bucket that there isn't, or an entry in another one than it belongs to.
+    #[error("topic {topic}: an entry came in a bucket that it isn't in")]
+    Bucket {
+        /// The topic.
+        topic: String,
     },
     /// A Commit came before all parts of a topic had.
     #[error("topic {topic}: a Commit came after {parts} of its parts, and the last is missing")]
@@ -112,80 +123,73 @@ pub enum Event {
     GoAway(GoAway),
 }
 
+/// What Commits have said, those included that are not visible yet.
 #[derive(Clone, Debug, Default)]
-struct Held {
-    entries: BTreeMap<ArcStr, Bytes>,
-    digest: TopicDigest,
-}
-
-/// What has come of a topic since the last Commit.
-#[derive(Clone, Debug, Default)]
-struct Staged {
-    /// The topic comes whole: what is held of it doesn't count.
-    whole: bool,
-    /// Entries that are written, and (none) gone, on top of what is held.
-    changes: BTreeMap<ArcStr, Option<Bytes>>,
-    digest: TopicDigest,
-    next_part: u32,
-    complete: bool,
-}
-
-impl Staged {
-    /// The entry as it would be at a Commit now.
-    fn get<'a>(&'a self, held: Option<&'a Held>, key: &str) -> Option<&'a Bytes> {
-        match self.changes.get(key) {
-            Some(change) => change.as_ref(),
-            None if self.whole => None,
-            None => held?.entries.get(key),
-        }
-    }
-
-    fn set(
-        &mut self,
-        digest_key: &DigestKey,
-        topic: &str,
-        held: Option<&Held>,
-        key: ArcStr,
-        value: Option<Bytes>,
-    ) {
-        if let Some(old) = self.get(held, &key) {
-            let old = old.clone();
-            self.digest.remove(digest_key, topic, &key, &old);
-        }
-        if let Some(value) = &value {
-            self.digest.add(digest_key, topic, &key, value);
-        }
-        self.changes.insert(key, value);
-    }
+struct Announced {
+    vector: Vector,
+    progress: Vector,
+    lists: Lists,
 }
 
 /// A view, and what has come of the next publication.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ClientSession {
     /// Of the live session; none: there is none.
     digest_key: Option<DigestKey>,
-    /// The store and the run of the server that the visible publication is of.
+    /// The store and the run of the server that the visible publication is of, and its key of digests, where it is
+    /// known.
     epoch: String,
     incarnation: String,
+    held_key: Option<DigestKey>,
     /// The same of the live session.
     server: (String, String),
     accept_rollback: bool,
     held: BTreeMap<ArcStr, Held>,
     staged: BTreeMap<ArcStr, Staged>,
+    /// The store, and its key, of what is staged from a session that broke; none: nothing is.
+    staged_of: Option<(String, DigestKey)>,
     /// Topics that came out differently than the server says, and have not come again.
     broken: BTreeSet<ArcStr>,
     /// View changes of Commits that could not be made visible because of `broken`.
     pending_drop: Vec<String>,
     pending_add: Vec<String>,
-    /// What Commits have said, those included that are not visible yet.
-    announced: (Vector, Vector),
+    announced: Announced,
     /// What is visible.
     vector: Vector,
     progress: Vector,
+    lists: Lists,
     publication: u64,
     /// A Commit was made visible in this session.
     committed: bool,
     resyncs: u64,
+    buckets_from: usize,
+}
+
+impl Default for ClientSession {
+    fn default() -> Self {
+        Self {
+            digest_key: None,
+            epoch: String::new(),
+            incarnation: String::new(),
+            held_key: None,
+            server: Default::default(),
+            accept_rollback: false,
+            held: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            staged_of: None,
+            broken: BTreeSet::new(),
+            pending_drop: Vec::new(),
+            pending_add: Vec::new(),
+            announced: Announced::default(),
+            vector: Vector::default(),
+            progress: Vector::default(),
+            lists: Lists::default(),
+            publication: 0,
+            committed: false,
+            resyncs: 0,
+            buckets_from: BUCKETS_FROM,
+        }
+    }
 }
 
 impl ClientSession {
@@ -194,41 +198,95 @@ impl ClientSession {
         Self::default()
     }
 
+    /// It says the digests of the buckets of topics with more entries than `entries`, in place of [`BUCKETS_FROM`].
+    #[must_use]
+    pub fn with_buckets_from(self, entries: usize) -> Self {
+        Self { buckets_from: entries, ..self }
+    }
+
     /// The hello of the next session: `base` says who the agent is, the rest is what it holds. With
     /// `accept_rollback` it takes an older state than it has seen.
     pub fn hello(&mut self, base: AgentHello, accept_rollback: bool) -> AgentHello {
         self.accept_rollback = accept_rollback;
+        // Before the first Commit the store is that of what is staged.
+        let epoch = match &self.staged_of {
+            Some((epoch, _)) if self.epoch.is_empty() => epoch,
+            _ => &self.epoch,
+        };
         AgentHello {
-            epoch: self.epoch.clone(),
+            epoch: epoch.clone(),
             vector: self.vector.whole(),
+            lists: self.lists.whole(),
             incarnation: self.incarnation.clone(),
             publication: self.publication,
-            held: self
-                .digests()
-                .map(|(topic, digest)| HeldTopic {
-                    topic: topic.to_string(),
-                    digest: Some(digest.into()),
-                })
-                .collect(),
+            held: self.told(),
             accept_rollback,
             ..base
         }
     }
 
-    /// The stream broke: what was staged is gone, what was committed stays. The next session gives
-    /// the gap, and its first Commit is complete.
+    /// What is held of each topic, or staged from a session that broke.
+    fn told(&self) -> Vec<HeldTopic> {
+        let told = |_: &ArcStr| !Planted::StagedSurvives.is_here();
+        let staged = self.staged.iter().filter(|(topic, _)| told(topic));
+        let is_staged = |topic: &ArcStr| told(topic) && self.staged.contains_key(topic);
+        let held = self.held.iter().filter(|(topic, _)| !is_staged(topic));
+        let held = held.map(|(topic, held)| self.told_of(topic, held));
+        let staged = staged.map(|(topic, staged)| {
+            let is_large = staged.changes.len() > self.buckets_from;
+            let key = self.staged_of.as_ref().filter(|_| is_large).map(|(_, key)| key);
+            HeldTopic {
+                topic: topic.to_string(),
+                digest: Some(staged.digest.into()),
+                staged: true,
+                buckets: key.map_or_else(Vec::new, |key| {
+                    Buckets::of(key, topic, staged.entries()).to_bytes()
+                }),
+            }
+        });
+        staged.chain(held).collect()
+    }
+
+    fn told_of(&self, topic: &ArcStr, held: &Held) -> HeldTopic {
+        let is_large = held.entries.len() > self.buckets_from;
+        let buckets = match (&held.buckets, &self.held_key) {
+            (Some(buckets), _) if is_large => buckets.to_bytes(),
+            (None, Some(key)) if is_large => {
+                Buckets::of(key, topic, held.entries.iter()).to_bytes()
+            }
+            _ => Vec::new(),
+        };
+        let (topic, digest) = (topic.to_string(), Some(held.digest.into()));
+        HeldTopic { topic, digest, staged: false, buckets }
+    }
+
+    /// The stream broke: what was committed stays, and what had come whole stays staged. The next
+    /// session gives the gap, and its first Commit is complete.
     pub fn disconnected(&mut self) {
+        self.keep_whole();
         self.digest_key = None;
         self.server = Default::default();
         self.accept_rollback = false;
-        self.announced = Default::default();
-        if !Planted::StagedSurvives.is_here() {
-            self.staged.clear();
-        }
+        self.announced = Announced::default();
         self.broken.clear();
         self.pending_add.clear();
         self.pending_drop.clear();
         self.committed = false;
+    }
+
+    /// Of what is staged, keeps the topics that came whole, of the store that the visible publication is of.
+    fn keep_whole(&mut self) {
+        let Some(key) = self.digest_key else { return };
+        let comparable = self.epoch.is_empty() || self.epoch == self.server.0;
+        if !Planted::StagedSurvives.is_here() {
+            self.staged.retain(|_, staged| comparable && staged.is_whole());
+        }
+        if Planted::StagedShown.is_here() {
+            for (topic, staged) in std::mem::take(&mut self.staged) {
+                staged.adopt(&topic, self.held.entry(topic.clone()).or_default(), &mut Vec::new());
+            }
+        }
+        self.staged_of = (!self.staged.is_empty()).then(|| (self.server.0.clone(), key));
     }
 
     /// The store that the visible publication is of; empty before the first Commit.
@@ -244,6 +302,11 @@ impl ClientSession {
     /// Versions of the newest events that are visible.
     pub fn vector(&self) -> &Vector {
         &self.vector
+    }
+
+    /// What lists told of streams in which nothing later is visible.
+    pub fn lists(&self) -> &Lists {
+        &self.lists
     }
 
     /// How often a digest came out differently.
@@ -304,14 +367,7 @@ impl ClientSession {
             (Message::Hello(hello), None) => {
                 let key = hello.digest_key.as_slice().try_into();
                 let key = key.map_err(|_| ClientError::DigestKey(hello.digest_key.len()))?;
-                self.digest_key = Some(DigestKey(key));
-                self.server = (hello.epoch.clone(), hello.incarnation.clone());
-                // Versions of another store, or of one that may be older, say nothing of time here.
-                let comparable = hello.epoch == self.epoch && !self.accept_rollback;
-                // What is complete is this server's to say: another may have known more.
-                let vector = if comparable { self.vector.clone() } else { Vector::default() };
-                let kept = Some(&self.progress).filter(|_| Planted::ProgressKept.is_here());
-                self.announced = (vector, kept.cloned().unwrap_or_default());
+                self.opened(&hello, DigestKey(key));
                 Ok(Event::Hello(hello))
             }
             (Message::GoAway(go_away), _) => Ok(Event::GoAway(go_away)),
@@ -324,12 +380,44 @@ impl ClientSession {
         }
     }
 
+    /// A server answered.
+    fn opened(&mut self, hello: &ServerHello, key: DigestKey) {
+        self.digest_key = Some(key);
+        self.server = (hello.epoch.clone(), hello.incarnation.clone());
+        // Versions of another store, or of one that may be older, say nothing of time here.
+        let comparable = hello.epoch == self.epoch && !self.accept_rollback;
+        self.announced = Announced::default();
+        if comparable {
+            // What is complete is this server's to say: another may have known more.
+            self.announced.vector = self.vector.clone();
+            if !Planted::ListForgotten.is_here() {
+                self.announced.lists = self.lists.clone();
+            }
+        }
+        if Planted::ProgressKept.is_here() {
+            self.announced.progress = self.progress.clone();
+        }
+        // Of another store, or of another key: then the digests said nothing, and all comes anew.
+        let same = self.staged_of.take().is_none_or(|of| of == (hello.epoch.clone(), key));
+        if !same {
+            self.staged.clear();
+        }
+    }
+
     fn replace(&mut self, replace: Replace, key: &DigestKey) -> Result<Event, ClientError> {
         let topic = ArcStr::from(replace.topic.as_str());
+        if let Some(bucket) = replace.bucket {
+            if !self.broken.contains(&topic) {
+                let held = self.held.get(&topic);
+                let staged = self.staged.entry(topic).or_insert_with(|| Staged::on(held));
+                staged.bucket(key, held, bucket, replace)?;
+            }
+            return Ok(Event::Nothing);
+        }
         let staged = self.staged.entry(topic.clone()).or_default();
         if staged.complete || replace.part == 0 {
             // A newer state of the topic, ahead of the same Commit.
-            *staged = Staged { whole: true, ..Staged::default() };
+            *staged = Staged::anew();
         }
         if replace.part != staged.next_part {
             let expected = staged.next_part;
@@ -353,11 +441,9 @@ impl ClientSession {
             return Event::Nothing;
         }
         let held = self.held.get(&topic);
-        let staged = self.staged.entry(topic.clone()).or_insert_with(|| Staged {
-            digest: held.map(|held| held.digest).unwrap_or_default(),
-            complete: true,
-            ..Staged::default()
-        });
+        let staged = self.staged.entry(topic.clone()).or_insert_with(|| Staged::on(held));
+        // Its buckets, where any came, are seen to be right with this change.
+        staged.due = None;
         for entry in delta.puts {
             staged.set(key, &topic, held, entry.key.into(), Some(entry.value));
         }
@@ -374,6 +460,11 @@ impl ClientSession {
             self.broken.remove(&topic);
             return Event::Nothing;
         }
+        self.ask_again(topic)
+    }
+
+    /// What came of a topic is not what the server has.
+    fn ask_again(&mut self, topic: ArcStr) -> Event {
         self.staged.remove(&topic);
         self.resyncs += 1;
         let resync = agent_message::Message::Resync(Resync { topic: topic.to_string() });
@@ -382,25 +473,35 @@ impl ClientSession {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<Event, ClientError> {
+        let announced = &mut self.announced;
         for (stream, got) in Vector::from(commit.vector.as_slice()).iter() {
-            let have = self.announced.0.get(stream);
+            let have = announced.vector.get(stream);
             if got < have {
                 return Err(ClientError::WentBack { stream: stream.0, have, got });
             }
         }
-        self.announced.0.join(&commit.vector.as_slice().into());
-        self.announced.1.join(&commit.progress.as_slice().into());
+        announced.vector.join(&commit.vector.as_slice().into());
+        announced.progress.join(&commit.progress.as_slice().into());
+        // What this server knows too, it says itself.
+        announced.lists.after(&announced.progress);
+        announced.lists.join(&commit.lists.as_slice().into());
         // What has left the view needn't come again, and what came of it before doesn't count.
         for topic in &commit.drop {
             self.broken.remove(topic.as_str());
             self.staged.remove(topic.as_str());
         }
-        if let Some((topic, staged)) = self.staged.iter().find(|(_, staged)| !staged.complete) {
-            let (topic, parts) = (topic.to_string(), staged.next_part);
-            return Err(ClientError::Incomplete { topic, parts });
+        let incomplete = self.staged.iter().find_map(|(t, staged)| Some((t, staged.incomplete()?)));
+        if let Some((topic, parts)) = incomplete {
+            return Err(ClientError::Incomplete { topic: topic.to_string(), parts });
         }
         self.pending_add.extend(commit.add);
         self.pending_drop.extend(commit.drop);
+        // One at a time: while one is asked for nothing is visible, and the next Commit looks again.
+        let wrong = |staged: &Staged| staged.due.is_some_and(|due| due != staged.digest);
+        let wrong = self.staged.iter().find(|(_, staged)| wrong(staged)).map(|(t, _)| t.clone());
+        if let Some(topic) = wrong {
+            return Ok(self.ask_again(topic));
+        }
         if !self.broken.is_empty() {
             return Ok(Event::Nothing);
         }
@@ -409,8 +510,11 @@ impl ClientSession {
         self.committed = true;
         self.publication = commit.publication;
         (self.epoch, self.incarnation) = self.server.clone();
-        (self.vector, self.progress) = self.announced.clone();
-        let added: Vec<ArcStr> = self.pending_add.drain(..).map(ArcStr::from).collect();
+        self.held_key = self.digest_key;
+        let Announced { vector, progress, lists } = self.announced.clone();
+        (self.vector, self.progress, self.lists) = (vector, progress, lists);
+        self.lists.after(&self.vector);
+        let mut added: Vec<ArcStr> = self.pending_add.drain(..).map(ArcStr::from).collect();
         let mut dropped: BTreeSet<ArcStr> = self.pending_drop.drain(..).map(ArcStr::from).collect();
         // A topic that left in one pending Commit and came back in a later one was sent again.
         dropped.retain(|topic| !self.staged.contains_key(topic));
@@ -428,8 +532,12 @@ impl ClientSession {
             }));
         }
         for (topic, staged) in std::mem::take(&mut self.staged) {
+            // The server can't know that of this one nothing was visible.
+            if first && !self.held.contains_key(&topic) && !added.contains(&topic) {
+                added.push(topic.clone());
+            }
             let held = self.held.entry(topic.clone()).or_default();
-            adopt(&topic, held, staged, &mut changes);
+            staged.adopt(&topic, held, &mut changes);
             // Servers needn't send a topic that is empty: it counts like one that never came.
             if held.entries.is_empty() {
                 self.held.remove(&topic);
@@ -447,29 +555,4 @@ impl ClientSession {
             observed_at: commit.observed_at,
         })))
     }
-}
-
-/// Makes what is staged of a topic what is held of it, and notes each difference.
-fn adopt(topic: &ArcStr, held: &mut Held, staged: Staged, changes: &mut Vec<EntryChange>) {
-    let mut change = |key: ArcStr, value: Option<Bytes>| {
-        changes.push(EntryChange { topic: topic.clone(), key, value });
-    };
-    if staged.whole {
-        let written = |key: &ArcStr| staged.changes.get(key).is_some_and(Option::is_some);
-        let gone: Vec<ArcStr> = held.entries.keys().filter(|key| !written(key)).cloned().collect();
-        for key in gone {
-            held.entries.remove(&key);
-            change(key, None);
-        }
-    }
-    for (key, value) in staged.changes {
-        let old = match &value {
-            Some(value) => held.entries.insert(key.clone(), value.clone()),
-            None => held.entries.remove(&key),
-        };
-        if old != value {
-            change(key, value);
-        }
-    }
-    held.digest = staged.digest;
 }

@@ -24,6 +24,11 @@ impl std::fmt::Debug for DigestKey {
 }
 
 impl DigestKey {
+    /// The hash of an entry.
+    pub(crate) fn entry(&self, topic: &str, key: &str, value: &[u8]) -> u128 {
+        self.hash([topic.as_bytes(), key.as_bytes(), value])
+    }
+
     /// The hash of a list of byte strings, each with its length in front, as a number.
     fn hash(&self, parts: [&[u8]; 3]) -> u128 {
         let [topic, entry_key, value] = parts;
@@ -51,14 +56,22 @@ pub struct TopicDigest {
 impl TopicDigest {
     /// An entry is there now.
     pub fn add(&mut self, key: &DigestKey, topic: &str, entry_key: &str, value: &[u8]) {
-        let hash = key.hash([topic.as_bytes(), entry_key.as_bytes(), value]);
-        self.sum = self.sum.wrapping_add(hash);
-        self.count = self.count.wrapping_add(1);
+        self.plus(key.entry(topic, entry_key, value));
     }
 
     /// An entry that was there is gone.
     pub fn remove(&mut self, key: &DigestKey, topic: &str, entry_key: &str, value: &[u8]) {
-        let hash = key.hash([topic.as_bytes(), entry_key.as_bytes(), value]);
+        self.minus(key.entry(topic, entry_key, value));
+    }
+
+    /// An entry of this hash is there now.
+    pub(crate) fn plus(&mut self, hash: u128) {
+        self.sum = self.sum.wrapping_add(hash);
+        self.count = self.count.wrapping_add(1);
+    }
+
+    /// An entry of this hash that was there is gone.
+    pub(crate) fn minus(&mut self, hash: u128) {
         self.sum = self.sum.wrapping_sub(hash);
         self.count = self.count.wrapping_sub(1);
     }

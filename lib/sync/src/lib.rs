@@ -13,6 +13,7 @@
 //! the client stages it, and at the Commit turns it into changes of what it held, all or none. A
 //! client that comes back says what it holds, and gets the gap.
 
+mod buckets;
 mod client;
 mod digest;
 #[cfg(feature = "planted")]
@@ -27,6 +28,7 @@ mod vector;
 mod versions;
 mod wire;
 
+pub use buckets::BUCKETS_FROM;
 pub use client::{ClientError, ClientSession, Committed, EntryChange, Event, SavedError};
 pub use digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest};
 pub use publisher::{Change, Publisher, ViewChange};
@@ -34,5 +36,5 @@ pub use server::{Advance, Refusal, Resume, ServerFacts, ServerSession, Subscript
 pub use snapshot::{Affected, Snapshot};
 pub use topic::{Frame, Outgoing, TopicState, Whole};
 pub use vector::Vector;
-pub use versions::Versions;
+pub use versions::{List, Lists, Versions};
 pub use wire::Encoding;

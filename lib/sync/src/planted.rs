@@ -30,12 +30,24 @@ pub enum Planted {
     ForeignEpoch,
     /// An agent acknowledges what it has received, not what its kernel holds.
     AckAtReceipt,
+    /// A server doesn't ask what lists told of deletes.
+    ListIgnored,
+    /// A server asks that once, when the agent comes.
+    ListSeenOnce,
+    /// A list counts by its version: a server that hasn't got there lags, whatever it has.
+    ListByVersion,
+    /// A client forgets what lists told, as soon as another server serves it.
+    ListForgotten,
     /// A server announces its own vector to an agent that has seen more.
     JoinLeftOut,
     /// An agent keeps the progress that another server told it.
     ProgressKept,
-    /// What was staged when a stream broke is there in the next session.
+    /// All that was staged when a stream broke stays so, though the hello doesn't say it.
     StagedSurvives,
+    /// What came whole before a stream broke is visible without its Commit.
+    StagedShown,
+    /// A bucket that comes whole leaves what is not in it any more.
+    BucketForgetsDeletes,
     /// What the first Commit of a session doesn't mention is taken as gone.
     UnmentionedIsGone,
     /// A change of what nodes have by need wakes none of them.

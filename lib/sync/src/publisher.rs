@@ -18,11 +18,13 @@ use model::view::Topic;
 use proto::v1::{Delta, KeyValue};
 
 use crate::{
+    buckets::{BUCKETS_FROM, Buckets},
     digest::{DigestKey, TopicDigest},
     planted::{self, Planted},
     snapshot::{Affected, Changed, Snapshot},
-    topic::Frame,
+    topic::{Frame, TopicState},
     vector::Vector,
+    versions::Versions,
 };
 
 /// One entry, encoded: written or, without a value, gone.
@@ -54,6 +56,7 @@ pub(crate) const HISTORY_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Publisher {
     key: DigestKey,
+    buckets_from: usize,
     now: Snapshot,
     /// The nodes in whose views each topic is: an emptied one is forgotten with its last view.
     users: BTreeMap<Topic, BTreeSet<ArcStr>>,
@@ -90,11 +93,27 @@ impl Publisher {
         let history = History { budget, bytes: 0, order: VecDeque::new(), stale: 0 };
         Self {
             key,
+            buckets_from: BUCKETS_FROM,
             now: Snapshot::default(),
             users: BTreeMap::new(),
             affected: Affected::default(),
             history,
             late: planted::Late::default(),
+        }
+    }
+
+    /// Topics with more entries than `entries` have digests of their buckets, in place of
+    /// [`BUCKETS_FROM`].
+    #[must_use]
+    pub fn with_buckets_from(self, entries: usize) -> Self {
+        Self { buckets_from: entries, ..self }
+    }
+
+    /// What lists have told, for the next publication.
+    pub fn heard(&mut self, versions: &Versions) {
+        let listings = versions.listings();
+        if *self.now.listings != listings {
+            self.now.listings = Arc::new(listings);
         }
     }
 
@@ -118,12 +137,15 @@ impl Publisher {
         self.now.generation += 1;
         self.now.vector = Vector::default();
         self.now.progress = Vector::default();
+        self.now.listings = Arc::default();
     }
 
     /// Another store answers: everything is published anew, as one publication under another key of
     /// digests. What was published before is another publisher's.
     pub fn begin_anew(&mut self, key: DigestKey) {
-        let before = std::mem::replace(self, Self::with_history(key, self.history.budget)).now;
+        let anew = Self::with_history(key, self.history.budget);
+        let anew = anew.with_buckets_from(self.buckets_from);
+        let before = std::mem::replace(self, anew).now;
         let entries = before.topics.iter().flat_map(|(topic, state)| {
             let change = |(key, value): (&ArcStr, &Bytes)| Change {
                 topic: topic.clone(),
@@ -224,15 +246,20 @@ impl Publisher {
         state.changing();
         for key in puts.keys().chain(&deletes) {
             if let Some(old) = state.entries.remove(key) {
-                state.digest.remove(&self.key, &name, key, &old);
+                let hash = self.key.entry(&name, key, &old);
+                state.digest.minus(hash);
+                state.buckets.iter_mut().for_each(|buckets| buckets.at(key).minus(hash));
                 state.bytes -= key.len() + old.len();
             }
         }
         for (key, value) in &puts {
-            state.digest.add(&self.key, &name, key, value);
+            let hash = self.key.entry(&name, key, value);
+            state.digest.plus(hash);
+            state.buckets.iter_mut().for_each(|buckets| buckets.at(key).plus(hash));
             state.bytes += key.len() + value.len();
             state.entries.insert(key.clone(), value.clone());
         }
+        keep_buckets(state, self.buckets_from, &self.key, &name);
         let from = std::mem::replace(&mut state.changed, publication);
 
         if state.entries.is_empty() {
@@ -314,6 +341,16 @@ impl Publisher {
         if view.is_empty() {
             self.now.views.remove(&change.node);
         }
+    }
+}
+
+/// A topic that has become large has digests of its buckets, until it is half as large.
+fn keep_buckets(state: &mut TopicState, from: usize, key: &DigestKey, topic: &str) {
+    let count = state.entries.len();
+    if count > from && state.buckets.is_none() {
+        state.buckets = Some(Buckets::of(key, topic, state.entries.iter()));
+    } else if count <= from / 2 {
+        state.buckets = None;
     }
 }
 

@@ -8,12 +8,11 @@
 //! An agent that comes back says what it holds. It gets the gap:
 //! * an agent ahead of this server waits until the server has caught up, for time must not run back;
 //! * from the same run of the same server: what changed since the publication that it has;
-//! * from another: the topics whose digests differ.
+//! * from another: the topics whose digests differ, of a large one the buckets.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+mod held;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use arcstr::ArcStr;
 use model::{
@@ -26,12 +25,16 @@ use proto::v1::{
 };
 
 use crate::{
-    digest::{DigestKey, TopicDigest},
+    digest::DigestKey,
     planted::{self, Planted},
     snapshot::{Affected, Snapshot},
-    topic::{Outgoing, TopicState},
+    topic::Outgoing,
     vector::Vector,
+    versions::Lists,
 };
+
+pub use held::Resume;
+use held::{Held, whole};
 
 /// What is the same for all sessions of a server.
 #[derive(Clone, Debug)]
@@ -172,70 +175,6 @@ impl Subscription {
 /// What a node needs, shared with the snapshot that it was taken from.
 type Needed = Arc<BTreeSet<Topic>>;
 
-/// What an agent said that it holds.
-#[derive(Clone, Debug)]
-struct Held {
-    epoch: String,
-    incarnation: String,
-    publication: u64,
-    vector: Vector,
-    topics: BTreeMap<Topic, TopicDigest>,
-    /// Topics that this version doesn't know: they leave the view.
-    unknown: Vec<String>,
-    accept_rollback: bool,
-}
-
-impl From<&AgentHello> for Held {
-    fn from(hello: &AgentHello) -> Self {
-        let mut topics = BTreeMap::new();
-        let mut unknown = Vec::new();
-        for held in &hello.held {
-            let digest = held.digest.as_ref().and_then(|digest| TopicDigest::try_from(digest).ok());
-            match (held.topic.parse::<Topic>(), digest) {
-                (Ok(topic), Some(digest)) => drop(topics.insert(topic, digest)),
-                _ => unknown.push(held.topic.clone()),
-            }
-        }
-        Self {
-            epoch: hello.epoch.clone(),
-            incarnation: hello.incarnation.clone(),
-            publication: hello.publication,
-            vector: hello.vector.as_slice().into(),
-            topics,
-            unknown,
-            accept_rollback: hello.accept_rollback,
-        }
-    }
-}
-
-/// How a session began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resume {
-    /// The agent held nothing.
-    Fresh,
-    /// It was served by the same run of this server.
-    SameRun,
-    /// It was served by another server, or by an earlier run: digests said what differs.
-    Digests,
-    /// It was served from another store.
-    OtherStore,
-}
-
-impl Resume {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Fresh, Self::SameRun, Self::Digests, Self::OtherStore];
-
-    /// The kind in one word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::SameRun => "same_run",
-            Self::Digests => "digests",
-            Self::OtherStore => "other_store",
-        }
-    }
-}
-
 /// What a snapshot means to a session.
 #[derive(Debug)]
 pub enum Advance {
@@ -266,8 +205,14 @@ pub struct ServerSession {
     committed: u64,
     /// What the agent had seen when it came: it is never told of less.
     seen: Vector,
+    /// The same of lists, until this server has got there: up to then it might show what the agent
+    /// has seen deleted.
+    seen_lists: Lists,
+    /// The newest publication is behind what the agent has seen.
+    waits: bool,
     vector: Vector,
     progress: Vector,
+    lists: Lists,
 }
 
 impl ServerSession {
@@ -290,8 +235,11 @@ impl ServerSession {
             cursor: 0,
             committed: 0,
             seen: Vector::default(),
+            seen_lists: Lists::default(),
+            waits: false,
             vector: Vector::default(),
             progress: Vector::default(),
+            lists: Lists::default(),
         })
     }
 
@@ -308,7 +256,7 @@ impl ServerSession {
     /// No publication up to this one had something for the agent that it doesn't have: by
     /// [`Subscription::is_affected`] of each.
     pub fn unaffected_until(&mut self, publication: u64) {
-        if self.held.is_none() {
+        if !self.is_waiting() {
             self.cursor = self.cursor.max(publication);
         }
     }
@@ -329,47 +277,23 @@ impl ServerSession {
         if *self.generation.get_or_insert(snapshot.generation) != snapshot.generation {
             return Advance::Rewound;
         }
-        let first = self.held.is_some();
-        let mut news = ViewNews::default();
+        let behind = self.behind(snapshot);
+        self.waits = behind.is_some();
+        if let Some(behind) = behind {
+            return Advance::Behind(behind);
+        }
+        let (first, mut frames, mut news) = (self.held.is_some(), Vec::new(), ViewNews::default());
         if let Some(held) = self.held.take() {
-            if let Some(behind) = self.behind(&held, snapshot) {
-                self.held = Some(held);
-                return Advance::Behind(behind);
-            }
-            news = self.resume(*held, snapshot);
+            (frames, news) = self.resume(*held, snapshot);
         } else {
             if self.lacks.is_empty() && snapshot.publication <= self.cursor {
-                return Advance::Frames(Vec::new());
+                return Advance::Frames(frames);
             }
             let needed = self.subscription.needed(snapshot);
             if !Arc::ptr_eq(&needed, &self.needed) {
                 news = self.view_changed(needed, snapshot);
             }
-        }
-        let mut frames = Vec::new();
-        let topics = if let Some(next) = self.next_frames(snapshot) {
-            frames = next;
-            BTreeSet::new()
-        } else {
-            let mut topics = self.subscription.changed(snapshot, &self.needed, self.cursor);
-            topics.extend(self.lacks.iter().cloned());
-            topics
-        };
-        for topic in topics {
-            let state = snapshot.topic(&topic);
-            let known = !self.lacks.contains(&topic);
-            let history = state.filter(|_| known).and_then(|state| state.since(self.cursor));
-            if let Some(history) = history {
-                frames.extend(history.into_iter().map(Outgoing::Shared));
-                continue;
-            }
-            let name = topic.to_string();
-            let whole = match state {
-                Some(state) => state.whole(&name),
-                None => TopicState::default().whole(&name),
-            };
-            let parts = 0..whole.part_count();
-            frames.extend(parts.map(|part| Outgoing::Part(whole.clone(), part)));
+            frames = self.next_frames(snapshot).unwrap_or_else(|| self.changed_frames(snapshot));
         }
         self.lacks.clear();
         self.cursor = snapshot.publication;
@@ -387,10 +311,28 @@ impl ServerSession {
             drop: news.drop,
             in_sync: true,
             observed_at: snapshot.observed_at,
+            lists: snapshot.listings.lists.changed_since(&self.lists),
         })))));
+        self.lists.clone_from(&snapshot.listings.lists);
         self.vector = vector;
         self.progress = snapshot.progress.clone();
         Advance::Frames(frames)
+    }
+
+    /// What has changed since the cursor, and what is lacking.
+    fn changed_frames(&self, snapshot: &Snapshot) -> Vec<Outgoing> {
+        let mut topics = self.subscription.changed(snapshot, &self.needed, self.cursor);
+        topics.extend(self.lacks.iter().cloned());
+        let mut frames = Vec::new();
+        for topic in topics {
+            let state = snapshot.topic(&topic);
+            let known = !self.lacks.contains(&topic);
+            match state.filter(|_| known).and_then(|state| state.since(self.cursor)) {
+                Some(history) => frames.extend(history.into_iter().map(Outgoing::Shared)),
+                None => frames.extend(whole(&topic.to_string(), state.map(AsRef::as_ref))),
+            }
+        }
+        frames
     }
 
     /// The short way of a full view that is one publication behind, and lacks nothing whole.
@@ -425,18 +367,35 @@ impl ServerSession {
     }
 
     /// Where the agent has seen more than this server knows. Versions of events are compared with
-    /// what is known to be complete, so that a quiet stream holds nobody up.
-    fn behind(&self, held: &Held, snapshot: &Snapshot) -> Option<Behind> {
-        let skipped = Planted::RuleTwoSkipped.is_here();
-        if held.accept_rollback || !self.is_of_this_store(&held.epoch) || skipped {
-            return None;
-        }
-        let stream = snapshot.progress.first_behind(&held.vector)?;
+    /// what is known to be complete, so that a quiet stream holds nobody up. What the agent knows by
+    /// a list is no event: it is compared until this server knows as much, for the events that the
+    /// list stands for may yet come here, one after the other.
+    fn behind(&mut self, snapshot: &Snapshot) -> Option<Behind> {
+        let (stream, need) = match &self.held {
+            Some(held) => {
+                let skipped = Planted::RuleTwoSkipped.is_here();
+                if held.accept_rollback || !self.is_of_this_store(&held.epoch) || skipped {
+                    return None;
+                }
+                match snapshot.progress.first_behind(&held.vector) {
+                    Some(stream) => (stream, held.vector.get(stream)),
+                    None => snapshot.behind_list(&held.lists)?,
+                }
+            }
+            None => {
+                self.seen_lists.after(&snapshot.progress);
+                if self.seen_lists.is_empty() {
+                    return None;
+                }
+                snapshot.behind_list(&self.seen_lists)?
+            }
+        };
         let name = self.facts.streams.get(usize::from(stream.0)).cloned();
         Some(Behind {
             stream: name.unwrap_or_else(|| stream.0.to_string()),
             have: snapshot.progress.get(stream),
-            need: held.vector.get(stream),
+            need,
+            stale_milliseconds: 0,
         })
     }
 
@@ -444,9 +403,8 @@ impl ServerSession {
         epoch == self.facts.epoch || Planted::ForeignEpoch.is_here()
     }
 
-    /// Takes over what the agent holds and needs no more than the gap of, and says how its view
-    /// differs from that.
-    fn resume(&mut self, held: Held, snapshot: &Snapshot) -> ViewNews {
+    /// Takes over what the agent holds: what turns it into its view, and how that differs.
+    fn resume(&mut self, held: Held, snapshot: &Snapshot) -> (Vec<Outgoing>, ViewNews) {
         self.needed = self.subscription.needed(snapshot);
         let view = self.subscription.topics(&self.needed);
         let not_in_view = held.topics.keys().filter(|topic| !view.contains(topic));
@@ -455,8 +413,13 @@ impl ServerSession {
         drop.sort_unstable();
         drop.dedup();
         let same_epoch = self.is_of_this_store(&held.epoch);
-        if same_epoch && !held.accept_rollback && !Planted::JoinLeftOut.is_here() {
-            self.seen = held.vector;
+        if same_epoch && !held.accept_rollback {
+            if !Planted::JoinLeftOut.is_here() {
+                self.seen = held.vector;
+            }
+            if !Planted::ListSeenOnce.is_here() {
+                self.seen_lists = held.lists;
+            }
         }
         let same_run = same_epoch
             && held.incarnation == self.facts.incarnation
@@ -467,23 +430,22 @@ impl ServerSession {
             (.., true) => Resume::SameRun,
             (.., false) => Resume::Digests,
         });
-        self.cursor = if same_run { held.publication } else { snapshot.publication };
-        let mut add = Vec::new();
+        let run = same_run.then_some(held.publication);
+        let (mut add, mut frames) = (Vec::new(), Vec::new());
         for topic in view {
-            let state = snapshot.topic(&topic);
-            let digest = state.map(|state| state.digest).unwrap_or_default();
-            let has = if let Some(held) = held.topics.get(&topic) {
-                // What has changed since is checked by the digest that its frames end with.
-                same_epoch && (*held == digest || snapshot.changed(&topic) > self.cursor)
-            } else {
-                add.push(topic.to_string());
-                state.is_none()
-            };
-            if !has {
-                self.lacks.insert(topic);
+            let state = snapshot.topic(&topic).map(AsRef::as_ref);
+            let name = topic.to_string();
+            let has = held.topics.get(&topic);
+            if has.is_none() {
+                add.push(name.clone());
+            }
+            match has.filter(|_| same_epoch) {
+                Some(has) => frames.extend(has.gap(&name, state, run)),
+                None if has.is_some() || state.is_some() => frames.extend(whole(&name, state)),
+                None => {}
             }
         }
-        ViewNews { add, drop }
+        (frames, ViewNews { add, drop })
     }
 
     /// The agent's digest of a topic came out differently: the topic goes again, with the next
@@ -497,9 +459,9 @@ impl ServerSession {
         }
     }
 
-    /// The agent waits for this server to catch up: nothing was committed yet.
+    /// The agent waits for this server to catch up with what it has seen.
     pub fn is_waiting(&self) -> bool {
-        self.held.is_some()
+        self.held.is_some() || self.waits
     }
 
     /// What is said when nothing else was for a while.

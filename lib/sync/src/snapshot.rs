@@ -4,11 +4,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arcstr::ArcStr;
 use imbl::{OrdMap, Vector as List};
-use model::{Kind, view::Topic};
+use model::{Kind, StreamIndex, view::Topic};
 
 use crate::{
     topic::{Frame, TopicState},
     vector::Vector,
+    versions::{Listings, Lists},
 };
 
 /// How many publications a snapshot remembers the topics of. A session that is further behind looks
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub vector: Vector,
     /// The version known to be complete, per stream.
     pub progress: Vector,
+    /// What lists have told.
+    pub(crate) listings: Arc<Listings>,
     /// When the newest change was seen, nanoseconds since 1970.
     pub observed_at: u64,
     /// Only topics that have entries.
@@ -51,6 +54,12 @@ impl Snapshot {
             Some(state) => state.changed,
             None => self.emptied.get(topic).copied().unwrap_or(0),
         }
+    }
+
+    /// The first stream of which one of `lists` knows what this snapshot doesn't, and its version.
+    pub(crate) fn behind_list(&self, lists: &Lists) -> Option<(StreamIndex, u64)> {
+        let behind = self.listings.first_behind(&self.progress, lists)?;
+        Some((behind.0, behind.1.version))
     }
 
     /// The whole view of a node: the common topics, its own, and what its endpoints use.

@@ -1,8 +1,9 @@
 //! A topic at a publication: its entries, its newest changes, and the topic whole in parts.
 
 use std::{
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arcstr::ArcStr;
@@ -11,6 +12,7 @@ use imbl::{OrdMap, Vector as List};
 use proto::v1::{Delta, KeyValue, Replace, ServerMessage, server_message::Message};
 
 use crate::{
+    buckets::Buckets,
     digest::TopicDigest,
     wire::{Encoding, Wire},
 };
@@ -55,7 +57,9 @@ pub struct TopicState {
     pub(crate) floor: u64,
     /// Its newest changes, oldest first.
     pub(crate) frames: List<Arc<Frame>>,
-    whole: Cache,
+    /// Of a large topic.
+    pub(crate) buckets: Option<Buckets>,
+    cache: Cache,
 }
 
 impl TopicState {
@@ -80,33 +84,49 @@ impl TopicState {
 
     /// The topic whole, in parts that all sessions share as long as the topic stays as it is.
     pub fn whole(&self, topic: &str) -> Arc<Whole> {
-        let mut cached = self.whole.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let cached = cached.get_or_insert_with(|| Cached {
-            whole: Arc::new(Whole::new(topic, self.entries.clone(), self.digest)),
-            used: true,
-        });
+        let make = || Arc::new(Whole::new(topic, None, self.entries.clone(), self.digest));
+        let mut cached = self.cache.lock();
         cached.used = true;
-        cached.whole.clone()
+        cached.whole.get_or_insert_with(make).clone()
+    }
+
+    /// One of its buckets, in parts that are shared as those of the topic are.
+    pub(crate) fn bucket(&self, topic: &str, bucket: u8) -> Arc<Whole> {
+        let make = || {
+            let of_bucket = |(key, _): &(&ArcStr, &Bytes)| model::view::bucket(key) == bucket;
+            let entries = self.entries.iter().filter(of_bucket);
+            let entries = entries.map(|(key, value)| (key.clone(), value.clone())).collect();
+            Arc::new(Whole::new(topic, Some(bucket), entries, self.digest))
+        };
+        let mut cached = self.cache.lock();
+        cached.used = true;
+        cached.buckets.entry(bucket).or_insert_with(make).clone()
     }
 
     /// The topic is about to change: what was encoded of it whole is no longer so.
     pub(crate) fn changing(&mut self) {
-        self.whole = Cache::default();
+        self.cache = Cache::default();
     }
 
     /// Forgets the topic's parts, when nobody has asked for them since this was called last. What
     /// a session still sends stays until it is sent.
     pub fn forget_unused(&self) {
-        let mut cached = self.whole.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if cached.as_mut().is_some_and(|cached| !std::mem::take(&mut cached.used)) {
-            *cached = None;
+        let mut cached = self.cache.lock();
+        if !std::mem::take(&mut cached.used) {
+            *cached = Cached::default();
         }
     }
 }
 
 /// The parts of a topic, while it is as it is: a changed copy has none.
 #[derive(Default)]
-struct Cache(Mutex<Option<Cached>>);
+struct Cache(Mutex<Cached>);
+
+impl Cache {
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// What has been encoded makes no difference to what the topic is.
 impl fmt::Debug for Cache {
@@ -115,8 +135,11 @@ impl fmt::Debug for Cache {
     }
 }
 
+#[derive(Default)]
 struct Cached {
-    whole: Arc<Whole>,
+    whole: Option<Arc<Whole>>,
+    buckets: BTreeMap<u8, Arc<Whole>>,
+    /// Somebody asked since that was looked at last.
     used: bool,
 }
 
@@ -126,11 +149,12 @@ impl Clone for Cache {
     }
 }
 
-/// A topic whole, in parts. It shares the entries with the state; a part is encoded when it is sent
-/// first.
+/// A topic whole, or one bucket of it, in parts. It shares the entries with the state; a part is
+/// encoded when it is sent first.
 #[derive(Debug)]
 pub struct Whole {
     topic: String,
+    bucket: Option<u8>,
     entries: OrdMap<ArcStr, Bytes>,
     digest: TopicDigest,
     parts: Vec<Part>,
@@ -144,7 +168,13 @@ struct Part {
 }
 
 impl Whole {
-    pub(crate) fn new(topic: &str, entries: OrdMap<ArcStr, Bytes>, digest: TopicDigest) -> Self {
+    /// `digest` is the topic's.
+    pub(crate) fn new(
+        topic: &str,
+        bucket: Option<u8>,
+        entries: OrdMap<ArcStr, Bytes>,
+        digest: TopicDigest,
+    ) -> Self {
         let mut parts: Vec<Part> = Vec::new();
         let mut bytes = 0;
         for (key, value) in &entries {
@@ -158,12 +188,17 @@ impl Whole {
         if parts.is_empty() {
             parts.push(Part { first: None, wire: Wire::default() });
         }
-        Self { topic: topic.to_owned(), entries, digest, parts }
+        Self { topic: topic.to_owned(), bucket, entries, digest, parts }
     }
 
     /// How many parts there are: at least one.
     pub fn part_count(&self) -> usize {
         self.parts.len()
+    }
+
+    /// Its parts, to be sent.
+    pub(crate) fn outgoing(self: Arc<Self>) -> impl Iterator<Item = Outgoing> {
+        (0..self.part_count()).map(move |part| Outgoing::Part(self.clone(), part))
     }
 
     /// The message of a part.
@@ -181,7 +216,7 @@ impl Whole {
         }
         let replace = Replace {
             topic: self.topic.clone(),
-            bucket: None,
+            bucket: self.bucket.map(u32::from),
             part: part as u32,
             last,
             entries,

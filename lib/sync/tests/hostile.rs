@@ -10,12 +10,15 @@ use bulrush_sync::{
     ServerSession, TopicDigest, Vector, ViewChange,
 };
 use bytes::Bytes;
-use model::{StreamIndex, view::Topic};
+use model::{
+    StreamIndex,
+    view::{self, Topic},
+};
 use proptest::{prelude::*, sample::Index};
 use prost::Message as _;
 use proto::v1::{
     AgentHello, Commit, Delta, Digest, GoAway, Heartbeat, HeldTopic, KeyValue, Replace,
-    ServerHello, ServerMessage, StreamVersion, server_message::Message,
+    ServerHello, ServerMessage, StreamList, StreamVersion, server_message::Message,
 };
 
 const KEY: DigestKey = DigestKey([5; 16]);
@@ -115,14 +118,23 @@ fn versions() -> impl Strategy<Value = Vec<StreamVersion>> {
     prop::collection::vec(version, 0..3)
 }
 
+/// What a list of a stream may tell.
+fn lists(number: u64) -> Vec<StreamList> {
+    let list = |stream| StreamList { stream, version: number, objects: number % 3 };
+    [0, 1, u32::MAX].into_iter().take(number as usize % 4).map(list).collect()
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let texts = || prop::collection::vec(text(), 0..3);
+    // That of a key of `entries`, most often.
+    let of_key = (0..4_u8).prop_map(|key| Some(view::bucket(&key.to_string()).into()));
+    let bucket = prop_oneof![3 => Just(None), 2 => of_key, 1 => any::<u32>().prop_map(Some)];
     let part = prop_oneof![4 => 0..3_u32, 1 => any::<u32>()];
     prop_oneof![
-        (text(), part, any::<bool>(), entries(), digest()).prop_map(
-            |(topic, part, last, entries, digest_after)| Message::Replace(Replace {
+        (text(), bucket, part, any::<bool>(), entries(), digest()).prop_map(
+            |(topic, bucket, part, last, entries, digest_after)| Message::Replace(Replace {
                 topic,
-                bucket: None,
+                bucket,
                 part,
                 last,
                 entries,
@@ -148,6 +160,7 @@ fn message() -> impl Strategy<Value = Message> {
                 drop,
                 in_sync,
                 observed_at: publication,
+                lists: lists(publication),
             })
         ),
         (text(), prop::collection::vec(any::<u8>(), 0..20)).prop_map(|(epoch, digest_key)| {
@@ -309,7 +322,7 @@ proptest! {
         asks in prop::collection::vec((0..6_usize, text(), any::<u64>()), 0..6),
         flip in proptest::option::of((any::<Index>(), 0..8_u8)),
     ) {
-        let held = held.into_iter().map(|(topic, digest)| HeldTopic { topic, digest }).collect();
+        let held = held.into_iter().map(|(topic, digest)| HeldTopic { topic, digest, ..HeldTopic::default() }).collect();
         let hello = AgentHello {
             node, view, kinds, epoch, incarnation, publication, vector, held, accept_rollback,
             ..AgentHello::default()

@@ -41,6 +41,10 @@ pub enum Feed {
         version: u64,
         /// Each key once. An object that was found missing in a list carries `version`: when it went isn't known.
         updates: Vec<Update>,
+        /// How many objects the stream has then.
+        objects: u64,
+        /// The version of the list that they bring the stream to; none: a watch told of them.
+        list: Option<u64>,
     },
     /// A list is complete, its changes delivered: the stream is in sync.
     Synced {
@@ -50,6 +54,8 @@ pub enum Feed {
         at: Position,
         /// The version of the newest object event applied, as in [`Feed::Changes`].
         newest: u64,
+        /// How many objects the stream has.
+        objects: u64,
     },
     /// Everything up to this version was delivered.
     Progress {
@@ -198,7 +204,8 @@ impl Follower {
         self.early = true;
         let mut updates = Vec::with_capacity(items.len());
         self.found(items, false, &mut updates);
-        Feed::Changes { stream: self.stream, version: 0, updates }
+        let objects = self.seen.len() as u64;
+        Feed::Changes { stream: self.stream, version: 0, updates, objects, list: None }
     }
 
     /// What is found from now on counts, and nothing that was found before.
@@ -249,11 +256,12 @@ impl Follower {
         if let Some(regained) = self.regained(now) {
             feeds.insert(0, regained);
         }
-        let (stream, newest) = (self.stream, self.newest);
+        let (stream, newest, objects) = (self.stream, self.newest, self.seen.len() as u64);
         if !updates.is_empty() {
-            feeds.push(Feed::Changes { stream, version: newest, updates });
+            let list = Some(at.version);
+            feeds.push(Feed::Changes { stream, version: newest, updates, objects, list });
         }
-        feeds.push(Feed::Synced { stream, at, newest });
+        feeds.push(Feed::Synced { stream, at, newest, objects });
         feeds
     }
 
@@ -278,7 +286,8 @@ impl Follower {
                     return vec![Feed::Progress { stream: self.stream, version }];
                 }
                 self.newest = version;
-                vec![Feed::Changes { stream: self.stream, version, updates }]
+                let (stream, objects) = (self.stream, self.seen.len() as u64);
+                vec![Feed::Changes { stream, version, updates, objects, list: None }]
             }
             // Not every store keeps such a notice from being older than what was delivered already.
             Ok(WatchEvent::Progress(version)) => match self.advance(version) {
@@ -313,7 +322,7 @@ impl Follower {
         let mut feeds: Vec<Feed> = self.regained(now).into_iter().collect();
         if self.at.is_none() && !std::mem::replace(&mut self.was_not_served, true) {
             let at = Position { epoch: arcstr::ArcStr::new(), version: 0, history: 0 };
-            feeds.push(Feed::Synced { stream: self.stream, at, newest: 0 });
+            feeds.push(Feed::Synced { stream: self.stream, at, newest: 0, objects: 0 });
         }
         feeds
     }

@@ -282,13 +282,15 @@ impl World {
     fn check(&mut self, feeds: Vec<Feed>) {
         for feed in feeds {
             match feed {
-                Feed::Changes { version, updates, .. } => {
+                Feed::Changes { version, updates, objects, .. } => {
                     let is_early = version == 0 && self.progress.is_none();
                     assert!(is_early || version >= self.newest, "the version vector went back");
                     self.newest = self.newest.max(version);
                     self.mirror_updates(updates);
+                    assert_eq!(objects, self.mirror.len() as u64);
                 }
-                Feed::Synced { at, newest, .. } => {
+                Feed::Synced { at, newest, objects, .. } => {
+                    assert_eq!(objects, self.mirror.len() as u64);
                     assert!(newest >= self.newest, "the version vector went back");
                     self.newest = newest;
                     assert_eq!(at, self.sim.at());

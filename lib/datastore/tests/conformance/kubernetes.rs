@@ -360,7 +360,7 @@ async fn a_change_of_a_pod_that_says_nothing_new_is_progress() {
         let mut changes = 0;
         loop {
             match feed.next().await.expect("a feed never ends") {
-                Feed::Changes { stream, version, updates } if stream.0 == 0 => {
+                Feed::Changes { stream, version, updates, .. } if stream.0 == 0 => {
                     changes += updates.len();
                     if version >= at {
                         return changes;

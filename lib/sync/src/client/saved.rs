@@ -13,7 +13,10 @@ use prost::Message as _;
 use proto::v1::{AgentHello, KeyValue, Replace};
 
 use super::{ClientSession, Held};
-use crate::digest::{DigestKey, TopicDigest};
+use crate::{
+    buckets::Buckets,
+    digest::{DigestKey, TopicDigest},
+};
 
 /// What the bytes begin with; the number is that of the format.
 const MAGIC: &[u8] = b"bulrush view 1\n";
@@ -44,10 +47,15 @@ impl ClientSession {
         if self.epoch.is_empty() {
             return None;
         }
+        // The digests of buckets need the key, which isn't saved.
+        let large = self.held.iter().filter(|(_, held)| held.entries.len() > self.buckets_from);
+        let large = large.map(|(topic, held)| self.told_of(topic, held)).collect();
         let hello = AgentHello {
             node: node.to_owned(),
             epoch: self.epoch.clone(),
             vector: self.vector.whole(),
+            lists: self.lists.whole(),
+            held: large,
             incarnation: self.incarnation.clone(),
             publication: self.publication,
             ..AgentHello::default()
@@ -94,6 +102,7 @@ impl ClientSession {
             incarnation: hello.incarnation,
             publication: hello.publication,
             vector: hello.vector.as_slice().into(),
+            lists: hello.lists.as_slice().into(),
             ..Self::default()
         };
         while !rest.is_empty() {
@@ -102,8 +111,13 @@ impl ClientSession {
             let digest = digest.and_then(Result::ok).ok_or(SavedError::Format)?;
             let entries = replace.entries.into_iter();
             let entries = entries.map(|entry| (entry.key.into(), entry.value));
-            let held = Held { entries: entries.collect(), digest };
+            let held = Held { entries: entries.collect(), digest, buckets: None };
             session.held.insert(ArcStr::from(replace.topic), held);
+        }
+        for large in hello.held {
+            if let Some(held) = session.held.get_mut(large.topic.as_str()) {
+                held.buckets = Buckets::from_bytes(&large.buckets);
+            }
         }
         Ok(session)
     }

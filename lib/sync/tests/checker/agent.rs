@@ -11,10 +11,10 @@ use proto::v1::{AgentHello, ServerMessage, agent_message, server_message::Messag
 
 use crate::{
     invariants::{Invariant::*, Violation, violated},
-    replica::{Replica, index},
+    replica::{EPOCH, Replica, index},
     scope::Scope,
     sight::{
-        bounded, contents, digests_are_the_definitions, follows, references_resolve,
+        bounded, came_whole, contents, digests_are_the_definitions, follows, references_resolve,
         says_something, show, topic as topic_of, unchanged,
     },
     store::{self, Contents, Log, NODES, Reached},
@@ -76,6 +76,7 @@ type Result<T> = std::result::Result<T, Violation>;
 impl Agent {
     pub(crate) fn new(scope: &Scope, node: usize) -> Self {
         let client = if scope.foreign { foreign(node) } else { ClientSession::new() };
+        let client = client.with_buckets_from(scope.buckets_from);
         Self {
             node,
             kernel: (None, Contents::new()),
@@ -209,7 +210,7 @@ impl Agent {
     /// Notes a message, unless it is a change of what isn't there.
     fn hear(&mut self, message: &ServerMessage) {
         let topic = topic_of(message);
-        if matches!(message.message, Some(Message::Replace(_))) {
+        if matches!(&message.message, Some(Message::Replace(replace)) if replace.bucket.is_none()) {
             self.broken.remove(topic);
         }
         if says_something(message) && !self.broken.contains(topic) {
@@ -268,17 +269,22 @@ impl Agent {
         }
         let log = &logs[usize::from(branch)];
         if scope.strict {
-            let seen = self.seen.replace((branch, reached));
-            let seen = seen.filter(|(of, _)| *of == branch && !link.rollback);
-            let lost = log.events().find(|(version, stream, _)| {
-                let seen = seen.map_or(0, |(_, seen)| seen[*stream]);
-                *version <= seen && *version > reached[*stream]
-            });
-            if let Some((version, _, happening)) = lost {
-                let seen =
-                    format!("agent {} had seen {happening:?} of {version}", NODES[self.node]);
-                return violated(I3, seen);
+            let seen = self.seen.filter(|(of, _)| *of == branch && !link.rollback);
+            let mut newest = reached;
+            if let Some((_, seen)) = seen {
+                for stream in 0..log.streams {
+                    // What was deleted in between makes no difference once it is.
+                    if log.objects(stream, seen[stream]) != log.objects(stream, reached[stream])
+                        && reached[stream] < seen[stream]
+                    {
+                        let (who, seen) = (NODES[self.node], seen[stream]);
+                        let shown = format!("is shown {} of stream {stream}", reached[stream]);
+                        return violated(I3, format!("agent {who} had seen {seen}, and {shown}"));
+                    }
+                    newest[stream] = reached[stream].max(seen[stream]);
+                }
             }
+            self.seen = Some((branch, newest));
         }
         link.rollback = false;
         link.committed = true;
@@ -338,10 +344,12 @@ impl Agent {
     pub(crate) fn cut(&self) -> Result<Self> {
         let mut agent = self.clone();
         let before = contents(&agent.client);
+        let comparable = ["", EPOCH].contains(&agent.client.epoch());
         agent.client.disconnected();
         unchanged(&before, &agent.client, "a broken connection")?;
         agent.link = None;
-        agent.since.clear();
+        agent.since.retain(|_| comparable);
+        agent.since = came_whole(std::mem::take(&mut agent.since));
         agent.broken.clear();
         agent.kernel.0 = None;
         Ok(agent)
@@ -357,14 +365,14 @@ impl Agent {
     }
 
     /// The agent starts anew, from its file or from nothing. Its kernel is as it was.
-    pub(crate) fn crash(&self, from_file: bool) -> Self {
+    pub(crate) fn crash(&self, scope: &Scope, from_file: bool) -> Self {
         let saved = self.saved.clone().filter(|_| from_file);
         let (client, told) = saved.map_or_else(Default::default, |(bytes, told)| {
             let client = ClientSession::restore(self.name(), &bytes);
             (client.expect("it was saved by this node's agent"), told)
         });
         Self {
-            client,
+            client: client.with_buckets_from(scope.buckets_from),
             told,
             seen: None,
             kernel: (None, self.kernel.1.clone()),
@@ -377,8 +385,14 @@ impl Agent {
     }
 
     /// Whether a server has not got to what the agent has seen.
-    pub(crate) fn has_seen_more_than(&self, replica: &Replica) -> bool {
-        replica.versions().1.first_behind(self.client.vector()).is_some()
+    pub(crate) fn has_seen_more_than(&self, replica: &Replica, log: &Log) -> bool {
+        let progress = replica.versions().1;
+        let mut lists = self.client.lists().iter();
+        progress.first_behind(self.client.vector()).is_some()
+            || lists.any(|(stream, list)| {
+                let known = log.objects(stream.0.into(), replica.reached[usize::from(stream.0)]);
+                progress.get(stream) < list.version && known.len() as u64 != list.objects
+            })
     }
 
     /// What is wrong with this agent when nothing is left to happen.

@@ -57,7 +57,8 @@ impl Replica {
             incarnation,
             branch,
             facts: facts(EPOCH, format!("{name}{incarnation}")),
-            publisher: Publisher::with_history(DigestKey(KEY), scope.history),
+            publisher: Publisher::with_history(DigestKey(KEY), scope.history)
+                .with_buckets_from(scope.buckets_from),
             versions: Versions::default(),
             world: World::default(),
             reached: [0; STREAMS],
@@ -102,7 +103,8 @@ impl Replica {
         self.reached = [0; STREAMS];
         for stream in 0..scope.streams {
             self.reached[stream] = at;
-            self.versions.listed(index(stream), at, log.newest(stream, at));
+            let objects = log.objects(stream, known).len() as u64;
+            self.versions.listed(index(stream), at, log.newest(stream, at), objects);
         }
         self.publish(scope, log.world(&[known; STREAMS]))
     }
@@ -132,7 +134,8 @@ impl Replica {
             world.apply(*happening);
         }
         replica.reached[stream] = last;
-        replica.versions.changed(index(stream), last);
+        let objects = log.objects(stream, last).len() as u64;
+        replica.versions.changed(index(stream), last, objects);
         Some(replica.publish(scope, world).map(|()| replica))
     }
 
@@ -162,6 +165,7 @@ impl Replica {
     fn say(&mut self) {
         self.news = false;
         let Self { publisher, versions, .. } = self;
+        publisher.heard(versions);
         publisher.publish([], [], versions.vector(), versions.progress(), 0);
     }
 
@@ -173,6 +177,9 @@ impl Replica {
         let mut views = Vec::new();
         if old.pool != new.pool {
             changes.push(store::pool_change(new.pool));
+        }
+        if old.second != new.second {
+            changes.push(store::second_change(new.second));
         }
         for (node, name) in NODES.iter().enumerate() {
             if old.endpoints[node] != new.endpoints[node] {
@@ -195,6 +202,7 @@ impl Replica {
             changes.into_iter().map(|(topic, key, value)| Change { topic, key: key.into(), value });
         let Self { publisher, versions, .. } = self;
         let before = publisher.snapshot().publication;
+        publisher.heard(versions);
         let after = publisher.publish(changes, views, versions.vector(), versions.progress(), 0);
         self.news = after.publication != before;
         let kept = self.publisher.history_bytes();

@@ -52,8 +52,11 @@ pub(crate) struct Scope {
     pub(crate) bookmarks: bool,
     /// Kernels take their time, and agents acknowledge.
     pub(crate) acks: bool,
-    /// Not even what a vector can't tell may go back: a delete that only a list knew of.
+    /// What an agent has seen of the store is remembered: it may not go back to before that, not
+    /// even where a vector can't tell, as of a delete that only a list knew of.
     pub(crate) strict: bool,
+    /// Topics with more entries than this have digests of their buckets.
+    pub(crate) buckets_from: usize,
     pub(crate) fault: Option<StoreFault>,
 }
 
@@ -79,6 +82,7 @@ impl Scope {
             bookmarks: false,
             acks: false,
             strict: false,
+            buckets_from: usize::MAX,
             fault: None,
         }
     }

@@ -407,8 +407,9 @@ impl<'s> Checker<'s> {
             for from_file in [false, true] {
                 let action = Action::Crash { agent, from_file };
                 if here.can_start(from_file) {
-                    let next =
-                        self.agent_step(id, action, any, |_, _, here, _| Ok(here.crash(from_file)));
+                    let next = self.agent_step(id, action, any, |scope, _, here, _| {
+                        Ok(here.crash(scope, from_file))
+                    });
                     let next = to(next).map(|next| State {
                         faults: state.faults - 1,
                         crashes: state.crashes - 1,
@@ -428,7 +429,8 @@ impl<'s> Checker<'s> {
             let everywhere_behind = state.branch > 0
                 && ids.iter().all(|id| {
                     let replica = self.replicas.get(*id);
-                    replica.branch == state.branch && here.has_seen_more_than(&replica)
+                    let log = &self.logs[usize::from(replica.branch)];
+                    replica.branch == state.branch && here.has_seen_more_than(&replica, log)
                 });
             for replica in 0..scope.replicas {
                 for rollback in [false, true] {

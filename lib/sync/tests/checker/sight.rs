@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bulrush_sync::{ClientSession, Committed};
 use bytes::Bytes;
-use model::view::{Entry, Topic};
+use model::view::{Entry, Topic, bucket};
 use proto::v1::{ServerMessage, server_message::Message};
 
 use crate::{
@@ -36,7 +36,9 @@ pub(crate) fn follows(
                     part.insert((replace.topic.clone(), entry.key), entry.value);
                 }
                 if replace.last {
-                    naive.retain(|(topic, _), _| *topic != replace.topic);
+                    let kept =
+                        |key: &str| replace.bucket.is_some_and(|b| b != u32::from(bucket(key)));
+                    naive.retain(|(topic, key), _| *topic != replace.topic || kept(key));
                     naive.extend(parts.remove(&replace.topic).unwrap_or_default());
                 }
             }
@@ -73,6 +75,28 @@ pub(crate) fn follows(
         return violated(I1, format!("the changes lead to {}", show(&changed)));
     }
     Ok(())
+}
+
+/// What stays of messages without their Commit when a connection breaks: topics that came whole.
+pub(crate) fn came_whole(since: Vec<ServerMessage>) -> Vec<ServerMessage> {
+    let mut kept: BTreeMap<String, Vec<ServerMessage>> = BTreeMap::new();
+    for message in since {
+        let topic = topic(&message).to_owned();
+        match &message.message {
+            Some(Message::Replace(replace)) if replace.bucket.is_none() => {
+                kept.insert(topic, vec![message]);
+            }
+            Some(Message::Replace(_)) => drop(kept.remove(&topic)),
+            Some(Message::Delta(_)) => {
+                if let Some(messages) = kept.get_mut(&topic) {
+                    messages.push(message);
+                }
+            }
+            Some(Message::Commit(commit)) => kept.retain(|topic, _| !commit.drop.contains(topic)),
+            _ => {}
+        }
+    }
+    kept.into_values().flatten().collect()
 }
 
 /// Whether a message is of a topic that ever has entries here, or of none.
@@ -112,7 +136,7 @@ pub(crate) fn bounded(messages: &[ServerMessage], replica: &Replica) -> Result<(
     for message in messages {
         match &message.message {
             Some(Message::Replace(replace)) if replace.last => {
-                *replaced.entry(replace.topic.as_str()).or_insert(0) += 1;
+                *replaced.entry((replace.topic.as_str(), replace.bucket)).or_insert(0) += 1;
             }
             Some(Message::Delta(delta)) => {
                 let puts: usize = delta.puts.iter().map(|put| size(&put.key, &put.value)).sum();
@@ -122,7 +146,7 @@ pub(crate) fn bounded(messages: &[ServerMessage], replica: &Replica) -> Result<(
             _ => {}
         }
     }
-    if let Some((topic, times)) = replaced.iter().find(|(_, times)| **times > 1) {
+    if let Some(((topic, _), times)) = replaced.iter().find(|(_, times)| **times > 1) {
         return violated(I9, format!("topic {topic} is sent whole {times} times at once"));
     }
     let snapshot = replica.snapshot();
@@ -130,7 +154,9 @@ pub(crate) fn bounded(messages: &[ServerMessage], replica: &Replica) -> Result<(
         let state = topic.parse::<Topic>().ok().and_then(|topic| snapshot.topic(&topic).cloned());
         let whole = state.map_or(0, |state| state.entries.iter().map(|(k, v)| size(k, v)).sum());
         let bytes: usize = sizes.iter().sum();
-        if replaced.contains_key(topic) || (sizes.len() > 1 && bytes > whole) {
+        if replaced.keys().any(|(replaced, _)| *replaced == topic)
+            || (sizes.len() > 1 && bytes > whole)
+        {
             return violated(I9, format!("{bytes} bytes of frames for {whole} of topic {topic}"));
         }
     }

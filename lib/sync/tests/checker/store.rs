@@ -16,6 +16,7 @@ pub(crate) const STREAMS: usize = 2;
 pub(crate) type Reached = [u64; STREAMS];
 
 const POOL: &str = "10.0.0.0/16";
+const SECOND: &str = "10.1.0.0/16";
 const ENDPOINT: &str = "wep/k8s/default/pod/eth0/u";
 const PROFILE: &str = "p";
 
@@ -25,6 +26,8 @@ pub(crate) enum Happening {
     /// The pool, in a topic that all nodes have, is written or deleted. Values 1 and 2 differ in a
     /// field that this version of the program doesn't know.
     Pool(Option<u8>),
+    /// The same of another pool in that topic.
+    Second(Option<u8>),
     /// A node's endpoint is written, with or without the profile, or deleted.
     Endpoint(usize, Option<bool>),
     /// The profile's rules, in a topic that a node has while its endpoint uses the profile.
@@ -36,7 +39,7 @@ pub(crate) enum Happening {
 impl Happening {
     fn stream(self, streams: usize) -> Option<usize> {
         match self {
-            Self::Pool(_) | Self::Rules(_) => Some(0),
+            Self::Pool(_) | Self::Second(_) | Self::Rules(_) => Some(0),
             Self::Endpoint(..) => Some(streams - 1),
             Self::Elsewhere => None,
         }
@@ -50,6 +53,7 @@ pub(crate) type Contents = BTreeMap<(String, String), Bytes>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct World {
     pub(crate) pool: Option<u8>,
+    pub(crate) second: Option<u8>,
     pub(crate) endpoints: [Option<bool>; 2],
     pub(crate) rules: u8,
 }
@@ -58,6 +62,7 @@ impl World {
     pub(crate) fn apply(&mut self, happening: Happening) {
         match happening {
             Happening::Pool(pool) => self.pool = pool,
+            Happening::Second(pool) => self.second = pool,
             Happening::Endpoint(node, endpoint) => self.endpoints[node] = endpoint,
             Happening::Rules(rules) => self.rules = rules,
             Happening::Elsewhere => {}
@@ -74,8 +79,10 @@ impl World {
         let mut put = |topic: Topic, key: &str, value| {
             view.insert((topic.to_string(), key.to_owned()), value);
         };
-        if let Some(value) = self.pool {
-            put(Topic::Pools, POOL, pool_entry(value));
+        for (key, value) in [(POOL, self.pool), (SECOND, self.second)] {
+            if let Some(value) = value {
+                put(Topic::Pools, key, pool_entry(value));
+            }
         }
         if let Some(uses_profile) = self.endpoints[node] {
             put(Topic::Node(NODES[node].into()), ENDPOINT, endpoint_entry(uses_profile));
@@ -118,26 +125,40 @@ impl Log {
         self.happenings.get(usize::from(version)) == Some(&Happening::Elsewhere)
     }
 
-    /// The newest version among the objects that are there: what a list can tell.
-    pub(crate) fn newest(&self, stream: usize, at: u64) -> u64 {
+    /// The objects of a stream and their versions: what a list can tell.
+    pub(crate) fn objects(&self, stream: usize, at: u64) -> BTreeMap<usize, u64> {
         let mut objects = BTreeMap::new();
         for (version, of, happening) in self.events() {
             if of == stream && version <= at {
                 let (object, there) = match happening {
                     Happening::Pool(pool) => (0, pool.is_some()),
-                    Happening::Rules(_) => (1, true),
-                    Happening::Endpoint(node, endpoint) => (2 + node, endpoint.is_some()),
+                    Happening::Second(pool) => (1, pool.is_some()),
+                    Happening::Rules(_) => (2, true),
+                    Happening::Endpoint(node, endpoint) => (3 + node, endpoint.is_some()),
                     Happening::Elsewhere => continue,
                 };
-                objects.insert(object, if there { version } else { 0 });
+                if there {
+                    objects.insert(object, version)
+                } else {
+                    objects.remove(&object)
+                };
             }
         }
-        objects.into_values().max().unwrap_or(0)
+        objects
+    }
+
+    /// The newest version among the objects that are there.
+    pub(crate) fn newest(&self, stream: usize, at: u64) -> u64 {
+        self.objects(stream, at).into_values().max().unwrap_or(0)
     }
 }
 
 pub(crate) fn pool_change(value: Option<u8>) -> (Topic, &'static str, Option<Bytes>) {
     (Topic::Pools, POOL, value.map(pool_entry))
+}
+
+pub(crate) fn second_change(value: Option<u8>) -> (Topic, &'static str, Option<Bytes>) {
+    (Topic::Pools, SECOND, value.map(pool_entry))
 }
 
 pub(crate) fn endpoint_change(

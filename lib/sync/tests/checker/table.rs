@@ -46,6 +46,7 @@ pub(crate) fn rows() -> Vec<Row> {
     };
     let one = |script: &[_]| Scope { cuts: 1, ..Scope::of(script) };
     let two = |script: &[_]| Scope { replicas: 2, bookmarks: true, restarts: 1, ..one(script) };
+    let strict = |script: &[_]| Scope { strict: true, ..two(script) };
     let pools = [Pool(Some(0)), Pool(Some(1)), Pool(Some(2)), Pool(Some(1))];
     vec![
         row(RuleTwoSkipped, I1, two(&pools)),
@@ -65,10 +66,28 @@ pub(crate) fn rows() -> Vec<Row> {
             I6,
             Scope { restarts: 1, ..one(&[Pool(Some(0)), Pool(Some(1)), Pool(Some(0))]) },
         ),
-        row(ProgressKept, I1, two(&[Pool(Some(0)), Endpoint(0, Some(true)), Pool(None)])),
+        row(StagedShown, I6, one(&pools)),
+        row(
+            BucketForgetsDeletes,
+            I5,
+            Scope {
+                restarts: 1,
+                buckets_from: 0,
+                ..one(&[Second(Some(0)), Pool(Some(0)), Pool(None)])
+            },
+        ),
+        row(ListIgnored, I3, strict(&[Pool(Some(0)), Pool(None)])),
+        row(ListSeenOnce, I3, strict(&[Pool(Some(0)), Pool(None)])),
+        row(ListForgotten, I3, Scope { cuts: 2, ..strict(&[Pool(Some(0)), Pool(None)]) }),
+        row(ListByVersion, I10, two(&[Pool(Some(0)), Elsewhere])),
+        row(ProgressKept, I1, two(&[Pool(Some(0)), Elsewhere])),
         row(UnmentionedIsGone, I7, one(&pools)),
         row(Unwoken, I8, one(&[Endpoint(0, Some(true)), Rules(1)])),
-        row(OthersTopics, I12, Scope { agents: 2, ..one(&[Endpoint(0, Some(false))]) }),
+        row(
+            OthersTopics,
+            I12,
+            Scope { agents: 2, ..one(&[Endpoint(0, Some(false)), Pool(Some(0))]) },
+        ),
         store(StoreFault::ProgressAhead, Some(I1), Scope { bookmarks: true, ..one(&pools) }),
         store(StoreFault::WatchWentBack, Some(I1), one(&pools)),
         store(StoreFault::LostAtCompaction, Some(I1), one(&[Pool(Some(0)), Endpoint(0, None)])),
