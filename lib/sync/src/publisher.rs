@@ -216,7 +216,7 @@ impl Publisher {
         if !Planted::Unwoken.is_here() {
             nodes.extend(users.flatten().cloned());
         }
-        let kinds = changed.full.iter().filter_map(|(topic, _)| match topic {
+        let kinds = changed.full.iter().filter_map(|topic| match topic {
             Topic::Res(kind, _) => Some(*kind),
             _ => None,
         });
@@ -263,7 +263,7 @@ impl Publisher {
         let from = std::mem::replace(&mut state.changed, publication);
 
         if state.entries.is_empty() {
-            self.history.bytes -= state.frames.iter().map(|frame| frame.bytes).sum::<usize>();
+            self.history.bytes -= state.frame_bytes;
             self.history.stale += state.frames.len();
             self.now.topics.remove(&topic);
             changed.add(&topic, None);
@@ -284,7 +284,16 @@ impl Publisher {
         changed.add(&topic, Some(&frame));
         self.history.bytes += frame.bytes;
         self.history.order.push_back((topic, publication));
+        state.frame_bytes += frame.bytes;
         state.frames.push_back(frame);
+        // Nobody is sent more of the topic's past than the topic itself is.
+        while state.frame_bytes > state.bytes
+            && state.frames.len() > 1
+            && !Planted::HistoryUnbounded.is_here()
+        {
+            self.history.bytes -= state.forget_oldest();
+            self.history.stale += 1;
+        }
         true
     }
 
@@ -303,13 +312,7 @@ impl Publisher {
             // A topic that was emptied has taken its frames with it.
             let Some(state) = self.now.topics.get_mut(&topic) else { continue };
             if state.frames.front().is_some_and(|frame| frame.delta.to == publication) {
-                let state = Arc::make_mut(state);
-                if let Some(frame) = state.frames.pop_front() {
-                    self.history.bytes -= frame.bytes;
-                    if !Planted::HistoryTrimmed.is_here() {
-                        state.floor = publication;
-                    }
-                }
+                self.history.bytes -= Arc::make_mut(state).forget_oldest();
             }
         }
     }
@@ -465,6 +468,7 @@ mod tests {
         let pools = snapshot.topic(&Topic::Pools).unwrap();
         assert!(pools.since(1).is_none());
         assert_eq!(pools.since(9).unwrap().len(), 1);
+        assert_eq!((pools.frames.len(), publisher.history_bytes()), (1, 2), "nor is it kept");
     }
 
     #[test]

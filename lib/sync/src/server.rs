@@ -146,7 +146,7 @@ impl Subscription {
         for changed in log {
             match self {
                 Self::Full(_) => {
-                    let full = changed.full.iter().map(|(topic, _)| topic);
+                    let full = changed.full.iter();
                     topics.extend(full.filter(|topic| self.has(topic, needed)).cloned());
                 }
                 Self::Node(node) => {
@@ -339,10 +339,10 @@ impl ServerSession {
     fn next_frames(&self, snapshot: &Snapshot) -> Option<Vec<Outgoing>> {
         let Subscription::Full(kinds) = &self.subscription else { return None };
         let next = snapshot.log.next(self.cursor).filter(|_| self.lacks.is_empty())?;
-        let mut frames = Vec::with_capacity(next.full.len() + 1);
-        for (topic, frame) in &next.full {
+        let mut frames = Vec::with_capacity(next.size_hint().0 + 1);
+        for (topic, frame) in next {
             if matches!(topic, Topic::Res(kind, _) if kinds.contains(kind)) {
-                frames.push(Outgoing::Shared(frame.clone()?));
+                frames.push(Outgoing::Shared(frame?.clone()));
             }
         }
         Some(frames)

@@ -100,8 +100,10 @@ pub(crate) struct Changed {
     publication: u64,
     /// In every node's view.
     pub(crate) common: Vec<Topic>,
-    /// Of the full view, with what it did to them; none: they come whole.
-    pub(crate) full: Vec<(Topic, Option<Arc<Frame>>)>,
+    /// Of the full view.
+    pub(crate) full: Vec<Topic>,
+    /// What it did to these, one after the other; none: they come whole. Only of the newest publication.
+    frames: Vec<Option<Arc<Frame>>>,
     /// Of one node alone: the node.
     pub(crate) own: BTreeSet<ArcStr>,
     /// In the views of those that need them.
@@ -122,7 +124,10 @@ impl Changed {
             Topic::Plist(_) | Topic::Policy(_) | Topic::Profile(_) | Topic::IpSet(_) => {
                 self.by_need.insert(topic.clone());
             }
-            Topic::Res(..) => self.full.push((topic.clone(), frame.cloned())),
+            Topic::Res(..) => {
+                self.full.push(topic.clone());
+                self.frames.push(frame.cloned());
+            }
         }
     }
 
@@ -136,10 +141,13 @@ impl Changed {
 pub(crate) struct Log {
     publications: List<Arc<Changed>>,
     topics: usize,
+    /// Of the newest publication, its frames of the full view. Older ones would keep what history has forgotten.
+    newest: Arc<Vec<Option<Arc<Frame>>>>,
 }
 
 impl Log {
-    pub(crate) fn push(&mut self, changed: Changed) {
+    pub(crate) fn push(&mut self, mut changed: Changed) {
+        self.newest = Arc::new(std::mem::take(&mut changed.frames));
         self.topics += changed.topic_count();
         self.publications.push_back(Arc::new(changed));
         while self.publications.len() > LOG || self.topics > LOG_TOPICS {
@@ -148,10 +156,14 @@ impl Log {
         }
     }
 
-    /// What the one publication after this one changed, when there is only one.
-    pub(crate) fn next(&self, publication: u64) -> Option<&Changed> {
+    /// What the one publication after this one did to topics of the full view, when there is only one.
+    pub(crate) fn next(
+        &self,
+        publication: u64,
+    ) -> Option<impl Iterator<Item = (&Topic, Option<&Arc<Frame>>)>> {
         let newest = self.publications.last()?;
-        (newest.publication == publication + 1).then_some(newest)
+        let frames = self.newest.iter().map(Option::as_ref);
+        (newest.publication == publication + 1).then(|| newest.full.iter().zip(frames))
     }
 
     /// What every publication after this one changed; none when that is not known any more.

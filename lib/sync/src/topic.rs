@@ -14,6 +14,7 @@ use proto::v1::{Delta, KeyValue, Replace, ServerMessage, server_message::Message
 use crate::{
     buckets::Buckets,
     digest::TopicDigest,
+    planted::Planted,
     wire::{Encoding, Wire},
 };
 
@@ -57,6 +58,8 @@ pub struct TopicState {
     pub(crate) floor: u64,
     /// Its newest changes, oldest first.
     pub(crate) frames: List<Arc<Frame>>,
+    /// Length of all of these.
+    pub(crate) frame_bytes: usize,
     /// Of a large topic.
     pub(crate) buckets: Option<Buckets>,
     cache: Cache,
@@ -101,6 +104,16 @@ impl TopicState {
         let mut cached = self.cache.lock();
         cached.used = true;
         cached.buckets.entry(bucket).or_insert_with(make).clone()
+    }
+
+    /// Forgets its oldest change. Returns its length.
+    pub(crate) fn forget_oldest(&mut self) -> usize {
+        let Some(frame) = self.frames.pop_front() else { return 0 };
+        self.frame_bytes -= frame.bytes;
+        if !Planted::HistoryTrimmed.is_here() {
+            self.floor = frame.delta.to;
+        }
+        frame.bytes
     }
 
     /// The topic is about to change: what was encoded of it whole is no longer so.

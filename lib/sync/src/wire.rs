@@ -3,11 +3,12 @@
 //! A frame is a byte of flags, the message's length in four bytes, and the message
 //! (gRPC over HTTP/2, "Length-Prefixed-Message").
 
-use std::{fmt, sync::OnceLock};
+use std::{cell::RefCell, fmt, io, sync::OnceLock};
 
 use bytes::Bytes;
 use prost::Message as _;
 use proto::v1::ServerMessage;
+use zstd::bulk::Compressor;
 
 /// Length of a frame's flags and length.
 const PREFIX: usize = 5;
@@ -15,6 +16,11 @@ const PREFIX: usize = 5;
 const COMPRESS_FROM: usize = 512;
 /// Of zstd: its default, at which a part of a topic takes less than a millisecond.
 const LEVEL: i32 = 3;
+
+thread_local! {
+    /// Made once: that takes longer than most frames do.
+    static COMPRESSOR: RefCell<io::Result<Compressor<'static>>> = RefCell::new(Compressor::new(LEVEL));
+}
 
 /// How an agent takes messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +95,18 @@ fn compressed(frame: Bytes) -> Bytes {
     }
     // No room for a result that is as long: that is an error, and the frame stays as it is.
     let mut shorter = vec![0; body.len() - 1];
-    match zstd::bulk::compress_to_buffer(body, &mut shorter, LEVEL) {
-        Ok(length) => {
+    let length = COMPRESSOR.with_borrow_mut(|compressor| match compressor {
+        Ok(compressor) => compressor.compress_to_buffer(body, &mut shorter).ok(),
+        Err(_) => None,
+    });
+    match length {
+        Some(length) => {
             let mut bytes = Vec::with_capacity(PREFIX + length);
             bytes.resize(PREFIX, 0);
             bytes.extend_from_slice(&shorter[..length]);
             finish(bytes, 1)
         }
-        Err(_) => frame,
+        None => frame,
     }
 }
 
