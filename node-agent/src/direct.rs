@@ -107,7 +107,7 @@ impl Direct {
                     }
                 },
                 State::Running(running) => {
-                    let Some(turn) = running.next().await else {
+                    let Some(turn) = running.next(|| false).await else {
                         self.state = State::Waiting(Instant::now() + PAUSE);
                         self.close();
                         self.lost = true;

@@ -203,7 +203,7 @@ impl Live {
 
     /// Takes in the newest publication. Whether there is something to send.
     fn advance(&mut self) -> Result<bool, End> {
-        let due = self.session.take_due();
+        let due = self.shared.sessions.take_due(&self.session);
         if due.is_none() && !std::mem::take(&mut self.look) {
             return Ok(false);
         }

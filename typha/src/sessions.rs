@@ -122,11 +122,12 @@ impl Session {
         self.waker.wake();
     }
 
-    /// A publication has something for it.
-    fn publish(&self, publication: u64) {
+    /// A publication has something for it. Whether it had looked at all before.
+    fn publish(&self, publication: u64) -> bool {
         // An older one that it hasn't looked at yet stays the first.
-        let _ = self.due.compare_exchange(0, publication, Ordering::AcqRel, Ordering::Acquire);
+        let due = self.due.compare_exchange(0, publication, Ordering::AcqRel, Ordering::Acquire);
         self.waker.wake();
+        due.is_ok()
     }
 
     /// Who is woken from now on.
@@ -143,7 +144,7 @@ impl Session {
     }
 
     /// The first publication with something for it since this was asked last.
-    pub(crate) fn take_due(&self) -> Option<u64> {
+    fn take_due(&self) -> Option<u64> {
         match self.due.load(Ordering::Acquire) {
             0 => None,
             _ => Some(self.due.swap(0, Ordering::AcqRel)),
@@ -220,6 +221,9 @@ pub(crate) struct Sessions {
     waiting: AtomicUsize,
     /// Everybody who a publication up to this one has something for was told.
     settled: AtomicU64,
+    /// How many were told of the newest publication, and how many of them haven't looked yet.
+    told: AtomicUsize,
+    to_look: AtomicUsize,
 }
 
 impl Default for Sessions {
@@ -233,6 +237,8 @@ impl Default for Sessions {
             stalled: AtomicU64::default(),
             waiting: AtomicUsize::default(),
             settled: AtomicU64::default(),
+            told: AtomicUsize::default(),
+            to_look: AtomicUsize::default(),
         }
     }
 }
@@ -324,15 +330,47 @@ impl Sessions {
     /// Wakes those that a publication, which they can see already, has something for.
     pub(crate) fn publish(&self, publication: u64, affected: &Affected) {
         let table = self.table();
+        self.told.store(0, Ordering::Release);
+        self.to_look.store(0, Ordering::Release);
+        let tell = |session: &Arc<Session>| {
+            // Before it is told: it may look at once. One that hasn't looked for longer, because its
+            // agent takes nothing, doesn't count.
+            self.to_look.fetch_add(1, Ordering::AcqRel);
+            if session.publish(publication) {
+                self.told.fetch_add(1, Ordering::AcqRel);
+            } else {
+                self.looked();
+            }
+        };
         if affected.every_node {
-            table.nodes.values().flatten().for_each(|session| session.publish(publication));
+            table.nodes.values().flatten().for_each(tell);
         } else {
             let nodes = affected.nodes.iter().filter_map(|node| table.nodes.get(node));
-            nodes.flatten().for_each(|session| session.publish(publication));
+            nodes.flatten().for_each(tell);
         }
         let full = table.full.iter().filter(|session| session.subscription.is_affected(affected));
-        full.for_each(|session| session.publish(publication));
+        full.for_each(tell);
         self.settled.store(publication, Ordering::Release);
+    }
+
+    fn looked(&self) {
+        // One that was told of an earlier publication may have been counted off already.
+        let less = |count: usize| count.checked_sub(1);
+        let _ = self.to_look.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    /// The first publication with something for a session since this was asked last.
+    pub(crate) fn take_due(&self, session: &Session) -> Option<u64> {
+        let due = session.take_due()?;
+        self.looked();
+        Some(due)
+    }
+
+    /// Whether many of those whom the newest publication woke haven't looked at it yet.
+    pub(crate) fn are_busy(&self) -> bool {
+        let (told, to_look) =
+            (self.told.load(Ordering::Acquire), self.to_look.load(Ordering::Acquire));
+        to_look * 8 > told
     }
 
     /// The server has come further: those that waited for that look again.

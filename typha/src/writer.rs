@@ -88,7 +88,7 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self) {
-        while let Some(turn) = self.running.next().await {
+        while let Some(turn) = self.running.next(|| self.sessions.are_busy()).await {
             match turn {
                 Turn::Published(changes) => self.published(changes),
                 Turn::Store => self.say_state(),

@@ -69,8 +69,10 @@ impl Running {
     }
 
     /// Waits for what happens next, at most a few seconds. None: the store is no longer followed.
-    /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Option<Turn> {
+    /// Dropping the future loses nothing. `busy`: many of those who were told of the newest
+    /// publication haven't looked at it yet. What gathers while they are is one publication, which
+    /// costs less than two.
+    pub async fn next(&mut self, busy: impl FnOnce() -> bool) -> Option<Turn> {
         if let Some(epoch) = self.pipeline.other_store()
             && self.key.as_ref().is_none_or(|(of, _)| of != epoch)
         {
@@ -82,7 +84,7 @@ impl Running {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(due.unwrap_or_else(far)) => {
-                if due.is_none() {
+                if due.is_none() || self.tick.is_postponed(Instant::now(), busy) {
                     return Some(Turn::Nothing);
                 }
                 let published = self.pipeline.publish();
