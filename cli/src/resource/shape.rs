@@ -170,6 +170,7 @@ pub(crate) fn items_of_list(value: &Value) -> Option<&Vec<Value>> {
 /// Reads one resource. `is_listed`: it is an item of a list as a server gives it, whose versions and
 /// status are the server's.
 pub(crate) fn read(value: &Value, is_listed: bool) -> Result<Written, Faulty> {
+    let value = &*validate::as_v3(value);
     let Value::Object(raw) = value else {
         let rule = format!(
             "a resource is a map of apiVersion, kind, metadata and spec, and this is {}",

@@ -33,7 +33,7 @@ async fn rules_with_services_follow_the_endpoint_slices() {
     kubernetes.apply(&slice("db-1", "db", &["10.9.0.1", "10.9.0.2"], 5432).to_string());
     kubernetes.apply(&slice("cache-1", "cache", &["10.9.9.9"], 6379).to_string());
     kubernetes.apply(
-        r#"
+        r"
 apiVersion: projectcalico.org/v3
 kind: NetworkPolicy
 metadata: {name: to-db, namespace: shop}
@@ -41,7 +41,7 @@ spec:
   selector: app == 'web'
   types: [Egress]
   egress: [{action: Allow, destination: {services: {name: db, namespace: shop}}}]
-"#,
+",
     );
     let typha = started(&kubernetes).await;
     let set = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
@@ -74,7 +74,7 @@ spec:
     typha.stop().await;
 }
 
-const CLUSTER_POLICY: &str = r#"
+const CLUSTER_POLICY: &str = r"
 apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy
 metadata: {name: no-blue}
@@ -87,7 +87,7 @@ spec:
     action: Deny
     from: [{namespaces: {matchLabels: {team: blue}}}]
     protocols: [{tcp: {destinationPort: {number: 8080}}}]
-"#;
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_network_policy_is_enforced_before_others_as_soon_as_its_kind_is_served() {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use super::*;
 
-#[allow(dead_code, reason = "other tests do more with it")]
+#[allow(dead_code, unreachable_pub, reason = "other tests do more with it")]
 #[path = "../../../lib/datastore/tests/common/proxy.rs"]
 mod proxy;
 

@@ -105,9 +105,6 @@ fn value(fields: &'static Fields, part: Part<'_>) -> Result<Option<Value>, Malfo
         }
         (Fields::Number, Part::Number(number)) => Some(number.cast_signed().into()),
         (Fields::Flag, Part::Number(number)) => Some((number != 0).into()),
-        (Fields::Text, Part::Bytes(bytes)) => {
-            (!bytes.is_empty()).then(|| text(bytes).into_owned().into())
-        }
         (Fields::Time, Part::Bytes(message)) => time(message)?.map(Value::String),
         (Fields::NumberOrText, Part::Bytes(message)) => {
             static PARTS: Fields = Fields::Only(&[
@@ -123,7 +120,10 @@ fn value(fields: &'static Fields, part: Part<'_>) -> Result<Option<Value>, Malfo
                 (_, value) => value,
             })
         }
-        (Fields::All | Fields::Each(_) | Fields::Keys(_), _) => None,
+        (Fields::Text, Part::Bytes([])) | (Fields::All | Fields::Each(_) | Fields::Keys(_), _) => {
+            None
+        }
+        (Fields::Text, Part::Bytes(bytes)) => Some(text(bytes).into_owned().into()),
         _ => return Err(Malformed("a field of another type")),
     })
 }
@@ -181,4 +181,126 @@ fn time(message: &[u8]) -> Result<Option<String>, Malformed> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::kubernetes::slim::{NETWORK_POLICY, POD, STATUS};
+
+    /// A field that holds bytes, a text or a message.
+    fn field(number: u8, bytes: impl AsRef<[u8]>) -> Vec<u8> {
+        let bytes = bytes.as_ref();
+        assert!(number < 16 && bytes.len() < 128, "one byte each");
+        [&[number << 3 | 2, bytes.len() as u8], bytes].concat()
+    }
+
+    fn number(field: u8, value: u8) -> Vec<u8> {
+        vec![field << 3, value]
+    }
+
+    fn pod() -> Vec<u8> {
+        let entry = |key: &str, value: &str| [field(1, key), field(2, value)].concat();
+        let metadata = [
+            field(1, "web-0"),
+            field(2, ""),
+            field(3, "shop"),
+            // 2026-01-02T03:04:05Z, and half a second.
+            field(8, [0x08, 0xa5, 0xeb, 0xdc, 0xca, 0x06, 0x10, 0x05]),
+            field(11, entry("app", "web")),
+            field(11, entry("empty", "")),
+            field(12, entry("note", "not read")),
+            field(12, entry("cni.projectcalico.org/podIP", "10.0.0.1")),
+        ];
+        let port = [field(1, "http"), number(2, 0), vec![0x18, 0x90, 0x3f], field(4, "TCP")];
+        let spec = [
+            // Of a fixed size, and unknown.
+            vec![0x0d, 1, 2, 3, 4, 0x09, 1, 2, 3, 4, 5, 6, 7, 8],
+            field(2, [field(2, "image"), field(6, port.concat())].concat()),
+            field(10, "node-1"),
+            number(11, 0),
+        ];
+        let status = [field(1, "Running"), vec![0x62, 0x0a], field(1, "10.0.0.1")];
+        [field(1, metadata.concat()), field(2, spec.concat()), field(3, status.concat())].concat()
+    }
+
+    #[test]
+    fn a_pod_reads_as_from_json() {
+        let expected = json!({
+            "metadata": {
+                "name": "web-0", "namespace": "shop", "creationTimestamp": "2026-01-02T03:04:05Z",
+                "labels": { "app": "web", "empty": "" },
+                "annotations": { "cni.projectcalico.org/podIP": "10.0.0.1" },
+            },
+            "spec": {
+                "nodeName": "node-1", "hostNetwork": false,
+                "containers": [{ "ports": [{
+                    "name": "http", "hostPort": 0, "containerPort": 8080, "protocol": "TCP",
+                }] }],
+            },
+            "status": { "phase": "Running", "podIPs": [{ "ip": "10.0.0.1" }] },
+        });
+        assert_eq!(POD.read_protobuf(&pod()), Ok(expected));
+    }
+
+    #[test]
+    fn empty_messages_of_a_policy_are_there_and_ports_are_numbers_or_names() {
+        let named = [number(1, 1), number(2, 0), field(3, "http")].concat();
+        let numbered = [number(1, 0), number(2, 80), field(3, "")].concat();
+        let ports = [field(1, field(2, named)), field(1, field(2, numbered))].concat();
+        let peer = field(2, field(2, ""));
+        let spec =
+            [field(1, ""), field(2, ""), field(2, [ports, peer].concat()), field(4, "Ingress")];
+        let read = NETWORK_POLICY.read_protobuf(&field(2, spec.concat())).unwrap();
+        let expected = json!({
+            "podSelector": {},
+            "ingress": [
+                {},
+                { "ports": [{ "port": "http" }, { "port": 80 }], "from": [{ "namespaceSelector": {} }] },
+            ],
+            "policyTypes": ["Ingress"],
+        });
+        assert_eq!(read["spec"], expected);
+    }
+
+    #[test]
+    fn an_event_and_a_refusal_are_unwrapped() {
+        let status =
+            [field(2, "Failure"), field(3, "too old"), field(4, "Expired"), vec![0x30, 0x9a, 3]];
+        let unknown = [field(1, field(1, "v1")), field(2, status.concat())].concat();
+        let wrapped = [MAGIC, &unknown].concat();
+        let event = [field(1, "ERROR"), field(2, field(1, &wrapped))].concat();
+        let (kind, object) = super::event(&event).unwrap();
+        assert_eq!(kind, "ERROR");
+        for message in [object, unwrapped(&wrapped).unwrap().unwrap()] {
+            let read = STATUS.read_protobuf(message).unwrap();
+            assert_eq!(read, json!({ "message": "too old", "reason": "Expired", "code": 410 }));
+        }
+        assert!(unwrapped(b"{}").is_none(), "that is JSON");
+    }
+
+    #[test]
+    fn text_that_is_no_utf_8_costs_nothing_else() {
+        let metadata = [field(1, [b'w', 0xff]), field(3, "shop")].concat();
+        let read = POD.read_protobuf(&field(1, metadata)).unwrap();
+        assert_eq!(read["metadata"], json!({ "name": "w\u{fffd}", "namespace": "shop" }));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_protobuf_is_an_error_and_no_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200), at in 0..400_usize, byte in any::<u8>(),
+        ) {
+            let _ = POD.read_protobuf(&bytes);
+            let _ = event(&bytes);
+            let mut spoilt = pod();
+            let at = at % spoilt.len();
+            spoilt[at] = byte;
+            let _ = POD.read_protobuf(&spoilt);
+            let _ = POD.read_protobuf(&spoilt[..at]);
+        }
+    }
 }

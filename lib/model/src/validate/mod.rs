@@ -12,6 +12,7 @@
 
 mod check;
 pub mod crd;
+mod crd_v1;
 mod decode;
 mod encode;
 mod fault;
@@ -24,6 +25,7 @@ mod regex;
 pub mod schema;
 pub mod yaml;
 
+pub use crd_v1::as_v3;
 use decode::Decoder;
 use fault::{Faults, Path};
 pub use fault::{FieldError, MAX_FAULTS};
@@ -50,8 +52,9 @@ pub struct Verdict {
 /// Judges an object of the v3 API: on its own, and as a write over `old` (none: there is nothing
 /// yet). The object's `kind` says which rules apply.
 pub fn validate(object: &Value, old: Option<&Value>) -> Verdict {
+    let object = crd_v1::as_v3(object);
     let mut faults = Faults::default();
-    let Some((schema, raw)) = recognized(object, &mut faults) else {
+    let Some((schema, raw)) = recognized(&object, &mut faults) else {
         return Verdict::refused(faults, Vec::new());
     };
     let mut decoder = Decoder { faults: &mut faults, unknown: Vec::new() };
@@ -71,8 +74,9 @@ pub fn validate(object: &Value, old: Option<&Value>) -> Verdict {
 
 /// The fields of an object that aren't of their type; no other rule is applied.
 pub fn mistyped(object: &Value) -> Vec<FieldError> {
+    let object = crd_v1::as_v3(object);
     let mut faults = Faults::default();
-    if let Some((schema, raw)) = recognized(object, &mut faults) {
+    if let Some((schema, raw)) = recognized(&object, &mut faults) {
         let mut decoder = Decoder { faults: &mut faults, unknown: Vec::new() };
         decoder.object(&schema.object, raw, &Path::ROOT);
     }
