@@ -24,6 +24,8 @@ pub enum Act {
     Pass,
     /// This is the answer.
     Answer(u16, String),
+    /// This is the answer, which needn't be text.
+    Bytes(Vec<u8>),
     /// The API server answers, and only so many bytes of it arrive.
     Truncate(usize),
     /// The API server answers, and nothing of it arrives after the head.
@@ -120,6 +122,9 @@ async fn handle(State(shared): State<Shared>, request: Request) -> Response {
     };
     if let Act::Answer(code, text) = act {
         return answer(code, AxumBody::from(text));
+    }
+    if let Act::Bytes(bytes) = act {
+        return answer(200, AxumBody::from(bytes));
     }
     if let Act::Delay(time) = act {
         tokio::time::sleep(time).await;

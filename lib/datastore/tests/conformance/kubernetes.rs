@@ -181,6 +181,59 @@ async fn an_empty_a_broken_an_old_or_no_list_takes_nothing_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_no_utf_8_costs_no_other_object() {
+    for streamed_lists in [true, false] {
+        let config = |config| KubernetesConfig { streamed_lists, ..config };
+        let Some(it) = meddled(config).await else { return };
+        let object = |name: &str| {
+            let metadata =
+                json!({ "name": name, "resourceVersion": "7", "annotations": { "note": "@" } });
+            json!({ "metadata": metadata, "spec": { "order": 1 } })
+        };
+        let bookmark = json!({ "type": "BOOKMARK", "object": { "metadata": {
+            "resourceVersion": "9000000", "annotations": { "k8s.io/initial-events-end": "true" },
+        } } });
+        let text = if streamed_lists {
+            let event = |name| json!({ "type": "ADDED", "object": object(name) });
+            format!("{}\n{}\n{bookmark}\n", event("bad"), event("good"))
+        } else {
+            let metadata = json!({ "resourceVersion": "9000000" });
+            json!({ "metadata": metadata, "items": [object("bad"), object("good")] }).to_string()
+        };
+        let mut bytes = text.into_bytes();
+        let at = bytes.iter().position(|byte| *byte == b'@').expect("the note");
+        bytes[at] = 0xff;
+        it.meddler.meddle(move |path| {
+            if path.starts_with(TIERS) { Act::Bytes(bytes.clone()) } else { Act::Pass }
+        });
+        let listing = it.store.list(stream_of_tiers(&*it.store), Kind::Tier.into()).await.unwrap();
+        let names: Vec<_> = listing.items.iter().map(|item| item.key.name.as_str()).collect();
+        assert_eq!(names, ["bad", "good"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_api_server_is_waited_for_and_a_stream_that_breaks_off_is_no_list() {
+    let Some(mut it) = meddled(|config| config).await else { return };
+    it.meddler.meddle(|path| {
+        if path.starts_with(TIERS) { Act::Delay(Duration::from_secs(2)) } else { Act::Pass }
+    });
+    let mut mirror = Mirror::new(&it.store, Selection::fan_out());
+    mirror.watching(&mut it.writer).await;
+    let last = it.writer.write(vec![put("a", 3)]).await;
+    mirror.reach(last).await;
+    assert_eq!(mirror.objects, it.writer.objects);
+    let half = br#"{"type": "ADDED", "object": {"metadata""#.to_vec();
+    it.meddler.meddle(
+        move |path| {
+            if path.starts_with(TIERS) { Act::Bytes(half.clone()) } else { Act::Pass }
+        },
+    );
+    let error = it.store.list(stream_of_tiers(&*it.store), Kind::Tier.into()).await.unwrap_err();
+    assert_bad_input("kubernetes: a streamed list that breaks off", &error.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_is_silent_is_given_up_and_another_takes_its_place() {
     let config = |config| KubernetesConfig { idle: Duration::from_secs(2), ..config };
     let Some(mut it) = meddled(config).await else { return };
