@@ -80,6 +80,10 @@ fn objects_of_the_older_api_version_are_read_and_judged_as_those_of_the_newer() 
             continue;
         }
         let kind: Kind = case["kind"].as_str().expect("a kind").parse().expect("a kind of ours");
+        // The one field that has another type in the older one: there it is text.
+        if kind == Kind::BlockAffinity && case["object"]["spec"]["deleted"].is_string() {
+            continue;
+        }
         let [newer, older] = ["projectcalico.org/v3", "crd.projectcalico.org/v1"].map(|version| {
             let mut object = case["object"].clone();
             object["apiVersion"] = version.into();
