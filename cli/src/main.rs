@@ -1,6 +1,7 @@
 //! `bulrush`: the operator's command line.
 
 mod commands;
+mod http;
 mod json_lines;
 mod lab;
 mod offline;

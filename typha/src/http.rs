@@ -6,20 +6,25 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use axum::{Json, Router, response::Html, routing::get};
+use axum::{Json, Router, extract::Query, http::StatusCode, response::Html, routing::get};
 use datastore::Datastore;
-use model::view::{SHARDS, Topic};
+use model::{
+    Key, Kind,
+    view::{SHARDS, Topic},
+};
 use runtime::{http, metrics::Text};
+use serde::Deserialize;
 use sync::{ServerFacts, Snapshot};
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
+    rollout,
     service::Shared,
     sessions::SessionInfo,
     status::{
-        AgentStatus, Problem, PublicationStatus, RolloutStatus, Sizes, Status, StreamStatus,
-        TurnedAwayStatus,
+        AgentStatus, ObjectRollout, Problem, PublicationStatus, RolloutStatus, Sizes, Status,
+        StreamStatus, TurnedAwayStatus,
     },
     tls::Current,
     writer::Outputs,
@@ -50,6 +55,7 @@ pub(crate) fn metrics(pages: Arc<Pages>) -> Router {
 
 /// `/api/v1/status`, the page that shows it, and what gRPC's tools ask of the services.
 pub(crate) fn status(pages: Arc<Pages>) -> Router {
+    let asked = pages.clone();
     let described = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -66,6 +72,7 @@ pub(crate) fn status(pages: Arc<Pages>) -> Router {
     };
     router
         .route("/", get(async || Html(include_str!("page.html"))))
+        .route("/api/v1/rollout", get(async move |query| rolled_out(&asked, query)))
         .route("/api/v1/status", get(async move || Json(pages.status())))
 }
 
@@ -208,7 +215,7 @@ impl Pages {
             sizes: Sizes { topics: snapshot.topic_count(), entries: snapshot.entry_count() },
             problems: made.problems.iter().map(problem).collect(),
             publications: publications.collect(),
-            rollout: rollout(&snapshot, &sessions),
+            rollout: totals(&snapshot, &sessions),
             tls_problem,
             turned_away: turned_away.collect(),
             agents: sessions.iter().map(agent_status).collect(),
@@ -218,6 +225,39 @@ impl Pages {
 
 fn problem((object, problem): &(model::Key, engine::Problem)) -> Problem {
     Problem { object: object.to_string(), text: problem.to_string() }
+}
+
+/// Which object is asked about.
+#[derive(Deserialize)]
+struct Asked {
+    kind: String,
+    #[serde(default)]
+    namespace: String,
+    name: String,
+}
+
+fn rolled_out(
+    pages: &Pages,
+    Query(asked): Query<Asked>,
+) -> Result<Json<ObjectRollout>, (StatusCode, String)> {
+    let Some(kind) = Kind::all().chain(Kind::derived()).find(|kind| kind.name() == asked.kind)
+    else {
+        return Err((StatusCode::BAD_REQUEST, format!("{:?} is no kind\n", asked.kind)));
+    };
+    let key = if kind.is_namespaced() {
+        Key::namespaced(kind, asked.namespace, asked.name)
+    } else {
+        Key::global(kind, asked.name)
+    };
+    let Some(published) = pages.outputs.published.borrow().clone() else {
+        let why = pages.outputs.store.borrow().why_not_in_sync();
+        let text = format!("not in sync: {why}\n");
+        return Err((StatusCode::SERVICE_UNAVAILABLE, text));
+    };
+    let sessions = pages.shared.sessions.all();
+    rollout::of_object(&published.snapshot, &sessions, &pages.outputs.made.borrow().recent, &key)
+        .map(Json)
+        .ok_or_else(|| (StatusCode::NOT_FOUND, format!("{key} is not in the store\n")))
 }
 
 /// Where a node's session stands; none: it is none that acts for a node.
@@ -235,7 +275,7 @@ fn state(session: &SessionInfo) -> Option<&'static str> {
     })
 }
 
-fn rollout(snapshot: &Snapshot, sessions: &[SessionInfo]) -> RolloutStatus {
+fn totals(snapshot: &Snapshot, sessions: &[SessionInfo]) -> RolloutStatus {
     let mut rollout = RolloutStatus::default();
     let mut known = BTreeSet::new();
     for session in sessions {

@@ -18,6 +18,7 @@ mod http;
 mod inbound;
 mod listener;
 mod live;
+mod rollout;
 mod rounds;
 mod server;
 mod service;

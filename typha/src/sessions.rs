@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 use proto::v1::{AgentHello, EndpointStatus, Failure, View};
 use sync::{Affected, Subscription};
 
-use crate::door::Arrival;
+use crate::{door::Arrival, rollout::Acks};
 
 /// A number that no other session of this server has.
 pub(crate) type SessionId = u64;
@@ -57,6 +57,7 @@ pub(crate) struct Reported {
     pub(crate) failed: Vec<Failure>,
     pub(crate) endpoints: Vec<EndpointStatus>,
     pub(crate) dataplane: String,
+    pub(crate) acks: Acks,
 }
 
 /// One session, as the status page shows it.
@@ -159,7 +160,10 @@ impl Session {
 
     pub(crate) fn acked(&self, publication: u64, failed: Vec<Failure>) {
         self.acked.store(publication, Ordering::Release);
-        self.report(|reported| reported.failed = failed);
+        self.report(|reported| {
+            reported.failed = failed;
+            reported.acks.add(publication, SystemTime::now());
+        });
     }
 
     pub(crate) fn report(&self, change: impl FnOnce(&mut Reported)) {

@@ -46,6 +46,7 @@ commands! {
     Patch => patch,
     Replace => replace,
     Replay => replay,
+    Rollout => rollout,
     Run => run,
     Selector => selector,
     Validate => validate,

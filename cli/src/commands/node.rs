@@ -2,21 +2,17 @@
 
 use std::{
     env,
-    io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::bail;
 use clap::Subcommand;
 
+use crate::http;
+
 /// Where an agent says whether it is well, if nobody configured another port.
 const HEALTH_PORT: u16 = 9099;
-/// How long the agent may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The most that is read of an answer.
-const MAX_ANSWER: u64 = 64 << 10;
 
 /// Look at the node that this runs on
 #[derive(clap::Args)]
@@ -67,15 +63,6 @@ fn status() -> anyhow::Result<ExitCode> {
 
 /// Whether the agent is ready, and its words.
 fn readiness(address: SocketAddr) -> std::io::Result<(bool, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let request = format!("GET /readiness HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MAX_ANSWER).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let is_ready = head.split_whitespace().nth(1).is_some_and(|code| code.starts_with('2'));
-    Ok((is_ready, body.to_owned()))
+    let (code, body) = http::get(&address.to_string(), "/readiness")?;
+    Ok(((200..300).contains(&code), body))
 }

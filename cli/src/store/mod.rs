@@ -73,6 +73,15 @@ impl StoreArgs {
         Ok(self.choice()?.connect().await?)
     }
 
+    /// Connects if flags, environment or file say where.
+    pub(crate) async fn connect_if_given(&self) -> anyhow::Result<Option<Arc<dyn Datastore>>> {
+        match self.choice() {
+            Ok(choice) => Ok(Some(choice.connect().await?)),
+            Err(_) if self.store.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn choice(&self) -> anyhow::Result<StoreConfig> {
         if let Some(url) = &self.store {
             return Ok(StoreConfig::from_url(url)?);

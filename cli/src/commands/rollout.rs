@@ -1,0 +1,375 @@
+//! `bulrush rollout`: on how many nodes a change is enforced.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Write as _},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Subcommand, ValueEnum};
+use model::{Key, Kind, Stored};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    http,
+    resource::{called, kinds},
+    store::StoreArgs,
+};
+
+/// How often typha is asked while one waits.
+const PAUSE: Duration = Duration::from_millis(200);
+/// So many nodes are named of each kind that isn't enforced.
+const NAMED: usize = 10;
+
+/// See on how many nodes a change is enforced
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    Status(Status),
+}
+
+/// Say how far the last change of an object has come: what agents acknowledge is in their kernel
+///
+/// Exits with 0 when it is enforced on every node, else with 1. Where the store is known too, a typha that has not read
+/// the newest change yet is told apart from one that has brought it to all nodes.
+#[derive(clap::Args)]
+struct Status {
+    /// Which object; of kinds with namespaces also KIND/NAMESPACE/NAME
+    #[arg(value_name = "KIND/NAME")]
+    object: String,
+
+    /// The namespace of the object
+    #[arg(short = 'n', long, default_value = "default")]
+    namespace: String,
+
+    /// The status addresses of all typhas, separated by commas; as pages, with http://, too
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:9095")]
+    server: Vec<String>,
+
+    /// Wait until it is enforced on every node, or failed on one
+    #[arg(long)]
+    wait: bool,
+
+    /// The longest wait
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = runtime::duration)]
+    timeout: Duration,
+
+    /// The format
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// One object
+    Json,
+}
+
+/// What a node has of the change; of several answers the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Unknown,
+    Pending,
+    Failed,
+    Enforced,
+}
+
+/// A node, as one typha knows it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Node {
+    uses: bool,
+    state: State,
+    reason: Option<String>,
+    milliseconds: Option<u64>,
+}
+
+/// The answer of one typha.
+#[derive(Clone, Debug, Deserialize)]
+struct Answer {
+    version: u64,
+    content: String,
+    nodes: BTreeMap<String, Node>,
+}
+
+/// All of it, in the form of `-o json`.
+#[derive(Debug, PartialEq, Serialize)]
+struct Rollout {
+    enforced: usize,
+    /// With each agent's reason.
+    failed: BTreeMap<String, String>,
+    pending: Vec<String>,
+    unknown: Vec<String>,
+    /// Nodes that the object is for.
+    uses: usize,
+    /// From the change to the kernel, over the nodes whose time is known.
+    p50_ms: Option<u64>,
+    p99_ms: Option<u64>,
+}
+
+impl Args {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let Action::Status(status) = self.action;
+        status.run()
+    }
+}
+
+impl Status {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let key = self.key()?;
+        let wanted = runtime::block_on(self.wanted(&key))?;
+        let end = Instant::now() + self.timeout;
+        let rollout = loop {
+            match self.ask(&key, wanted.as_ref()) {
+                Ok(rollout) if !self.wait || rollout.is_over() => break rollout,
+                // What isn't there yet may come.
+                Err(error) if !self.wait || Instant::now() >= end => return Err(error),
+                Ok(rollout) if Instant::now() >= end => break rollout,
+                _ => thread::sleep(PAUSE),
+            }
+        };
+        let text = match self.output {
+            Output::Text => rollout.text(&key),
+            Output::Json => format!("{}\n", serde_json::to_string(&rollout)?),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+        Ok(if rollout.is_enforced() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn key(&self) -> anyhow::Result<Key> {
+        let example = "write for example networkpolicy/web -n shop, or np/shop/web";
+        let Some((kind, name)) = self.object.split_once('/') else {
+            bail!("{:?} must be a kind and a name; {example}", self.object);
+        };
+        let kind = kinds::parse(kind).map_err(anyhow::Error::msg)?;
+        let (namespace, name) = name.split_once('/').unwrap_or((&self.namespace, name));
+        if name.is_empty() || name.contains('/') {
+            bail!("{:?} must be a kind and a name; {example}", self.object);
+        }
+        Ok(if kind.is_namespaced() {
+            Key::namespaced(kind, namespace, name)
+        } else {
+            Key::global(kind, name)
+        })
+    }
+
+    /// What the store has of the object, if the store is known. Of some kinds typha reads a part.
+    async fn wanted(&self, key: &Key) -> anyhow::Result<Option<Value>> {
+        let is_read_whole =
+            !matches!(key.kind, Kind::Node | Kind::Profile | Kind::WorkloadEndpoint);
+        let Some(store) = self.store.connect_if_given().await? else { return Ok(None) };
+        match store.get(key).await?.map(|item| item.value) {
+            Some(Stored::Json(mut object)) if is_read_whole => Ok(Some(object["spec"].take())),
+            Some(_) => Ok(None),
+            None => bail!("{} is not in the store", called(key)),
+        }
+    }
+
+    /// Asks every typha. One that can't be asked knows of no node.
+    fn ask(&self, key: &Key, wanted: Option<&Value>) -> anyhow::Result<Rollout> {
+        let path = format!(
+            "/api/v1/rollout?kind={}&namespace={}&name={}",
+            key.kind, key.namespace, key.name
+        );
+        let mut answers = Vec::new();
+        let mut last = None;
+        for server in &self.server {
+            let server = server.trim_start_matches("http://").trim_end_matches('/');
+            match http::get(server, &path) {
+                Ok((200, body)) => answers.push(
+                    serde_json::from_str(&body)
+                        .with_context(|| format!("typha at {server}: its answer can't be read"))?,
+                ),
+                Ok((code, body)) => {
+                    last = Some(format!("typha at {server}: {} ({code})", body.trim()));
+                }
+                Err(error) => {
+                    last = Some(format!(
+                        "typha at {server}: {error}; give the address of its status page with --server"
+                    ));
+                }
+            }
+        }
+        match (answers.is_empty(), last) {
+            (true, Some(error)) => bail!(error),
+            _ => Ok(merged(answers, wanted)),
+        }
+    }
+}
+
+/// What several typhas know together. Those that have read an older object, or another than is `wanted`, know of no node
+/// that has the newest.
+fn merged(answers: Vec<Answer>, wanted: Option<&Value>) -> Rollout {
+    let newest = answers.iter().max_by_key(|answer| answer.version);
+    let content = newest.map(|answer| answer.content.clone()).unwrap_or_default();
+    let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
+    for answer in answers {
+        let is_newest = answer.content == content
+            && wanted.is_none_or(|wanted| {
+                let read = serde_json::from_str::<Value>(&content).unwrap_or_default();
+                read["spec"] == *wanted
+            });
+        for (name, mut node) in answer.nodes {
+            if !is_newest {
+                node = Node { state: node.state.min(State::Pending), milliseconds: None, ..node };
+            }
+            match nodes.get_mut(&name) {
+                Some(known) if known.state >= node.state => known.uses |= node.uses,
+                Some(known) => *known = Node { uses: known.uses | node.uses, ..node },
+                None => drop(nodes.insert(name, node)),
+            }
+        }
+    }
+    let named = |state: State| {
+        let of_state = nodes.iter().filter(move |(_, node)| node.state == state);
+        of_state.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    let mut times: Vec<u64> = nodes.values().filter_map(|node| node.milliseconds).collect();
+    times.sort_unstable();
+    let percentile = |percent: usize| {
+        let place = (times.len() * percent).div_ceil(100).saturating_sub(1);
+        times.get(place).copied()
+    };
+    let failed = nodes.iter().filter(|(_, node)| node.state == State::Failed);
+    Rollout {
+        enforced: named(State::Enforced).len(),
+        failed: failed
+            .map(|(name, node)| (name.clone(), node.reason.clone().unwrap_or_default()))
+            .collect(),
+        pending: named(State::Pending),
+        unknown: named(State::Unknown),
+        uses: nodes.values().filter(|node| node.uses).count(),
+        p50_ms: percentile(50),
+        p99_ms: percentile(99),
+    }
+}
+
+impl Rollout {
+    fn is_enforced(&self) -> bool {
+        self.failed.is_empty() && self.pending.is_empty() && self.unknown.is_empty()
+    }
+
+    /// Whether waiting changes nothing any more.
+    fn is_over(&self) -> bool {
+        !self.failed.is_empty() || self.is_enforced()
+    }
+
+    fn text(&self, key: &Key) -> String {
+        let of = self.enforced + self.failed.len() + self.pending.len() + self.unknown.len();
+        // Writing to a String doesn't fail.
+        let mut text = format!("{}: enforced on {} of {of} nodes", called(key), self.enforced);
+        if self.uses < of {
+            let _ = write!(text, ", {} of which use it", self.uses);
+        }
+        if let (Some(p50), Some(p99)) = (self.p50_ms, self.p99_ms) {
+            let _ = write!(text, "; p50 {p50} ms, p99 {p99} ms since the change");
+        }
+        text.push('\n');
+        for (node, reason) in self.failed.iter().take(NAMED) {
+            let _ = writeln!(text, "failed on {node}: {reason}");
+        }
+        for (what, nodes) in [("pending", &self.pending), ("unknown", &self.unknown)] {
+            if nodes.is_empty() {
+                continue;
+            }
+            let more = nodes.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let named: Vec<&str> = nodes.iter().take(NAMED).map(String::as_str).collect();
+            let _ = writeln!(text, "{what}: {}{more}", named.join(", "));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(state: State, milliseconds: Option<u64>) -> Node {
+        let reason = (state == State::Failed).then(|| "no such set".to_owned());
+        Node { uses: milliseconds.is_some(), state, reason, milliseconds }
+    }
+
+    fn answer(version: u64, content: &str, nodes: &[(&str, Node)]) -> Answer {
+        let nodes = nodes.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect();
+        Answer { version, content: content.to_owned(), nodes }
+    }
+
+    #[test]
+    fn several_typhas_know_together_what_each_knows_of_its_agents() {
+        use State::{Enforced, Failed, Pending, Unknown};
+        let one = answer(
+            7,
+            "new",
+            &[
+                ("a", node(Enforced, Some(10))),
+                ("b", node(Unknown, None)),
+                ("c", node(Pending, None)),
+                ("d", node(Unknown, None)),
+            ],
+        );
+        let other = answer(
+            6,
+            "new",
+            &[
+                ("a", node(Unknown, None)),
+                ("b", node(Failed, Some(30))),
+                ("c", node(Unknown, None)),
+                ("d", node(Unknown, None)),
+            ],
+        );
+        let rollout = merged(vec![one, other.clone()], None);
+        assert_eq!(
+            (rollout.enforced, rollout.failed.len(), rollout.uses),
+            (1, 1, 2),
+            "{rollout:?}"
+        );
+        assert_eq!((rollout.pending, rollout.unknown), (vec!["c".into()], vec!["d".into()]));
+        assert_eq!((rollout.p50_ms, rollout.p99_ms), (Some(10), Some(30)));
+
+        // What a typha says of an older object is no word on the new one.
+        let newer = answer(9, "newer", &[("a", node(Unknown, None))]);
+        let older = answer(8, "new", &[("a", node(Enforced, Some(1)))]);
+        let rollout = merged(vec![newer, older, other.clone()], None);
+        assert_eq!(rollout.enforced, 0, "{rollout:?}");
+        assert!(!rollout.is_over());
+
+        // And none of them may have read what the store has.
+        let read = answer(9, r#"{"spec": {"order": 1}}"#, &[("a", node(Enforced, Some(1)))]);
+        let spec = |order: u32| serde_json::json!({"order": order});
+        assert!(merged(vec![read.clone()], Some(&spec(1))).is_enforced());
+        assert_eq!(merged(vec![read], Some(&spec(2))).pending, ["a"]);
+    }
+
+    #[test]
+    fn nodes_that_are_not_there_yet_are_named_but_not_all_of_many() {
+        let nodes: Vec<(String, Node)> = (0..12)
+            .map(|index| (format!("n{index:02}"), node(State::Pending, None)))
+            .chain([("x".to_owned(), node(State::Failed, Some(5)))])
+            .collect();
+        let answer =
+            Answer { version: 1, content: String::new(), nodes: nodes.into_iter().collect() };
+        let key = Key::namespaced(model::Kind::NetworkPolicy, "shop", "web");
+        assert_eq!(
+            merged(vec![answer], None).text(&key),
+            "NetworkPolicy(shop/web): enforced on 0 of 13 nodes, 1 of which use it; p50 5 ms, p99 5 ms since the change\n\
+             failed on x: no such set\n\
+             pending: n00, n01, n02, n03, n04, n05, n06, n07, n08, n09 and 2 more\n"
+        );
+    }
+}
