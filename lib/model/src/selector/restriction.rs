@@ -95,6 +95,41 @@ impl Selector {
         restrictions
     }
 
+    /// Labels that a match must have, each with the values of which it must have one (none: any), in
+    /// no order. True: these are all that [`Selector::restrictions`] knows, because the selector is
+    /// one condition or all of several. It costs far less than that.
+    pub fn each_required(&self, found: &mut dyn FnMut(&ArcStr, Option<&[ArcStr]>)) -> bool {
+        let mut rest = vec![self];
+        let mut leaves = Vec::new();
+        while let Some(selector) = rest.pop() {
+            match &*selector.0 {
+                Node::Leaf(leaf) => leaves.push(leaf),
+                Node::Group(Group::And, members) => rest.extend(members),
+                // What must not be isn't looked for.
+                Node::Group(Group::Not, _) => {}
+                Node::Group(Group::Or, _) => return false,
+            }
+        }
+        for leaf in leaves {
+            match leaf {
+                Leaf::All
+                | Leaf::Global
+                | Leaf::Compare(_, Compare::Ne, _)
+                | Leaf::Member(_, Member::NotIn, _) => {}
+                Leaf::Compare(label, Compare::Eq, value) => {
+                    found(label, Some(std::slice::from_ref(value)));
+                }
+                Leaf::Member(label, Member::In, values) if !values.is_empty() => {
+                    found(label, Some(values));
+                }
+                Leaf::Has(label) | Leaf::Member(label, Member::In, _) | Leaf::Compare(label, ..) => {
+                    found(label, None);
+                }
+            }
+        }
+        true
+    }
+
     /// Whether these labels satisfy the restrictions: if not, the selector doesn't match them.
     pub fn may_match(restrictions: &Restrictions, labels: &(impl Labels + ?Sized)) -> bool {
         restrictions.iter().all(|(label, restriction)| restriction.allows(labels.get(label)))
