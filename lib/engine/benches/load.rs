@@ -14,6 +14,10 @@ use bulrush_engine::{Engine, Options};
 use model::{Key, Kind, Stored, StreamIndex, Update, selector::Selector, view::PolicyList};
 use serde_json::{Value, json};
 
+// As what ships.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const NODES: usize = 1_000;
 const PODS: usize = 4;
 const POLICIES: usize = 3;

@@ -4,10 +4,7 @@ mod items;
 mod needs;
 mod selection;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::Hasher,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arcstr::ArcStr;
 use model::{
@@ -16,12 +13,12 @@ use model::{
     view::{Action, ConfigEntry, Entry, Host, PolicyList, Topic},
 };
 use serde_json::Value;
-use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{
+    HashMap,
     endpoints::{self, Item},
     hosts,
-    index::{Class, Index},
+    index::{Class, Index, fingerprint},
     intern::Interner,
     json,
     nodes::{Need, Nodes},
@@ -31,6 +28,7 @@ use crate::{
     problem::{Effect, Problem},
     routes::Routes,
     rules::service_set,
+    scope::Texts,
     sets::{Set, Slice},
     slab::{Id, Slab},
     staged,
@@ -108,6 +106,7 @@ pub struct Engine {
     pub(crate) hosts: HashMap<ArcStr, Host>,
     pub(crate) routes: Routes,
     strings: Interner,
+    texts: Texts,
     pub(crate) index: Index,
     pub(crate) items: Slab<Item>,
     pub(crate) item_by_key: HashMap<Key, Id<Item>>,
@@ -160,23 +159,24 @@ impl Engine {
             pending_policies: Waiting::default(),
             problems: BTreeMap::new(),
             datastore_ready: true,
-            objects: HashMap::new(),
+            objects: HashMap::default(),
             scratch: String::new(),
             configs: BTreeMap::new(),
-            hosts: HashMap::new(),
+            hosts: HashMap::default(),
             routes: Routes::default(),
             strings: Interner::default(),
+            texts: Texts::default(),
             index: Index::default(),
             items: Slab::default(),
-            item_by_key: HashMap::new(),
+            item_by_key: HashMap::default(),
             policies: Policies::default(),
             sets: Sets::default(),
             nodes: Nodes::default(),
             dirty: Dirty::default(),
             kept: None,
             services: false,
-            slices: HashMap::new(),
-            services_of_slices: HashMap::new(),
+            slices: HashMap::default(),
+            services_of_slices: HashMap::default(),
             pod_cidrs: false,
         };
         let allow = kinds::Rule { action: Action::Allow, ..kinds::Rule::default() };
@@ -513,13 +513,6 @@ fn config_spec(value: &Value) -> String {
         .get("spec")
         .filter(|spec| !spec.is_null())
         .map_or_else(|| "{}".to_owned(), json::canonical)
-}
-
-/// A hash that tells versions of one object apart without keeping them.
-fn fingerprint(text: &str) -> u128 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(text.as_bytes());
-    hasher.finish128().as_u128()
 }
 
 /// The topic that a node needs.

@@ -10,16 +10,16 @@
 //! new selector -> the rarest of its restrictions -> the classes that have such a label
 //! ```
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{fmt::Write, hash::Hasher, sync::Arc};
 
 use arcstr::ArcStr;
 use model::selector::{Labels, Selector};
+use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{
+    HashMap,
     endpoints::Item,
+    few::IdSet,
     planted::Planted,
     policies::{Lists, Pol},
     sets::Set,
@@ -36,7 +36,7 @@ pub(crate) struct Class {
     /// Who has these labels, in no order.
     pub(crate) items: Vec<Id<Item>>,
     /// The selectors that match.
-    pub(crate) selectors: BTreeSet<Id<Sel>>,
+    pub(crate) selectors: IdSet<Sel>,
     /// How many of them are host endpoints.
     pub(crate) hosts: usize,
     /// The policies of its endpoints.
@@ -46,29 +46,29 @@ pub(crate) struct Class {
 /// A selector in use.
 pub(crate) struct Sel {
     selector: Selector,
-    text: ArcStr,
+    /// Of its canonical form: equal selectors have equal ones.
+    fingerprint: u128,
     refs: usize,
     file: File,
     /// The classes that it matches.
-    pub(crate) classes: BTreeSet<Id<Class>>,
+    pub(crate) classes: IdSet<Class>,
     /// The policies that select by it.
-    pub(crate) policies: BTreeSet<Id<Pol>>,
+    pub(crate) policies: IdSet<Pol>,
     /// The IP sets that hold what it matches.
-    pub(crate) sets: BTreeSet<Id<Set>>,
+    pub(crate) sets: IdSet<Set>,
 }
 
 impl Sel {
     /// Its canonical form.
-    pub(crate) fn text(&self) -> &ArcStr {
-        &self.text
+    pub(crate) fn text(&self) -> String {
+        self.selector.to_string()
     }
 }
 
 /// Where a selector is filed, so that new classes find it.
-#[derive(Clone)]
 enum File {
     /// Under these values of a label, one of which a match must have.
-    Values(ArcStr, BTreeSet<ArcStr>),
+    Values(ArcStr, Box<[ArcStr]>),
     /// Under a label, which a match must have.
     Label(ArcStr),
     /// Nothing is known: every class is a candidate.
@@ -77,40 +77,27 @@ enum File {
     Nowhere,
 }
 
-/// What is filed under one label.
-struct Under<T> {
-    /// By value.
-    values: HashMap<ArcStr, BTreeSet<Id<T>>>,
-    /// Whatever the value. For classes: all of them.
-    any_value: BTreeSet<Id<T>>,
+/// The selectors that are filed under one label.
+#[derive(Default)]
+struct Filed {
+    values: HashMap<ArcStr, IdSet<Sel>>,
+    /// Whatever the value.
+    any_value: IdSet<Sel>,
 }
 
-impl<T> Default for Under<T> {
-    fn default() -> Self {
-        Self { values: HashMap::new(), any_value: BTreeSet::new() }
-    }
+/// The classes that have one label, by its value.
+#[derive(Default)]
+struct Having {
+    values: HashMap<ArcStr, IdSet<Class>>,
+    count: usize,
 }
 
-impl<T> Under<T> {
-    fn len(&self, value: &str) -> usize {
-        self.values.get(value).map_or(0, BTreeSet::len)
-    }
-
-    fn insert(&mut self, value: &ArcStr, id: Id<T>) {
-        self.values.entry(value.clone()).or_default().insert(id);
-    }
-
-    fn remove(&mut self, value: &ArcStr, id: Id<T>) {
-        if let Some(ids) = self.values.get_mut(value) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.values.remove(value);
-            }
+fn drop_value<T>(values: &mut HashMap<ArcStr, IdSet<T>>, value: &ArcStr, id: Id<T>) {
+    if let Some(ids) = values.get_mut(value) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            values.remove(value);
         }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.values.is_empty() && self.any_value.is_empty()
     }
 }
 
@@ -130,10 +117,12 @@ pub(crate) struct Index {
     pub(crate) classes: Slab<Class>,
     pub(crate) selectors: Slab<Sel>,
     by_labels: HashMap<LabelSet, Id<Class>>,
-    by_text: HashMap<ArcStr, Id<Sel>>,
-    classes_by_label: HashMap<ArcStr, Under<Class>>,
-    selectors_by_label: HashMap<ArcStr, Under<Sel>>,
-    unlimited: BTreeSet<Id<Sel>>,
+    by_fingerprint: HashMap<u128, Id<Sel>>,
+    classes_by_label: HashMap<ArcStr, Having>,
+    selectors_by_label: HashMap<ArcStr, Filed>,
+    unlimited: IdSet<Sel>,
+    /// Where a canonical form is written to be looked up.
+    scratch: String,
     /// How many times a selector was held against labels: what the pruning saves is not here.
     pub(crate) evaluations: u64,
 }
@@ -148,9 +137,19 @@ impl Index {
         let class = self.classes.insert(Class { labels: labels.clone(), ..Class::default() });
         self.by_labels.insert(labels.clone(), class);
         for (label, value) in labels.iter() {
-            let under = self.classes_by_label.entry(label.clone()).or_default();
-            under.insert(value, class);
-            under.any_value.insert(class);
+            if !self.classes_by_label.contains_key(label) {
+                self.classes_by_label.insert(label.clone(), Having::default());
+            }
+            let Some(having) = self.classes_by_label.get_mut(label) else { continue };
+            having.count += 1;
+            match having.values.get_mut(value) {
+                Some(classes) => {
+                    classes.insert(class);
+                }
+                None => {
+                    having.values.insert(value.clone(), IdSet::One(class));
+                }
+            }
         }
         for selector in candidates {
             self.evaluate(selector, class);
@@ -163,16 +162,16 @@ impl Index {
         let Class { labels, selectors, .. } = self.classes.remove(class);
         self.by_labels.remove(&labels);
         for (label, value) in labels.iter() {
-            if let Some(under) = self.classes_by_label.get_mut(label) {
-                under.remove(value, class);
-                under.any_value.remove(&class);
-                if under.is_empty() {
+            if let Some(having) = self.classes_by_label.get_mut(label) {
+                drop_value(&mut having.values, value, class);
+                having.count -= 1;
+                if having.count == 0 {
                     self.classes_by_label.remove(label);
                 }
             }
         }
-        for selector in selectors {
-            self.selectors[selector].classes.remove(&class);
+        for selector in &selectors {
+            self.selectors[*selector].classes.remove(&class);
         }
     }
 
@@ -183,9 +182,9 @@ impl Index {
             candidates.clear();
         }
         for (label, value) in labels {
-            if let Some(under) = self.selectors_by_label.get(label) {
-                candidates.extend(&under.any_value);
-                candidates.extend(under.values.get(value).into_iter().flatten());
+            if let Some(filed) = self.selectors_by_label.get(label) {
+                candidates.extend(&filed.any_value);
+                candidates.extend(filed.values.get(value).into_iter().flatten());
             }
         }
         candidates
@@ -203,38 +202,43 @@ impl Index {
 
     /// A use more of a selector. A new one is matched.
     pub(crate) fn acquire(&mut self, selector: &Selector) -> Id<Sel> {
-        let text = ArcStr::from(selector.to_string());
-        if let Some(id) = self.by_text.get(&text) {
+        self.scratch.clear();
+        // Writing to a string can't fail.
+        let _ = write!(self.scratch, "{selector}");
+        let fingerprint = fingerprint(&self.scratch);
+        if let Some(id) = self.by_fingerprint.get(&fingerprint) {
             self.selectors[*id].refs += 1;
             return *id;
         }
         let (file, candidates) = self.limits(selector);
         let id = self.selectors.insert(Sel {
             selector: selector.clone(),
-            text: text.clone(),
+            fingerprint,
             refs: 1,
-            file: file.clone(),
-            classes: BTreeSet::new(),
-            policies: BTreeSet::new(),
-            sets: BTreeSet::new(),
+            file: File::Nowhere,
+            classes: IdSet::default(),
+            policies: IdSet::default(),
+            sets: IdSet::default(),
         });
-        self.by_text.insert(text, id);
-        match file {
+        self.by_fingerprint.insert(fingerprint, id);
+        match &file {
             File::Values(label, values) => {
-                let under = self.selectors_by_label.entry(label).or_default();
+                let filed = self.selectors_by_label.entry(label.clone()).or_default();
                 let count = if Planted::FiledUnderOneValue.is_here() { 1 } else { values.len() };
                 for value in values.iter().take(count) {
-                    under.insert(value, id);
+                    filed.values.entry(value.clone()).or_default().insert(id);
                 }
             }
             File::Label(label) => {
-                self.selectors_by_label.entry(label).or_default().any_value.insert(id);
+                let filed = self.selectors_by_label.entry(label.clone()).or_default();
+                filed.any_value.insert(id);
             }
             File::Any => {
                 self.unlimited.insert(id);
             }
             File::Nowhere => {}
         }
+        self.selectors[id].file = file;
         for class in candidates {
             self.evaluate(id, class);
         }
@@ -244,48 +248,44 @@ impl Index {
     /// Where to file a selector: where the fewest are, because that is what a new class pays. And
     /// the classes that it may match, by its rarest restriction.
     fn limits(&self, selector: &Selector) -> (File, Vec<Id<Class>>) {
-        let mut file: Option<(usize, File)> = None;
-        let mut better = |count: usize, make: &dyn Fn() -> File| {
-            if file.as_ref().is_none_or(|(least, _)| count < *least) {
-                file = Some((count, make()));
-            }
-        };
-        let mut rarest: Option<(usize, Vec<&BTreeSet<Id<Class>>>)> = None;
-        let mut rarer = |count: usize, sets: Vec<_>| {
-            if rarest.as_ref().is_none_or(|(least, _)| count < *least) {
-                rarest = Some((count, sets));
-            }
-        };
-        for (label, restriction) in selector.restrictions() {
-            let impossible = restriction.must_be_present && restriction.must_be_absent;
-            if impossible || restriction.one_of.as_ref().is_some_and(BTreeSet::is_empty) {
-                return (File::Nowhere, Vec::new());
-            }
-            let filed = self.selectors_by_label.get(&label);
-            let having = self.classes_by_label.get(&label);
-            if let Some(values) = &restriction.one_of {
-                let count = values.iter().map(|v| filed.map_or(0, |under| under.len(v))).sum();
-                better(count, &|| File::Values(label.clone(), values.clone()));
-                let sets = having.map_or_else(Vec::new, |under| {
-                    values.iter().filter_map(|value| under.values.get(value)).collect()
-                });
-                rarer(sets.iter().map(|set| set.len()).sum(), sets);
-            } else if restriction.must_be_present {
-                // Each class with the label pays for it, whatever the value: so it counts as worse
-                // than a crowded value.
-                better(usize::MAX / 2 + filed.map_or(0, |under| under.any_value.len()), &|| {
-                    File::Label(label.clone())
-                });
-                let sets = having.map_or_else(Vec::new, |under| vec![&under.any_value]);
-                rarer(sets.iter().map(|set| set.len()).sum(), sets);
+        let mut limits = Limits { index: self, least: usize::MAX, file: File::Any, rarest: None };
+        let simple = selector.each_required(&mut |label, values| limits.add(label, values));
+        if !simple {
+            for (label, restriction) in selector.restrictions() {
+                let impossible = restriction.must_be_present && restriction.must_be_absent;
+                if impossible {
+                    return (File::Nowhere, Vec::new());
+                }
+                if let Some(values) = &restriction.one_of {
+                    let values = values.iter().cloned().collect::<Vec<_>>();
+                    limits.add(&label, Some(&values));
+                } else if restriction.must_be_present {
+                    limits.add(&label, None);
+                }
             }
         }
-        let file = file.map_or(File::Any, |(_, file)| file);
+        let Limits { file, rarest, .. } = limits;
+        if matches!(file, File::Nowhere) {
+            return (file, Vec::new());
+        }
         let candidates = match rarest {
-            Some((_, sets)) => sets.into_iter().flatten().copied().collect(),
             None => self.by_labels.values().copied().collect(),
+            Some((_, label, None)) => self.having(&label, None),
+            Some((_, label, Some(values))) => self.having(&label, Some(&values)),
         };
         (file, candidates)
+    }
+
+    /// The classes that have a label; with one of these values.
+    fn having(&self, label: &ArcStr, values: Option<&[ArcStr]>) -> Vec<Id<Class>> {
+        let Some(having) = self.classes_by_label.get(label) else { return Vec::new() };
+        match values {
+            None => having.values.values().flatten().copied().collect(),
+            Some(values) => {
+                let found = values.iter().filter_map(|value| having.values.get(value));
+                found.flatten().copied().collect()
+            }
+        }
     }
 
     /// A use less of a selector; without uses it is forgotten.
@@ -295,10 +295,10 @@ impl Index {
         if sel.refs > 0 {
             return;
         }
-        let Sel { text, file, classes, .. } = self.selectors.remove(id);
-        self.by_text.remove(&text);
-        for class in classes {
-            self.classes[class].selectors.remove(&id);
+        let Sel { fingerprint, file, classes, .. } = self.selectors.remove(id);
+        self.by_fingerprint.remove(&fingerprint);
+        for class in &classes {
+            self.classes[*class].selectors.remove(&id);
         }
         let label = match &file {
             File::Values(label, _) | File::Label(label) => label,
@@ -308,20 +308,74 @@ impl Index {
             }
             File::Nowhere => return,
         };
-        if let Some(under) = self.selectors_by_label.get_mut(label) {
+        if let Some(filed) = self.selectors_by_label.get_mut(label) {
             match &file {
                 File::Values(_, values) => {
                     for value in values {
-                        under.remove(value, id);
+                        drop_value(&mut filed.values, value, id);
                     }
                 }
                 _ => {
-                    under.any_value.remove(&id);
+                    filed.any_value.remove(&id);
                 }
             }
-            if under.is_empty() {
+            if filed.values.is_empty() && filed.any_value.is_empty() {
                 self.selectors_by_label.remove(label);
             }
         }
     }
+}
+
+/// The best of a selector's restrictions, so far.
+struct Limits<'i> {
+    index: &'i Index,
+    least: usize,
+    file: File,
+    /// How many classes have such a label, and which they are.
+    rarest: Option<(usize, ArcStr, Option<Box<[ArcStr]>>)>,
+}
+
+impl Limits<'_> {
+    /// A match must have this label, with one of these values; none: with any.
+    fn add(&mut self, label: &ArcStr, values: Option<&[ArcStr]>) {
+        if matches!(self.file, File::Nowhere) {
+            return;
+        }
+        let filed = self.index.selectors_by_label.get(label);
+        let having = self.index.classes_by_label.get(label);
+        let (filed, classes) = match values {
+            Some([]) => {
+                self.file = File::Nowhere;
+                return;
+            }
+            Some(values) => {
+                let of = |value| filed.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
+                let have = |value| having.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
+                (values.iter().map(of).sum(), values.iter().map(have).sum())
+            }
+            // Each class with the label pays for it, whatever the value: so it counts as worse than
+            // a crowded value.
+            None => (
+                usize::MAX / 2 + filed.map_or(0, |filed| filed.any_value.len()),
+                having.map_or(0, |having| having.count),
+            ),
+        };
+        if filed < self.least {
+            self.least = filed;
+            self.file = match values {
+                Some(values) => File::Values(label.clone(), values.into()),
+                None => File::Label(label.clone()),
+            };
+        }
+        if self.rarest.as_ref().is_none_or(|(least, ..)| classes < *least) {
+            self.rarest = Some((classes, label.clone(), values.map(Into::into)));
+        }
+    }
+}
+
+/// A hash that tells texts apart without keeping them.
+pub(crate) fn fingerprint(text: &str) -> u128 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(text.as_bytes());
+    hasher.finish128().as_u128()
 }

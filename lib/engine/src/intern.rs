@@ -1,11 +1,9 @@
 //! Equal strings share their memory: labels of a hundred thousand endpoints are mostly the same.
 
-use std::collections::HashSet;
-
 use arcstr::ArcStr;
 use model::kinds::Labels;
 
-use crate::index::LabelSet;
+use crate::{HashSet, index::LabelSet};
 
 /// The strings in use, and some that were.
 #[derive(Default)]

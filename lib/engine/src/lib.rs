@@ -17,6 +17,7 @@
 
 mod endpoints;
 mod engine;
+mod few;
 mod hosts;
 mod index;
 pub mod inspect;
@@ -40,6 +41,10 @@ mod slab;
 mod staged;
 pub mod verdict;
 mod waiting;
+
+/// By a hash that is fast, and seeded anew in each process: keys come from objects of many authors.
+type HashMap<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+type HashSet<T> = std::collections::HashSet<T, foldhash::fast::RandomState>;
 
 pub use engine::{Engine, Options, Sizes};
 pub use mirror::Mirror;

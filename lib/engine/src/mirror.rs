@@ -1,11 +1,11 @@
 //! Everything that an engine has said, as one who follows it holds it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use arcstr::ArcStr;
 use model::view::{Entry, Topic};
 
-use crate::Output;
+use crate::{HashMap, Output};
 
 /// Entries by topic and key.
 #[derive(Clone, Debug, Default, PartialEq)]

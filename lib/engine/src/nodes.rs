@@ -1,10 +1,11 @@
 //! What each node needs beyond the common topics, by reference counts.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arcstr::ArcStr;
 
 use crate::{
+    HashMap,
     planted::Planted,
     policies::{Plist, Pol, Prof},
     sets::Set,

@@ -70,13 +70,58 @@ impl Out {
         if add { view.add.push(topic) } else { view.drop.push(topic) }
     }
 
-    pub(crate) fn finish(mut self) -> Output {
-        self.changes.sort_unstable_by(|a, b| (&a.topic, &a.key).cmp(&(&b.topic, &b.key)));
+    pub(crate) fn finish(self) -> Output {
         let mut views = self.views.into_values().collect::<Vec<_>>();
         for view in &mut views {
             view.add.sort_unstable();
             view.drop.sort_unstable();
         }
-        Output { changes: self.changes, views }
+        Output { changes: sorted(self.changes), views }
     }
+}
+
+/// Sorted by topic and key. The first bytes of what orders them are looked at first: of two changes
+/// they mostly differ, and lie side by side.
+fn sorted(changes: Vec<Change>) -> Vec<Change> {
+    let mut order = Vec::with_capacity(changes.len());
+    order.extend(changes.iter().enumerate().map(|(place, change)| (prefix(change), place as u32)));
+    order.sort_unstable_by(|(a, a_place), (b, b_place)| {
+        let change = |place: u32| {
+            let change = &changes[place as usize];
+            (&change.topic, &change.key)
+        };
+        a.cmp(b).then_with(|| change(*a_place).cmp(&change(*b_place)))
+    });
+    let mut changes = changes.into_iter().map(Some).collect::<Vec<_>>();
+    order.into_iter().filter_map(|(_, place)| changes[place as usize].take()).collect()
+}
+
+/// A number that never orders two changes otherwise than their topics and keys do: the topic's kind,
+/// and the first bytes of what comes next.
+fn prefix(change: &Change) -> u128 {
+    let (head, text): (&[u8], &str) = match &change.topic {
+        Topic::Config => (&[0], &change.key),
+        Topic::Pools => (&[1], &change.key),
+        Topic::Hosts(shard) => (&[2, *shard], &change.key),
+        Topic::Routes(shard) => (&[3, *shard], &change.key),
+        Topic::Node(name) => (&[4], name),
+        Topic::Plist(id) => (&[5], id),
+        Topic::Policy(id) => match id.kind.as_str() {
+            "GlobalNetworkPolicy" => (&[6, 0], &id.namespace),
+            "KubernetesClusterNetworkPolicy" => (&[6, 1], &id.namespace),
+            "KubernetesNetworkPolicy" => (&[6, 2], &id.namespace),
+            "NetworkPolicy" => (&[6, 3], &id.namespace),
+            // The staged ones.
+            _ => (&[6, 4], ""),
+        },
+        Topic::Profile(name) => (&[7], name),
+        Topic::IpSet(id) => (&[8], id),
+        Topic::Res(kind, shard) => (&[9, *kind as u8, *shard], &change.key),
+    };
+    let mut bytes = [0; 16];
+    bytes[..head.len()].copy_from_slice(head);
+    for (byte, from) in bytes[head.len()..].iter_mut().zip(text.bytes()) {
+        *byte = from;
+    }
+    u128::from_be_bytes(bytes)
 }

@@ -1,7 +1,7 @@
 //! Policies, tiers, profiles, and the ordered lists of policies that endpoints have.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -13,7 +13,9 @@ use model::{
 };
 
 use crate::{
+    HashMap,
     endpoints::Item,
+    few::IdSet,
     index::{Class, Index, Sel},
     nodes::Node,
     planted::Planted,
@@ -31,7 +33,7 @@ pub(crate) struct Pol {
     pub(crate) published: Option<Arc<Policy>>,
     pub(crate) sets: Arc<[Id<Set>]>,
     /// Nodes that need it.
-    pub(crate) nodes: BTreeSet<Id<Node>>,
+    pub(crate) nodes: IdSet<Node>,
 }
 
 impl Pol {
@@ -44,7 +46,7 @@ impl Pol {
             view: Arc::default(),
             published: None,
             sets: Arc::default(),
-            nodes: BTreeSet::new(),
+            nodes: IdSet::default(),
         }
     }
 }
@@ -135,7 +137,7 @@ const KUBE_BASELINE: &str = "kube-baseline";
 pub(crate) struct TierState {
     name: ArcStr,
     object: Option<Tier>,
-    pub(crate) policies: BTreeSet<Id<Pol>>,
+    pub(crate) policies: IdSet<Pol>,
 }
 
 impl TierState {
@@ -181,11 +183,11 @@ pub(crate) struct Prof {
     pub(crate) name: ArcStr,
     /// None: it doesn't exist, and its endpoints inherit nothing.
     pub(crate) labels: Option<Labels>,
-    pub(crate) items: BTreeSet<Id<Item>>,
+    pub(crate) items: IdSet<Item>,
     pub(crate) view: Arc<ProfileRules>,
     pub(crate) published: Option<Arc<ProfileRules>>,
     pub(crate) sets: Arc<[Id<Set>]>,
-    pub(crate) nodes: BTreeSet<Id<Node>>,
+    pub(crate) nodes: IdSet<Node>,
 }
 
 impl Prof {
@@ -194,11 +196,11 @@ impl Prof {
         Self {
             name,
             labels: None,
-            items: BTreeSet::new(),
+            items: IdSet::default(),
             view: Arc::new(deny()),
             published: None,
             sets: Arc::default(),
-            nodes: BTreeSet::new(),
+            nodes: IdSet::default(),
         }
     }
 }
@@ -241,7 +243,7 @@ impl Policies {
         if let Some(id) = self.tier_by_name.get(name) {
             return *id;
         }
-        let state = TierState { name: name.clone(), object: None, policies: BTreeSet::new() };
+        let state = TierState { name: name.clone(), object: None, policies: IdSet::default() };
         let id = self.tiers.insert(state);
         self.tier_by_name.insert(name.clone(), id);
         id

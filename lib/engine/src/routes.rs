@@ -1,6 +1,6 @@
 //! Where addresses live: pools, blocks, addresses on another node than their block, tunnels.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -9,7 +9,7 @@ use model::{
     view::{Entry, Pool, Route, Topic},
 };
 
-use crate::{netmap::NetMap, output::Out, planted::Planted};
+use crate::{HashMap, netmap::NetMap, output::Out, planted::Planted};
 
 /// Something that says where a CIDR lives. Of several for one CIDR the first counts: a node's own
 /// address, an address in a block, a block of one address, a tunnel; then the node's name.

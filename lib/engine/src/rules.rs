@@ -17,7 +17,10 @@ use model::{
 };
 use sha2::{Digest, Sha224};
 
-use crate::{planted::Planted, scope};
+use crate::{
+    planted::Planted,
+    scope::{self, Texts},
+};
 
 /// What defines an IP set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +119,9 @@ pub(crate) fn one_rule(
     sets: &mut BTreeMap<ArcStr, SetSpec>,
 ) -> Option<view::Rule> {
     let mut out = Translated::default();
-    let mut one = One { out: &mut out, scope, denies: rule.action == Action::Deny };
+    let mut texts = Texts::default();
+    let denies = rule.action == Action::Deny;
+    let mut one = One { out: &mut out, texts: &mut texts, scope, denies };
     let translated = one.rule(rule, String::new);
     sets.extend(out.sets);
     translated
@@ -127,13 +132,15 @@ pub(crate) fn translate(
     scope: Scope<'_>,
     ingress: &[kinds::Rule],
     egress: &[kinds::Rule],
+    texts: &mut Texts,
 ) -> Translated {
     let mut out = Translated::default();
     for (name, rules) in [("ingress", ingress), ("egress", egress)] {
         let mut translated = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
             let field = || format!("spec.{name}[{index}]");
-            let mut one = One { out: &mut out, scope, denies: rule.action == Action::Deny };
+            let denies = rule.action == Action::Deny;
+            let mut one = One { out: &mut out, texts, scope, denies };
             translated.extend(one.rule(rule, field));
         }
         match name {
@@ -150,6 +157,7 @@ struct Nothing;
 /// One rule at a time.
 struct One<'o, 'n> {
     out: &'o mut Translated,
+    texts: &'o mut Texts,
     scope: Scope<'n>,
     denies: bool,
 }
@@ -223,7 +231,7 @@ impl One<'_, '_> {
                 })
                 .map(|()| None),
         };
-        let scope = scope::peer(self.scope.namespace, conditions, &field());
+        let scope = scope::peer_of(self.scope.namespace, conditions, &field, self.texts);
         let positive = scope.positive.or_else(|fault| self.without(fault).map(|()| None));
         let negative = scope.negative.or_else(|fault| self.without(fault).map(|()| None));
 

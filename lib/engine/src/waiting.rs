@@ -3,9 +3,9 @@
 //! The order doesn't change what follows, but how fast: objects that belong together come together,
 //! and what one of them needs is at hand when the next one needs it.
 
-use std::collections::HashMap;
-
 use model::Key;
+
+use crate::HashMap;
 
 /// The last value of each key.
 pub(crate) struct Waiting<T> {
@@ -15,7 +15,7 @@ pub(crate) struct Waiting<T> {
 
 impl<T> Default for Waiting<T> {
     fn default() -> Self {
-        Self { places: HashMap::new(), values: Vec::new() }
+        Self { places: HashMap::default(), values: Vec::new() }
     }
 }
 
@@ -35,7 +35,7 @@ impl<T> Waiting<T> {
 
     /// All of them; nothing waits any more.
     pub(crate) fn take(&mut self) -> Vec<(Key, T)> {
-        self.places = HashMap::new();
+        self.places = HashMap::default();
         std::mem::take(&mut self.values)
     }
 }

@@ -220,7 +220,7 @@ impl Engine {
         for id in &items {
             self.detach(*id);
         }
-        self.dirty.items.extend(items);
+        self.dirty.items.extend(&items);
     }
 
     /// An endpoint is gone: so is its entry, and what its node needed for it.

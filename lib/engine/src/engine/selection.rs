@@ -27,8 +27,8 @@ impl Engine {
     pub(super) fn set_tier(&mut self, name: &ArcStr, tier: Option<kinds::Tier>) {
         let id = self.policies.tier(name);
         if self.policies.set_tier(id, tier) {
-            for policy in self.policies.tiers[id].policies.clone() {
-                self.touch_selected(policy);
+            for policy in &self.policies.tiers[id].policies.clone() {
+                self.touch_selected(*policy);
             }
         }
         self.dirty.tiers.insert(id);
@@ -63,9 +63,10 @@ impl Engine {
             Scope { namespace, services: self.services, repeats: false },
             &policy.ingress,
             &policy.egress,
+            &mut self.texts,
         );
         let mut problem = worse(problem, Effect::Rules, faults);
-        let selector = match scope::policy(namespace, &policy) {
+        let selector = match scope::policy_of(namespace, &policy, &mut self.texts) {
             Ok(selector) => Some(selector),
             Err(fault) => {
                 problem = worse(problem, Effect::SelectsNothing, vec![fault]);
@@ -177,6 +178,7 @@ impl Engine {
                     Scope { namespace: None, services: self.services, repeats: false },
                     &profile.ingress,
                     &profile.egress,
+                    &mut self.texts,
                 );
                 let labels = profile
                     .labels_to_apply

@@ -232,7 +232,7 @@ impl Engine {
         let (ingress, egress) = (rules(&policy.ingress), rules(&policy.egress));
         Some(InspectedPolicy {
             key: key.clone(),
-            selector: self.index.selectors[selector].text().to_string(),
+            selector: self.index.selectors[selector].text(),
             ingress,
             egress,
             sets: sets.into_keys().collect(),
@@ -283,7 +283,7 @@ impl Engine {
     pub fn selector_of(&self, key: &Key) -> Option<String> {
         let id = *self.policies.by_key.get(key)?;
         let selector = self.policies.slab[id].selector?;
-        Some(self.index.selectors[selector].text().to_string())
+        Some(self.index.selectors[selector].text())
     }
 }
 
