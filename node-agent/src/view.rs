@@ -201,6 +201,9 @@ impl NodeView {
             (Topic::Node(_), None) if key.starts_with("config/") => {
                 changes.config |= put(&mut self.overrides, key.clone(), None);
             }
+            // For whoever configures a BGP speaker: nothing here does.
+            (Topic::Node(_), _) if key.starts_with("bgppeer/") || key.starts_with("bgpfilter/") => {
+            }
             (Topic::Node(_), entry) => {
                 let value = match entry {
                     None => None,
