@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     HashMap,
+    bgp::Bgp,
     endpoints::{self, Item},
     hosts,
     index::{Class, Index, fingerprint},
@@ -105,6 +106,7 @@ pub struct Engine {
     configs: BTreeMap<Key, String>,
     pub(crate) hosts: HashMap<ArcStr, Host>,
     pub(crate) routes: Routes,
+    bgp: Bgp,
     strings: Interner,
     texts: Texts,
     pub(crate) index: Index,
@@ -164,6 +166,7 @@ impl Engine {
             configs: BTreeMap::new(),
             hosts: HashMap::default(),
             routes: Routes::default(),
+            bgp: Bgp::default(),
             strings: Interner::default(),
             texts: Texts::default(),
             index: Index::default(),
@@ -257,7 +260,8 @@ impl Engine {
             Some(Stored::Json(value)) => Some(value),
             Some(Stored::Raw(_)) | None => None,
         };
-        let config = json.filter(|_| matches!(read, Some(Ok(_))) && config_topic(key).is_some());
+        let has_config = config_topic(key).is_some() || is_bgp(key);
+        let config = json.filter(|_| matches!(read, Some(Ok(_))) && has_config);
         let config = config.map(config_spec);
         let json = json.map_or(Json::Absent, |value| self.published(key, value));
         let read = read.map(|read| read.map(Box::new));
@@ -290,6 +294,7 @@ impl Engine {
         self.settle_classes();
         self.settle_endpoints(&mut out);
         self.routes.flush(&mut out);
+        self.bgp.flush(&mut out);
         self.settle_needs(&mut out);
         self.forget();
         out.finish()
@@ -338,7 +343,7 @@ impl Engine {
     fn settle(&mut self, key: Key, pending: Pending, out: &mut Out) {
         let Pending { read, json, config } = pending;
         self.settle_object(&key, json, out);
-        self.settle_config(&key, config, out);
+        let config = self.settle_config(&key, config, out);
         let mut problem = match &read {
             Some(Err(fault)) => worse(None, Effect::Absent, vec![fault.clone()]),
             Some(Ok(resource)) => worse(None, Effect::Partial, resource.faults.clone()),
@@ -383,11 +388,18 @@ impl Engine {
             }
             (_, Some(Spec::Tier(tier))) => self.set_tier(&key.name, Some(tier)),
             (Kind::Tier, _) => self.set_tier(&key.name, None),
+            (Kind::BGPPeer, _) => {
+                let fault = self.bgp.set_peer(&key.name, config);
+                problem = worse(problem, Effect::SelectsNothing, fault.into_iter().collect());
+            }
+            (Kind::BGPFilter, _) => self.bgp.set_filter(&key.name, config),
             (_, Some(Spec::Node(node))) => {
+                self.bgp.set_node(&key.name, Some(metadata.labels));
                 self.routes.set_node(&key.name, Some(&node), self.pod_cidrs);
                 self.settle_host(&key.name, Some(hosts::host(&key.name, &node)), out);
             }
             (Kind::Node, _) => {
+                self.bgp.set_node(&key.name, None);
                 self.routes.set_node(&key.name, None, false);
                 self.settle_host(&key.name, None, out);
             }
@@ -420,10 +432,16 @@ impl Engine {
         }
     }
 
-    fn settle_config(&mut self, key: &Key, spec_json: Option<String>, out: &mut Out) {
-        let Some((topic, name)) = config_topic(key) else { return };
+    /// Returns what isn't for a topic by its key alone.
+    fn settle_config(
+        &mut self,
+        key: &Key,
+        spec_json: Option<String>,
+        out: &mut Out,
+    ) -> Option<String> {
+        let Some((topic, name)) = config_topic(key) else { return spec_json };
         if self.configs.get(key) == spec_json.as_ref() {
-            return;
+            return None;
         }
         let entry = spec_json.map(|spec_json| ConfigEntry { spec_json });
         match &entry {
@@ -431,6 +449,7 @@ impl Engine {
             None => self.configs.remove(key),
         };
         out.set(topic, name, entry.map(Entry::Config));
+        None
     }
 
     /// A slice may turn to another service.
@@ -461,6 +480,10 @@ impl Engine {
         };
         out.set(Topic::host(name), name.clone(), host.map(Entry::Host));
     }
+}
+
+fn is_bgp(key: &Key) -> bool {
+    matches!(key.kind, Kind::BGPPeer | Kind::BGPFilter)
 }
 
 fn is_policy(key: &Key) -> bool {

@@ -15,6 +15,7 @@
 //! Everything between two flushes is one step: what changes and changes back leaves no trace, and
 //! the order of updates in between doesn't matter. A flush costs what is affected, not what exists.
 
+mod bgp;
 mod endpoints;
 mod engine;
 mod few;

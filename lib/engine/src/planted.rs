@@ -90,6 +90,8 @@ pub enum Planted {
     SliceLeftBehind,
     /// A node's overrides go to every node.
     OverrideForAll,
+    /// A peer whose selector can't be read is every node's.
+    BadPeerForAll,
     /// A rule after one that logs isn't looked at.
     LogDecides,
     /// A profile that passes denies.

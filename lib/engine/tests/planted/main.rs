@@ -54,6 +54,7 @@ const ROWS: &[(Planted, &[Check])] = &[
     (ServicePortsAtSource, &[Updates]),
     (SliceLeftBehind, &[Updates]),
     (OverrideForAll, &[Updates]),
+    (BadPeerForAll, &[Updates]),
     (LogDecides, &[Verdicts]),
     (ProfilePassDenies, &[Verdicts]),
 ];

@@ -136,6 +136,7 @@ pub(crate) struct PolicyOf {
 /// Addresses of a node; an `x` isn't one.
 #[derive(Clone, Debug)]
 pub(crate) struct NodeOf {
+    pub(crate) labels: Pairs,
     pub(crate) ipv4: Option<&'static str>,
     pub(crate) ipv6: Option<&'static str>,
     pub(crate) internal: Vec<&'static str>,
@@ -199,6 +200,14 @@ pub(crate) enum Obj {
         egress: Vec<RuleOf>,
     },
     Node(NodeOf),
+    BgpPeer {
+        node: Option<&'static str>,
+        selector: Option<Sel>,
+        filters: Vec<&'static str>,
+    },
+    BgpFilter {
+        flag: bool,
+    },
     /// A policy of Kubernetes that is staged. Good or bad, it is in no list.
     StagedKubernetes {
         bad: bool,
@@ -287,7 +296,16 @@ impl Obj {
                 "ingress": ingress.iter().map(rule).collect::<Vec<_>>(),
                 "egress": egress.iter().map(rule).collect::<Vec<_>>(),
             }),
-            Self::Node(of) => return node_json(of, &metadata),
+            Self::Node(of) => {
+                metadata["labels"] = pairs(&of.labels);
+                return node_json(of, &metadata);
+            }
+            Self::BgpPeer { node, selector, filters } => json!({
+                "node": node,
+                "nodeSelector": selector.as_ref().map(Sel::text),
+                "filters": filters,
+            }),
+            Self::BgpFilter { flag } => json!({ "flag": flag }),
             Self::StagedKubernetes { bad } => json!({
                 "podSelector": {},
                 "ingress": [{"from": [{"ipBlock": {"cidr": if *bad { "x" } else { "10.0.0.0/8" }}}]}],
@@ -640,13 +658,15 @@ fn node() -> impl Strategy<Value = Obj> {
         rare(&["fd00:8::1", "fd00:9::1"]),
         rare(&["10.0.0.2", "10.8.0.1"]),
     );
-    let key = rare(&["a key"]);
+    let key = (rare(&["a key"]), labels());
     let ranges = &["10.0.0.0/24", "10.0.0.1/32", "10.0.0.4/30", "fd00:9::/64", "x"][..];
     (addresses, tunnels, key, vec(select(ranges), 0..3), weighted(0.1, select(&[1u32, 64512][..])))
-        .prop_map(|(addresses, tunnels, wireguard_key, pod_cidrs, as_number)| {
+        .prop_map(|(addresses, tunnels, key, pod_cidrs, as_number)| {
+            let (wireguard_key, labels) = key;
             let (ipv4, ipv6, internal, external) = addresses;
             let (ipip, vxlan, vxlan_mac, vxlan_v6, wireguard) = tunnels;
             Obj::Node(NodeOf {
+                labels,
                 ipv4,
                 ipv6,
                 internal,
@@ -757,8 +777,13 @@ pub(crate) fn object_of(focus: Focus) -> impl Strategy<Value = (Key, Obj)> {
         (1, (namespaced(Kind::StagedKubernetesNetworkPolicy, policies), staged).boxed()),
         (4, (global(Kind::Tier, TIERS), tier).boxed()),
     ];
+    let peer = (weighted(0.3, select(NODES)), of(sel()), subsequence(&["f", "g"][..], 0..=2));
+    let peer = peer.prop_map(|(node, selector, filters)| Obj::BgpPeer { node, selector, filters });
+    let filter = any::<bool>().prop_map(|flag| Obj::BgpFilter { flag });
     let network = [
-        (4, (global(Kind::Node, NODES), node()).boxed()),
+        (6, (global(Kind::Node, NODES), node()).boxed()),
+        (2, (global(Kind::BGPPeer, &["p", "q"]), peer).boxed()),
+        (1, (global(Kind::BGPFilter, &["f", "g"]), filter).boxed()),
         (3, (global(Kind::IPPool, &["a", "b"]), pool).boxed()),
         (4, (global(Kind::IPAMBlock, &["k", "l"]), block()).boxed()),
         (1, (global(Kind::FelixConfiguration, configurations), felix).boxed()),

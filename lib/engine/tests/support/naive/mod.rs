@@ -204,8 +204,50 @@ pub(crate) fn expected_with(objects: &Objects, beyond: &Beyond) -> Expected {
         put(&mut out.topics, node, &local.key, entry);
     }
     out.views.retain(|_, view| !view.is_empty());
+    put_bgp(objects, &mut out);
     put_network(objects, beyond.pod_cidrs, &mut out);
     out
+}
+
+/// The explicit peers of each node, and their filters.
+fn put_bgp(objects: &Objects, out: &mut Expected) {
+    let entry = |key: &Key, obj: &Obj| {
+        let spec_json = obj.json(key)["spec"].to_string();
+        Entry::Config(ConfigEntry { spec_json })
+    };
+    for node in ["n1", "n2", "n3"] {
+        let labels = match objects.get(&Key::global(Kind::Node, node)) {
+            Some(Obj::Node(NodeOf { labels, .. })) => {
+                let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+                Some(labels.collect::<LabelMap>())
+            }
+            _ => None,
+        };
+        for (key, obj) in objects {
+            let Obj::BgpPeer { node: named, selector, filters } = obj else { continue };
+            let peers = match (named, selector) {
+                (Some(named), _) => *named == node,
+                (None, None) => labels.is_some(),
+                (None, Some(sel)) if sel.is_bad() => false,
+                (None, Some(sel)) => {
+                    labels.as_ref().is_some_and(|labels| Tree::of(sel, "").matches(labels))
+                }
+            };
+            if !peers {
+                continue;
+            }
+            let topic = Topic::Node(node.into());
+            let name = format!("bgppeer/{}", key.name);
+            put(&mut out.topics, topic.clone(), &name, entry(key, obj));
+            for filter in filters {
+                let key = Key::global(Kind::BGPFilter, *filter);
+                if let Some(obj @ Obj::BgpFilter { .. }) = objects.get(&key) {
+                    let name = format!("bgpfilter/{filter}");
+                    put(&mut out.topics, topic.clone(), &name, entry(&key, obj));
+                }
+            }
+        }
+    }
 }
 
 /// Staged ones are in no list.
@@ -300,7 +342,14 @@ fn is_problem(key: &Key, obj: &Obj, services: bool) -> bool {
         Obj::Node(node) => bad_node(node),
         Obj::StagedKubernetes { bad } => *bad,
         Obj::Pool { cidr, .. } => *cidr == "x",
-        Obj::Tier { .. } | Obj::Block { .. } | Obj::Felix { .. } | Obj::Cluster { .. } => false,
+        Obj::BgpPeer { node, selector, .. } => {
+            node.is_none() && selector.as_ref().is_some_and(Sel::is_bad)
+        }
+        Obj::BgpFilter { .. }
+        | Obj::Tier { .. }
+        | Obj::Block { .. }
+        | Obj::Felix { .. }
+        | Obj::Cluster { .. } => false,
     }
 }
 
