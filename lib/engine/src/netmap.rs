@@ -11,63 +11,120 @@ use crate::planted::Planted;
 
 /// Keys are CIDRs without host bits.
 pub(crate) struct NetMap<T> {
-    map: BTreeMap<IpNet, T>,
+    map: Nets<T>,
     /// How many keys there are of each prefix length: IPv4, IPv6. Enclosing CIDRs are looked for
     /// only where there are some, and a map of single addresses has none.
-    lengths: [BTreeMap<u8, usize>; 2],
+    lengths: [Vec<(u8, usize)>; 2],
 }
+
+/// Most IP sets have one member.
+enum Nets<T> {
+    /// Sorted.
+    Few(Vec<(IpNet, T)>),
+    Many(BTreeMap<IpNet, T>),
+}
+
+/// From here on a tree is cheaper.
+const FEW: usize = 16;
 
 impl<T> Default for NetMap<T> {
     fn default() -> Self {
-        Self { map: BTreeMap::new(), lengths: [BTreeMap::new(), BTreeMap::new()] }
+        Self { map: Nets::Few(Vec::new()), lengths: [Vec::new(), Vec::new()] }
     }
 }
 
 impl<T> NetMap<T> {
     pub(crate) fn get(&self, net: &IpNet) -> Option<&T> {
-        self.map.get(net)
+        match &self.map {
+            Nets::Few(few) => few.iter().find(|(known, _)| known == net).map(|(_, value)| value),
+            Nets::Many(map) => map.get(net),
+        }
     }
 
     pub(crate) fn get_mut(&mut self, net: &IpNet) -> Option<&mut T> {
-        self.map.get_mut(net)
+        match &mut self.map {
+            Nets::Few(few) => {
+                few.iter_mut().find(|(known, _)| known == net).map(|(_, value)| value)
+            }
+            Nets::Many(map) => map.get_mut(net),
+        }
     }
 
     pub(crate) fn get_or_default(&mut self, net: IpNet) -> &mut T
     where
         T: Default,
     {
-        let lengths = &mut self.lengths[family(net)];
-        self.map.entry(net).or_insert_with(|| {
-            *lengths.entry(net.prefix_len()).or_default() += 1;
-            T::default()
-        })
+        if self.get(&net).is_none() {
+            let lengths = &mut self.lengths[family(net)];
+            match lengths.binary_search_by_key(&net.prefix_len(), |(length, _)| *length) {
+                Ok(place) => lengths[place].1 += 1,
+                Err(place) => lengths.insert(place, (net.prefix_len(), 1)),
+            }
+            if let Nets::Few(few) = &mut self.map
+                && few.len() == FEW
+            {
+                self.map = Nets::Many(std::mem::take(few).into_iter().collect());
+            }
+        }
+        match &mut self.map {
+            Nets::Few(few) => {
+                let place = match few.binary_search_by_key(&net, |(known, _)| *known) {
+                    Ok(place) => place,
+                    Err(place) => {
+                        few.insert(place, (net, T::default()));
+                        place
+                    }
+                };
+                &mut few[place].1
+            }
+            Nets::Many(map) => map.entry(net).or_default(),
+        }
     }
 
     pub(crate) fn remove(&mut self, net: &IpNet) -> Option<T> {
-        let value = self.map.remove(net)?;
+        let value = match &mut self.map {
+            Nets::Few(few) => {
+                let place = few.iter().position(|(known, _)| known == net)?;
+                few.remove(place).1
+            }
+            Nets::Many(map) => map.remove(net)?,
+        };
         let lengths = &mut self.lengths[family(*net)];
-        if let Some(count) = lengths.get_mut(&net.prefix_len()) {
-            *count -= 1;
-            if *count == 0 {
-                lengths.remove(&net.prefix_len());
+        if let Ok(place) = lengths.binary_search_by_key(&net.prefix_len(), |(length, _)| *length) {
+            lengths[place].1 -= 1;
+            if lengths[place].1 == 0 {
+                lengths.remove(place);
             }
         }
         Some(value)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.map.len()
+        match &self.map {
+            Nets::Few(few) => few.len(),
+            Nets::Many(map) => map.len(),
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&IpNet, &T)> {
-        self.map.iter()
+        let (few, many) = self.parts();
+        few.iter().map(|(net, value)| (net, value)).chain(many.into_iter().flatten())
+    }
+
+    fn parts(&self) -> (&[(IpNet, T)], Option<&BTreeMap<IpNet, T>>) {
+        match &self.map {
+            Nets::Few(few) => (few, None),
+            Nets::Many(map) => (&[], Some(map)),
+        }
     }
 
     /// The keys that contain `net`, itself included, the smallest first.
     pub(crate) fn enclosing(&self, net: IpNet) -> impl Iterator<Item = (IpNet, &T)> {
-        self.lengths[family(net)].range(..=net.prefix_len()).rev().filter_map(move |(length, _)| {
+        let lengths = self.lengths[family(net)].iter().rev();
+        let lengths = lengths.skip_while(move |(length, _)| *length > net.prefix_len());
+        lengths.filter_map(move |(length, _)| {
             let outer = truncated(net, *length)?;
-            Some((outer, self.map.get(&outer)?))
+            Some((outer, self.get(&outer)?))
         })
     }
 
@@ -79,7 +136,10 @@ impl<T> NetMap<T> {
         };
         // A full prefix length always fits; if it didn't, `net` alone would be looked at.
         let last = last.unwrap_or(net);
-        self.map.range(net..=last).map(|(inner, value)| (*inner, value))
+        let (few, many) = self.parts();
+        let few = few.iter().filter(move |(inner, _)| (net..=last).contains(inner));
+        let many = many.into_iter().flat_map(move |map| map.range(net..=last));
+        few.map(|(inner, value)| (*inner, value)).chain(many.map(|(inner, value)| (*inner, value)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each node needs beyond the common topics, by reference counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use arcstr::ArcStr;
 
@@ -18,11 +18,11 @@ pub(crate) struct Node {
     pub(crate) name: ArcStr,
     pub(crate) endpoints: usize,
     /// What it needs, and how many things there say so.
-    needs: BTreeMap<Need, u32>,
+    needs: HashMap<Need, u32>,
 }
 
 /// A topic that nodes need because of something of theirs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Need {
     Plist(Id<Plist>),
     Policy(Id<Pol>),
@@ -35,8 +35,8 @@ pub(crate) enum Need {
 pub(crate) struct Nodes {
     pub(crate) slab: Slab<Node>,
     by_name: HashMap<ArcStr, Id<Node>>,
-    /// What changed since the last flush, and whether the node needed it then.
-    touched: BTreeMap<(Id<Node>, Need), bool>,
+    /// What changed since the last flush, and whether the node needed it before.
+    touched: Vec<(Id<Node>, Need, bool)>,
     /// Nodes that may have no endpoint left.
     idle: BTreeSet<Id<Node>>,
 }
@@ -72,7 +72,7 @@ impl Nodes {
         }
         let crossed = (before == 0) != (after == 0);
         if crossed {
-            self.touched.entry((id, need)).or_insert(before > 0);
+            self.touched.push((id, need, before > 0));
         }
         crossed
     }
@@ -83,13 +83,25 @@ impl Nodes {
         node.into_iter().flat_map(|node| node.needs.keys().copied())
     }
 
-    /// Calls back with what really changed: the node's name, what it needs, and whether now.
-    pub(crate) fn flush(&mut self, mut change: impl FnMut(&ArcStr, Need, bool)) {
-        for ((id, need), before) in std::mem::take(&mut self.touched) {
-            let node = &self.slab[id];
-            let now = node.needs.contains_key(&need);
-            if now != before {
-                change(&node.name, need, now);
+    /// Calls back with what really changed, once for each node: its name, what it needs, and whether
+    /// now.
+    pub(crate) fn flush(&mut self, mut change: impl FnMut(&ArcStr, &[(Need, bool)])) {
+        let mut touched = std::mem::take(&mut self.touched);
+        // Of one need the first comes first: it says how it was.
+        touched.sort_by_key(|(node, need, _)| (*node, *need));
+        let mut changed = Vec::new();
+        for of_node in touched.chunk_by(|(a, ..), (b, ..)| a == b) {
+            let node = &self.slab[of_node[0].0];
+            for of_need in of_node.chunk_by(|(_, a, _), (_, b, _)| a == b) {
+                let (_, need, before) = of_need[0];
+                let now = node.needs.contains_key(&need);
+                if now != before {
+                    changed.push((need, now));
+                }
+            }
+            if !changed.is_empty() {
+                change(&node.name, &changed);
+                changed.clear();
             }
         }
         for id in std::mem::take(&mut self.idle) {

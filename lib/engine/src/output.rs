@@ -1,7 +1,5 @@
 //! What a flush says: changes of entries and of views, in a fixed order.
 
-use std::collections::BTreeMap;
-
 use arcstr::ArcStr;
 use model::view::{Entry, Topic};
 
@@ -41,7 +39,8 @@ pub struct ViewChange {
 #[derive(Default)]
 pub(crate) struct Out {
     changes: Vec<Change>,
-    views: BTreeMap<ArcStr, ViewChange>,
+    /// At most one per node.
+    views: Vec<ViewChange>,
 }
 
 impl Out {
@@ -62,29 +61,38 @@ impl Out {
         self.changes.push(Change { topic, key, entry });
     }
 
-    pub(crate) fn view(&mut self, node: &ArcStr, topic: Topic, add: bool) {
-        let view = self
-            .views
-            .entry(node.clone())
-            .or_insert_with(|| ViewChange { node: node.clone(), ..ViewChange::default() });
-        if add { view.add.push(topic) } else { view.drop.push(topic) }
+    /// What changes in the view of a node; all of it at once.
+    pub(crate) fn view(&mut self, node: &ArcStr, changes: impl Iterator<Item = (Topic, bool)>) {
+        let (mut add, mut drop) = (Vec::new(), Vec::new());
+        for (topic, now) in changes {
+            if now { add.push(topic) } else { drop.push(topic) }
+        }
+        let (add, drop) = (sorted_topics(add), sorted_topics(drop));
+        self.views.push(ViewChange { node: node.clone(), add, drop });
     }
 
-    pub(crate) fn finish(self) -> Output {
-        let mut views = self.views.into_values().collect::<Vec<_>>();
-        for view in &mut views {
-            view.add.sort_unstable();
-            view.drop.sort_unstable();
-        }
-        Output { changes: sorted(self.changes), views }
+    pub(crate) fn finish(mut self) -> Output {
+        self.views.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        Output { changes: sorted(self.changes), views: self.views }
     }
+}
+
+fn sorted_topics(topics: Vec<Topic>) -> Vec<Topic> {
+    let mut order = topics.into_iter().map(|it| (prefix(&it, ""), it)).collect::<Vec<_>>();
+    order.sort_unstable();
+    order.into_iter().map(|(_, topic)| topic).collect()
 }
 
 /// Sorted by topic and key. The first bytes of what orders them are looked at first: of two changes
 /// they mostly differ, and lie side by side.
 fn sorted(changes: Vec<Change>) -> Vec<Change> {
     let mut order = Vec::with_capacity(changes.len());
-    order.extend(changes.iter().enumerate().map(|(place, change)| (prefix(change), place as u32)));
+    order.extend(
+        changes
+            .iter()
+            .enumerate()
+            .map(|(place, change)| (prefix(&change.topic, &change.key), place as u32)),
+    );
     order.sort_unstable_by(|(a, a_place), (b, b_place)| {
         let change = |place: u32| {
             let change = &changes[place as usize];
@@ -96,14 +104,14 @@ fn sorted(changes: Vec<Change>) -> Vec<Change> {
     order.into_iter().filter_map(|(_, place)| changes[place as usize].take()).collect()
 }
 
-/// A number that never orders two changes otherwise than their topics and keys do: the topic's kind,
+/// A number that never orders two topics, or keys of a topic, otherwise than they do: the topic's kind,
 /// and the first bytes of what comes next.
-fn prefix(change: &Change) -> u128 {
-    let (head, text): (&[u8], &str) = match &change.topic {
-        Topic::Config => (&[0], &change.key),
-        Topic::Pools => (&[1], &change.key),
-        Topic::Hosts(shard) => (&[2, *shard], &change.key),
-        Topic::Routes(shard) => (&[3, *shard], &change.key),
+fn prefix(topic: &Topic, key: &str) -> u128 {
+    let (head, text): (&[u8], &str) = match topic {
+        Topic::Config => (&[0], key),
+        Topic::Pools => (&[1], key),
+        Topic::Hosts(shard) => (&[2, *shard], key),
+        Topic::Routes(shard) => (&[3, *shard], key),
         Topic::Node(name) => (&[4], name),
         Topic::Plist(id) => (&[5], id),
         Topic::Policy(id) => match id.kind.as_str() {
@@ -116,7 +124,7 @@ fn prefix(change: &Change) -> u128 {
         },
         Topic::Profile(name) => (&[7], name),
         Topic::IpSet(id) => (&[8], id),
-        Topic::Res(kind, shard) => (&[9, *kind as u8, *shard], &change.key),
+        Topic::Res(kind, shard) => (&[9, *kind as u8, *shard], key),
     };
     let mut bytes = [0; 16];
     bytes[..head.len()].copy_from_slice(head);

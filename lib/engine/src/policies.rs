@@ -192,12 +192,12 @@ pub(crate) struct Prof {
 
 impl Prof {
     /// A profile that doesn't exist denies.
-    pub(crate) fn missing(name: ArcStr) -> Self {
+    fn missing(name: ArcStr, view: Arc<ProfileRules>) -> Self {
         Self {
             name,
             labels: None,
             items: IdSet::default(),
-            view: Arc::new(deny()),
+            view,
             published: None,
             sets: Arc::default(),
             nodes: IdSet::default(),
@@ -224,6 +224,9 @@ pub(crate) struct Plist {
     code: Box<[u32]>,
 }
 
+/// Of so many profiles the rules are looked at to be shared: the first ones are everybody's.
+const SHARED: usize = 4;
+
 /// The tables of policies.
 #[derive(Default)]
 pub(crate) struct Policies {
@@ -233,6 +236,8 @@ pub(crate) struct Policies {
     tier_by_name: HashMap<ArcStr, Id<TierState>>,
     pub(crate) profiles: Slab<Prof>,
     pub(crate) profile_by_name: HashMap<ArcStr, Id<Prof>>,
+    /// Rules that profiles have in common.
+    shared: Vec<Arc<ProfileRules>>,
     pub(crate) plists: Slab<Plist>,
     plist_by_code: HashMap<Box<[u32]>, Id<Plist>>,
 }
@@ -271,9 +276,22 @@ impl Policies {
         if let Some(id) = self.profile_by_name.get(name) {
             return *id;
         }
-        let id = self.profiles.insert(Prof::missing(name.clone()));
+        let view = self.share(deny());
+        let id = self.profiles.insert(Prof::missing(name.clone(), view));
         self.profile_by_name.insert(name.clone(), id);
         id
+    }
+
+    /// The rules of a profile: most profiles have the same.
+    pub(crate) fn share(&mut self, rules: ProfileRules) -> Arc<ProfileRules> {
+        if let Some(known) = self.shared.iter().find(|known| ***known == rules) {
+            return Arc::clone(known);
+        }
+        let rules = Arc::new(rules);
+        if self.shared.len() < SHARED {
+            self.shared.push(Arc::clone(&rules));
+        }
+        rules
     }
 
     /// The policies that select a class, in the order of evaluation: by tier, then by order, then by

@@ -98,7 +98,9 @@ impl Engine {
             self.sets.slab[id].flush(out);
         }
         let Self { nodes, policies, sets, .. } = self;
-        nodes.flush(|node, need, now| out.view(node, topic(policies, sets, need), now));
+        nodes.flush(|node, changes| {
+            out.view(node, changes.iter().map(|(need, now)| (topic(policies, sets, *need), *now)));
+        });
     }
 
     /// A set that a node needs has members; one that none needs costs nothing but its name.

@@ -190,8 +190,9 @@ impl Engine {
         };
         let sets = self.sets.acquire(sets);
         let id = self.policies.profile(name);
+        let view = self.policies.share(rules);
         let state = &mut self.policies.profiles[id];
-        state.view = Arc::new(rules);
+        state.view = view;
         let other_labels = state.labels != labels;
         state.labels = labels;
         let nodes = state.nodes.iter().copied().collect::<Vec<_>>();
