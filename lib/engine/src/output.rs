@@ -44,9 +44,9 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// For so many updates; most say two things.
+    /// For so many updates; most say two or three things.
     pub(crate) fn with_capacity(updates: usize) -> Self {
-        Self { changes: Vec::with_capacity(2 * updates), ..Self::default() }
+        Self { changes: Vec::with_capacity(3 * updates), ..Self::default() }
     }
 
     pub(crate) fn put(&mut self, topic: Topic, key: ArcStr, entry: Entry) {
