@@ -100,6 +100,7 @@ fn workload(
     }
     let limits = &spec["qosControls"];
     set("qos_controls", controls(limits));
+    set("qos_policies", marks(&limits["dscp"]));
     // What is limited can't take the short way.
     let limited = [("ingress", "ingressBandwidth"), ("egress", "egressBandwidth")].into_iter();
     let limited = limited.filter(|(_, field)| limits[*field].as_i64().is_some_and(|it| it != 0));
@@ -135,7 +136,8 @@ fn nats(written: &Value, v6: bool) -> Value {
 
 /// Numbers of 64 bits are text, and zeros are left out, as in protobuf's JSON.
 fn controls(written: &Value) -> Value {
-    let fields = written.as_object().into_iter().flatten().filter_map(|(name, value)| {
+    let limits = written.as_object().into_iter().flatten().filter(|(name, _)| *name != "dscp");
+    let fields = limits.filter_map(|(name, value)| {
         let number = value.as_i64().filter(|number| *number != 0)?;
         let mut snake = String::new();
         for letter in name.chars() {
@@ -149,11 +151,34 @@ fn controls(written: &Value) -> Value {
     Value::Object(fields.collect())
 }
 
+/// The annotation of a host endpoint that says how its packets are marked.
+const DSCP: &str = "qos.projectcalico.org/dscp";
+
+/// How packets are marked: a code point, or its name.
+fn marks(written: &Value) -> Value {
+    let named = |name: &str| {
+        let number = |from: &str| name.strip_prefix(from)?.parse::<u64>().ok();
+        match name {
+            "DF" => Some(0),
+            "EF" => Some(46),
+            // Class and drop precedence; the class alone.
+            _ => number("AF").map(|n| n / 10 * 8 + n % 10 * 2).or_else(|| Some(number("CS")? * 8)),
+        }
+    };
+    let text = |text: &str| text.parse().ok().or_else(|| named(&text.trim().to_uppercase()));
+    let point = written.as_u64().or_else(|| text(written.as_str()?));
+    match point.filter(|point| *point < 64) {
+        None => json!([]),
+        Some(0) => json!([{}]),
+        Some(point) => json!([{ "dscp": point }]),
+    }
+}
+
 fn host(engine: &Engine, endpoint: &InspectedEndpoint) -> Option<(String, Value)> {
     let Spec::HostEndpoint(read) = engine.read(&endpoint.key)?.spec else { return None };
     let (v6, v4): (Vec<_>, Vec<_>) =
         read.addresses.iter().copied().partition(std::net::IpAddr::is_ipv6);
-    let out = json!({
+    let mut out = json!({
         "name": read.interface.as_str(),
         "expected_ipv4": texts(&v4),
         "expected_ipv6": texts(&v6),
@@ -163,6 +188,13 @@ fn host(engine: &Engine, endpoint: &InspectedEndpoint) -> Option<(String, Value)
         "pre_dnat_tiers": tiers(&endpoint.pre_dnat),
         "forward_tiers": tiers(&endpoint.forward),
     });
+    let annotations = engine.metadata(&endpoint.key)?.annotations;
+    if let Some((_, dscp)) = annotations.iter().find(|(name, _)| name == DSCP) {
+        let marks = marks(&json!(dscp.as_str()));
+        if marks != json!([]) {
+            out["qos_policies"] = marks;
+        }
+    }
     Some((endpoint.key.name.to_string(), out))
 }
 
