@@ -16,6 +16,7 @@ use super::objects::Objects;
 
 /// What says who reaches whom.
 const KINDS: &[Kind] = &[
+    Kind::EndpointSlice,
     Kind::GlobalNetworkPolicy,
     Kind::GlobalNetworkSet,
     Kind::KubernetesClusterNetworkPolicy,

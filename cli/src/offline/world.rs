@@ -48,13 +48,15 @@ pub(crate) struct World {
 impl World {
     /// Computes everything.
     pub(crate) fn new(objects: &Objects) -> Self {
-        let mut world = Self {
-            engine: Engine::new(Options { plist_id: proto::plist_id }).keep_objects(),
-            mirror: Mirror::default(),
-            pods: BTreeMap::new(),
-            warnings: Vec::new(),
-        };
-        for object in objects.complete() {
+        let complete = objects.complete();
+        let mut engine = Engine::new(Options { plist_id: proto::plist_id }).keep_objects();
+        let is_slice = |key: &Key| key.kind == Kind::EndpointSlice;
+        if complete.iter().any(|object| object.stored.as_ref().is_some_and(is_slice)) {
+            engine = engine.with_services();
+        }
+        let mut world =
+            Self { engine, mirror: Mirror::default(), pods: BTreeMap::new(), warnings: Vec::new() };
+        for object in complete {
             world.add(&object);
         }
         world.mirror.follow(world.engine.flush());

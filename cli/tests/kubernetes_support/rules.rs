@@ -67,6 +67,10 @@ spec:
 
     kubernetes.apply(&slice("db-1", "db", &["10.9.0.7"], 5432).to_string());
     until_members("again", &["10.9.0.7,tcp:5432"]).await;
+    let server = typha.address().to_string();
+    let matrix = bulrush().args(["matrix", "--server", &server, "--port", "80"]).output().unwrap();
+    let said = String::from_utf8_lossy(&matrix.stderr);
+    assert!(matrix.status.success() && !said.contains("services"), "{said}");
     let before = view(&typha, &["--node", "node-1"]);
     typha.stop().await;
     let typha = started(&kubernetes).await;
