@@ -205,6 +205,26 @@ fn an_agent_gives_addresses_and_touches_its_node_and_nothing_else() {
 }
 
 #[test]
+fn an_agent_without_typha_reads_what_typha_would_and_writes_no_more() {
+    let Some((server, mut client)) = installed() else { return };
+    // In its account's place another one gets the binding: the others' tests are at work.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/rbac-without-typha");
+    let manifest = fs::read_to_string(folder.join("node-agent.yaml")).expect("a manifest");
+    assert_eq!(manifest.matches("bulrush-node").count(), 2, "its binding and its account");
+    server.apply(&manifest.replace("bulrush-node", "bulrush-alone"));
+    let mut resources = strings(&["/pods", "/nodes", "discovery.k8s.io/endpointslices"]);
+    resources.extend(calico());
+    assert_each(&mut client, "bulrush-alone", true, &each_verb(READ, &resources));
+    assert_each(&mut client, "bulrush-alone", false, &each_verb(WRITE, &resources));
+    assert_each(
+        &mut client,
+        "bulrush-alone",
+        false,
+        &strings(&["get /secrets", "create /secrets"]),
+    );
+}
+
+#[test]
 fn the_controllers_free_addresses_and_keep_what_nodes_imply() {
     let Some((_, mut client)) = installed() else { return };
     let account = ACCOUNTS[2];
