@@ -77,8 +77,9 @@ fn converted(objects: &[Value]) -> Vec<Value> {
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    let lines: String =
-        objects.iter().map(|object| format!("{}\n", json!({"id": "", "object": object}))).collect();
+    let lines: Vec<String> =
+        objects.iter().map(|object| json!({"id": "", "object": object}).to_string()).collect();
+    let lines = lines.join("\n");
     let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap().unwrap();
@@ -150,8 +151,8 @@ async fn what_typha_holds_is_answered_as_the_truth_and_as_the_manifests_say() {
         for (index, object) in objects.iter().enumerate() {
             fs::write(folder.path().join(format!("{index}.json")), object.to_string()).unwrap();
         }
-        let same = folder.path().to_str().unwrap();
-        let said = ok(&["whatif", "-f", same, "--server", &server]);
+        let unchanged = folder.path().to_str().unwrap();
+        let said = ok(&["whatif", "-f", unchanged, "--server", &server]);
         assert!(said.starts_with("0 of "), "{id}: {said}");
 
         typha.stop().await;

@@ -147,9 +147,17 @@ pub(crate) fn print(
     found: Vec<Found>,
 ) -> anyhow::Result<()> {
     match format {
-        Format::Yaml => out.write_all(yaml::to_string(&one_or_all(found)).as_bytes())?,
-        // No newline at the end, as in calicoctl.
-        Format::Json => out.write_all(pretty(&one_or_all(found)).as_bytes())?,
+        Format::Yaml | Format::Json => {
+            let document = one_or_all(found);
+            let text = match format {
+                Format::Yaml => yaml::to_string(&document),
+                // No newline at the end, as in calicoctl.
+                _ => pretty(&document),
+            };
+            out.write_all(text.as_bytes())?;
+            // The program ends: to give back thousands of objects one by one takes as long as to print them.
+            std::mem::forget(document);
+        }
         Format::Template(template) => {
             let mut text = String::new();
             template.run(&Results { found: &found, as_number: tables.as_number }, &mut text)?;
@@ -238,19 +246,16 @@ fn write_pretty(out: &mut String, value: &Value, depth: usize, is_resource: bool
     match value {
         Value::Object(map) if !map.is_empty() => {
             out.push('{');
-            for (index, key) in in_reading_order(map, is_resource).into_iter().enumerate() {
+            let ordered = in_reading_order(map, is_resource);
+            for (index, (key, value)) in ordered.into_iter().enumerate() {
                 if index > 0 {
                     out.push(',');
                 }
                 newline(out, depth + 1);
-                if key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-                    out.extend(["\"", key, "\": "]);
-                } else {
-                    // Writing to a String doesn't fail.
-                    let _ = write!(out, "{}: ", Value::from(key.as_str()));
-                }
+                write_text(out, key);
+                out.push_str(": ");
                 let inner_is_resource = is_resource && matches!(key.as_str(), "items" | "metadata");
-                write_pretty(out, &map[key], depth + 1, inner_is_resource);
+                write_pretty(out, value, depth + 1, inner_is_resource);
             }
             newline(out, depth);
             out.push('}');
@@ -267,13 +272,23 @@ fn write_pretty(out: &mut String, value: &Value, depth: usize, is_resource: bool
             newline(out, depth);
             out.push(']');
         }
+        Value::String(text) => write_text(out, text),
         other => {
+            // Writing to a String doesn't fail.
             let _ = write!(out, "{other}");
         }
     }
 }
 
-fn in_reading_order(map: &Object, is_resource: bool) -> Vec<&String> {
+fn write_text(out: &mut String, text: &str) {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        out.extend(["\"", text, "\""]);
+    } else {
+        let _ = write!(out, "{}", Value::from(text));
+    }
+}
+
+fn in_reading_order(map: &Object, is_resource: bool) -> Vec<(&String, &Value)> {
     const ORDER: &[&str] = &[
         "kind",
         "apiVersion",
@@ -288,9 +303,10 @@ fn in_reading_order(map: &Object, is_resource: bool) -> Vec<&String> {
         "spec",
         "status",
     ];
-    let mut keys: Vec<_> = map.keys().collect();
+    let mut fields: Vec<_> = map.iter().collect();
     if is_resource {
-        keys.sort_by_key(|key| ORDER.iter().position(|known| known == key).unwrap_or(ORDER.len()));
+        let place = |key: &str| ORDER.iter().position(|known| *known == key);
+        fields.sort_by_key(|(key, _)| place(key).unwrap_or(ORDER.len()));
     }
-    keys
+    fields
 }

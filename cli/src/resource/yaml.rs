@@ -1,5 +1,7 @@
 //! JSON values as YAML, spelled as Calico's tools spell it: sorted keys, lists not indented.
 
+use std::fmt::Write as _;
+
 use serde_json::{Map, Value};
 
 /// The value as a YAML document, with a newline at its end.
@@ -9,7 +11,7 @@ pub(crate) fn to_string(value: &Value) -> String {
         Value::Object(map) if !map.is_empty() => block_map(&mut out, map, 0, false),
         Value::Array(items) if !items.is_empty() => block_list(&mut out, items, 0, false),
         other => {
-            out.push_str(&scalar(other, 0));
+            scalar(&mut out, other, 0);
             out.push('\n');
         }
     }
@@ -22,16 +24,15 @@ fn indent(out: &mut String, depth: usize) {
 
 /// `is_started`: the first line already stands at the right column, after a `- `.
 fn block_map(out: &mut String, map: &Map<String, Value>, depth: usize, mut is_started: bool) {
-    let mut keys: Vec<_> = map.keys().collect();
-    keys.sort();
-    for key in keys {
+    // They are in the order of their keys.
+    for (key, value) in map {
         if !is_started {
             indent(out, depth);
         }
         is_started = false;
-        out.push_str(&text(key));
+        text(out, key);
         out.push(':');
-        match &map[key] {
+        match value {
             Value::Object(inner) if !inner.is_empty() => {
                 out.push('\n');
                 block_map(out, inner, depth + 2, false);
@@ -42,7 +43,7 @@ fn block_map(out: &mut String, map: &Map<String, Value>, depth: usize, mut is_st
             }
             other => {
                 out.push(' ');
-                out.push_str(&scalar(other, depth + 2));
+                scalar(out, other, depth + 2);
                 out.push('\n');
             }
         }
@@ -60,7 +61,7 @@ fn block_list(out: &mut String, items: &[Value], depth: usize, mut is_started: b
             Value::Object(inner) if !inner.is_empty() => block_map(out, inner, depth + 2, true),
             Value::Array(inner) if !inner.is_empty() => block_list(out, inner, depth + 2, true),
             other => {
-                out.push_str(&scalar(other, depth + 2));
+                scalar(out, other, depth + 2);
                 out.push('\n');
             }
         }
@@ -68,24 +69,27 @@ fn block_list(out: &mut String, items: &[Value], depth: usize, mut is_started: b
 }
 
 /// A value on one line, but for texts of several lines, which are indented by `depth`.
-fn scalar(value: &Value, depth: usize) -> String {
+fn scalar(out: &mut String, value: &Value, depth: usize) {
     match value {
         Value::String(string) if is_block(string) => {
-            let chomp = if string.ends_with('\n') { "" } else { "-" };
-            let mut out = format!("|{chomp}");
+            out.push_str(if string.ends_with('\n') { "|" } else { "|-" });
             for line in string.strip_suffix('\n').unwrap_or(string).split('\n') {
                 out.push('\n');
                 if !line.is_empty() {
-                    indent(&mut out, depth);
+                    indent(out, depth);
                     out.push_str(line);
                 }
             }
-            out
         }
-        Value::String(string) => text(string),
-        Value::Array(_) => "[]".to_owned(),
-        Value::Object(_) => "{}".to_owned(),
-        other => other.to_string(),
+        Value::String(string) => text(out, string),
+        Value::Array(_) => out.push_str("[]"),
+        Value::Object(_) => out.push_str("{}"),
+        Value::Bool(true) => out.push_str("true"),
+        Value::Bool(false) => out.push_str("false"),
+        other => {
+            // Writing to a String doesn't fail.
+            let _ = write!(out, "{other}");
+        }
     }
 }
 
@@ -102,24 +106,27 @@ fn is_printable(char: char) -> bool {
     !char.is_control() && !matches!(char, '\u{feff}' | '\u{2028}' | '\u{2029}')
 }
 
-fn text(string: &str) -> String {
-    if !string.chars().all(is_printable) {
+fn text(out: &mut String, string: &str) {
+    let is_ascii_printable = string.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_ascii_printable && !string.chars().all(is_printable) {
         // JSON's escapes are YAML's.
-        return Value::from(string).to_string();
+        let _ = write!(out, "{}", Value::from(string));
+    } else if is_another_type(string) {
+        out.extend(["\"", string, "\""]);
+    } else if is_plain(string) {
+        out.push_str(string);
+    } else {
+        out.extend(["'", &string.replace('\'', "''"), "'"]);
     }
-    if is_another_type(string) {
-        return format!("\"{string}\"");
-    }
-    if is_plain(string) { string.to_owned() } else { format!("'{}'", string.replace('\'', "''")) }
 }
 
 /// Whether YAML 1.1 or 1.2 would take the plain text for a null, boolean, number or time.
 fn is_another_type(text: &str) -> bool {
     const WORDS: &[&str] =
         &["", "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", ".inf", ".nan"];
-    // Most texts: longer than any of the words, and no number starts with a letter.
-    if text.len() > 5 && text.as_bytes()[0].is_ascii_alphabetic() {
-        return false;
+    // Most texts: no number starts with a letter.
+    if text.as_bytes().first().is_some_and(u8::is_ascii_alphabetic) {
+        return WORDS.iter().any(|word| word.eq_ignore_ascii_case(text));
     }
     let lower = text.to_ascii_lowercase();
     let unsigned = lower.strip_prefix(['+', '-']).unwrap_or(&lower);
