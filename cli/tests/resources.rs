@@ -151,8 +151,7 @@ fn faulty_input_changes_nothing_and_every_fault_is_listed() {
     assert_eq!(
         run.stderr,
         "error: nothing was done, because of the input:\n  \
-         stdin, document 3: IPPol: apiVersion: \"\" isn't known here: this reads resources of \
-         projectcalico.org/v3\n  \
+         stdin, document 3: IPPol: apiVersion: is missing; write projectcalico.org/v3\n  \
          stdin, document 4: it has nothing but comments; remove it, or its ---\n  \
          stdin, document 5: line 22, column 4: no YAML or JSON: unclosed bracket '['\n  \
          stdin, document 6, item 1, line 24: kind: is missing; write for example kind: IPPool\n"
