@@ -110,6 +110,37 @@ fn a_22_kubectl_gets_describes_and_picks_fields_of_pools_and_affinities() {
 }
 
 #[test]
+fn a_12_calicoctls_file_for_kubernetes_is_read_and_the_environment_wins_over_it() {
+    let Some(kubernetes) = shared() else { return };
+    ok(kubernetes, &["create", "tier", "a-12"], "");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calicoctl.cfg");
+    let get = |kubeconfig: &str, environment: &[(&str, &str)]| {
+        let text = format!(
+            "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata:\nspec:\n  \
+             datastoreType: kubernetes\n  kubeconfig: {kubeconfig}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = bulrush();
+        command.env_clear().envs(environment.iter().copied());
+        command.args(["get", "tier", "a-12", "--config"]).arg(&file).output().unwrap()
+    };
+    let kubeconfig = kubernetes.kubeconfig("admin");
+    let kubeconfig = kubeconfig.to_str().unwrap();
+    let output = get(kubeconfig, &[]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("a-12"), "{output:?}");
+
+    let output = get("/no/such/kubeconfig", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/no/such/kubeconfig"), "{output:?}");
+    for name in ["KUBECONFIG", "CALICO_KUBECONFIG"] {
+        let output = get("/no/such/kubeconfig", &[(name, kubeconfig)]);
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
+    ok(kubernetes, &["delete", "tier", "a-12"], "");
+}
+
+#[test]
 fn what_is_wrong_in_a_manifest_is_refused_before_the_api_server_sees_it() {
     let Some(kubernetes) = shared() else { return };
     let output = run(

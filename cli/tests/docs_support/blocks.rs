@@ -130,14 +130,16 @@ pub(crate) fn steps(block: &Block) -> Vec<Step> {
 /// The commands of ours in the text around the blocks, such as `bulrush lab down`.
 pub(crate) fn mentioned(file: &str) -> Vec<String> {
     let mut is_inside = false;
-    let mut found = Vec::new();
+    let mut paragraphs = vec![String::new()];
     for line in text(file).lines() {
         is_inside ^= line.starts_with("```");
-        if is_inside {
-            continue;
+        if line.is_empty() || line.starts_with("```") {
+            paragraphs.push(String::new());
+        } else if let Some(paragraph) = paragraphs.last_mut().filter(|_| !is_inside) {
+            paragraph.push_str(line);
+            paragraph.push(' ');
         }
-        let spans = line.split('`').skip(1).step_by(2);
-        found.extend(spans.filter(|it| it.starts_with("bulrush ")).map(str::to_owned));
     }
-    found
+    let spans = paragraphs.iter().flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
+    spans.filter(|it| it.starts_with("bulrush ")).map(str::to_owned).collect()
 }
