@@ -31,7 +31,7 @@ const AT_ONCE: usize = 64;
 /// An agent that has nothing after so long will have nothing.
 const FIRST_SYNC: Duration = Duration::from_mins(5);
 /// A server that hasn't read the store after so long reads another one, or none.
-const CAUGHT_UP: Duration = Duration::from_secs(30);
+pub(crate) const CAUGHT_UP: Duration = Duration::from_secs(30);
 /// Writes of one transaction.
 const BATCH: usize = 100;
 /// Events that are sent later than this are the tester's fault.
@@ -121,7 +121,7 @@ async fn on_world(
         own_server = Some(typha);
         found
     };
-    caught_up(&server.to_string(), None, version).await?;
+    caught_up(&server.to_string(), None, version, CAUGHT_UP).await?;
     let report = measure(config, store, world, version, server, pid).await;
     if let Some(process) = own_server {
         process.stop().await;
@@ -310,7 +310,12 @@ async fn remove_world(store: &dyn Datastore) -> anyhow::Result<()> {
 }
 
 /// Waits until the server has read the store up to this version.
-pub(crate) async fn caught_up(server: &str, tls: Option<&Tls>, version: u64) -> anyhow::Result<()> {
+pub(crate) async fn caught_up(
+    server: &str,
+    tls: Option<&Tls>,
+    version: u64,
+    patience: Duration,
+) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
         let problem = match first_version(server, tls).await {
@@ -320,7 +325,7 @@ pub(crate) async fn caught_up(server: &str, tls: Option<&Tls>, version: u64) -> 
             Err(FirstVersion::Stream(error @ StreamError::Unreachable { .. })) => bail!(error),
             Err(error) => error.to_string(),
         };
-        if began.elapsed() > CAUGHT_UP {
+        if began.elapsed() > patience {
             bail!("typha at {server} doesn't serve what is in the store: {problem}");
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

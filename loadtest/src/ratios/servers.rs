@@ -16,6 +16,9 @@ use tokio::process::{Child, Command};
 
 use crate::{process, run};
 
+/// A server has read the store in this time.
+const READ: Duration = Duration::from_mins(3);
+
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -103,7 +106,8 @@ impl Server {
         if !up.await || !matches!(child.try_wait(), Ok(None)) {
             bail!("a server did not start; its words are above");
         }
-        run::caught_up(&address.to_string(), tls.as_ref(), version).await?;
+        // A large store takes long on a machine that others use.
+        run::caught_up(&address.to_string(), tls.as_ref(), version, READ).await?;
         Ok(Self { child, pid, address, tls, _certificates: certificates })
     }
 

@@ -175,7 +175,7 @@ fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
-    Some([last.div_ceil(4), last / 2, last * 3 / 4].map(|index| sorted[index]))
+    Some([last / 4, last / 2, last - last / 4].map(|index| sorted[index]))
 }
 
 #[cfg(test)]
@@ -192,7 +192,7 @@ mod tests {
         let text = table.text();
         let line = text.lines().nth(1).unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
-        let expected = "one commit 20.0 µs (20.0 to 20.0) 8.0 µs 0.40 0.5 met 39.0 µs";
+        let expected = "one commit 20.0 µs (10.0 to 30.0) 8.0 µs 0.40 0.5 met 39.0 µs";
         assert_eq!(words.join(" "), expected);
     }
 
@@ -201,5 +201,6 @@ mod tests {
         assert_eq!(quartiles(&[]), None);
         assert_eq!(quartiles(&[5.0]), Some([5.0; 3]));
         assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0, 0.0]), Some([1.0, 2.0, 3.0]));
+        assert_eq!(quartiles(&[2.0, 1.0]), Some([1.0, 1.0, 2.0]));
     }
 }
