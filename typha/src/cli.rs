@@ -36,6 +36,10 @@ pub struct Flags {
     /// How many agents are served at once.
     #[arg(long, env = "TYPHA_MAXCONNECTIONSUPPERLIMIT", default_value_t = 10_000)]
     pub max_connections: usize,
+    /// With other servers named, an agent over this server's share is sent on to them, one a second, the newest
+    /// first. A share is 1.2 times the nodes by the servers, and at least this.
+    #[arg(long, env = "TYPHA_MAXCONNECTIONSLOWERLIMIT", default_value_t = 400)]
+    pub min_connections: usize,
     /// Other servers, `HOST:PORT`, separated by commas: agents that this one sends away are told of them.
     #[arg(long, env = "TYPHA_ALTERNATIVES", value_delimiter = ',', value_name = "HOST:PORT")]
     pub alternatives: Vec<String>,
@@ -134,6 +138,7 @@ impl Flags {
             plaintext: self.plaintext,
             limits: Limits::default(),
             max_connections: self.max_connections,
+            min_connections: self.min_connections,
             alternatives: self.alternatives,
             health: SocketAddr::new(self.listen, self.health_port),
             metrics: SocketAddr::new(self.listen, self.metrics_port),

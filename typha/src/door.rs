@@ -92,6 +92,12 @@ pub struct Limits {
     pub first_stall: Duration,
     /// An agent that has seen more than this server waits so long for it to catch up.
     pub behind: Duration,
+    /// So many are in their first sync at once; others wait for a place.
+    pub first_syncs: usize,
+    /// Who is slow in its first sync goes on without a place after so long, when others wait.
+    pub place: Duration,
+    /// A server over its share sends an agent on so often.
+    pub shed: Duration,
     /// A stop takes at most so long: agents leave spread over it.
     pub drain: Duration,
     /// The files of TLS are looked at so often.
@@ -111,6 +117,9 @@ impl Default for Limits {
             stall: Duration::from_secs(30),
             first_stall: Duration::from_mins(2),
             behind: Duration::from_secs(5),
+            first_syncs: 256,
+            place: Duration::from_secs(5),
+            shed: Duration::from_secs(1),
             drain: Duration::from_secs(10),
             reload: Duration::from_secs(5),
         }
@@ -120,8 +129,8 @@ impl Default for Limits {
 impl Limits {
     /// Those of a session; a heartbeat comes after so much quiet.
     pub(crate) fn patience(&self, quiet: Duration) -> Patience {
-        let Self { stall, first_stall, behind, .. } = *self;
-        Patience { quiet, stall, first_stall, behind }
+        let Self { stall, first_stall, behind, place, .. } = *self;
+        Patience { quiet, stall, first_stall, behind, place }
     }
 }
 

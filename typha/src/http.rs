@@ -144,6 +144,11 @@ impl Pages {
         text.gauge("bulrush_typha_laggards", help, self.shared.sessions.lagging());
         let help = "Sessions ended because the agent did not take what it was sent.";
         text.counter("bulrush_typha_stalled_total", help, self.shared.sessions.stalled());
+        let help = "Sessions sent on because the server had more than its share.";
+        text.counter("bulrush_typha_shed_total", help, self.shared.sessions.shed());
+        let help = "Sessions that wait for a place in the first sync.";
+        let waiting = self.shared.sessions.waiting_for_sync();
+        text.gauge("bulrush_typha_first_sync_waiting", help, waiting);
         let help = "Sessions by what the agent held: fresh, same_run, digests, other_store.";
         let resumes = figures.resumes.map(|(resume, count)| (resume.name(), count));
         text.counters("bulrush_typha_resumes_total", help, "kind", &resumes);

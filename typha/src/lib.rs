@@ -10,6 +10,8 @@
 //! The logic is in `engine` and `sync`; what is here moves bytes and keeps time.
 
 mod access;
+mod admission;
+mod balance;
 mod body;
 pub mod cli;
 mod door;

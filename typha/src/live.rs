@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use proto::v1::{
-    AgentHello, AgentMessage, ServerMessage, agent_message, go_away::Reason,
+    AgentHello, AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason,
     server_message::Message,
 };
 use sync::{Advance, Encoding, Outgoing, ServerFacts, ServerSession};
@@ -70,6 +70,8 @@ pub(crate) struct Live {
     look: bool,
     /// The first Commit was sent, and counted.
     begun: bool,
+    /// It has a place in the first sync.
+    admitted: bool,
     over: bool,
     /// The token that it came with is no longer believed; none: it came with none.
     expiry: Option<Pin<Box<Sleep>>>,
@@ -104,6 +106,7 @@ impl Live {
             rest: Bytes::new(),
             look: true,
             begun: false,
+            admitted: false,
             over: false,
             expiry,
         }
@@ -181,12 +184,19 @@ impl Live {
     /// What it was told to do, unless that is to look or to say something.
     fn told(&mut self, marks: Marks) -> Option<End> {
         self.look |= marks.has(Mark::Look);
+        if marks.has(Mark::Leave) {
+            let after_milliseconds = self.session.leave_after().as_millis() as u64;
+            let word = self.shared.go_away(Reason::Draining, "the server stops");
+            self.say(Message::GoAway(GoAway { after_milliseconds, ..word }));
+        }
         if marks.has(Mark::Stalled) {
             Some(End::Stalled)
         } else if marks.has(Mark::Replaced) {
             Some(End::Away(Reason::Replaced, "another agent of this node has connected"))
         } else if marks.has(Mark::Drain) {
             Some(End::Away(Reason::Draining, "the server stops"))
+        } else if marks.has(Mark::Shed) {
+            Some(End::Away(Reason::Full, "this server has more than its share of the agents"))
         } else if marks.has(Mark::Behind) && self.protocol.is_waiting() {
             let text = "this server has not caught up with what the agent has seen";
             Some(End::Away(Reason::Behind, text))
@@ -208,6 +218,12 @@ impl Live {
             return Ok(false);
         }
         self.look = false;
+        if !self.begun {
+            self.admitted = self.shared.sessions.admit(&self.session);
+            if !self.admitted {
+                return Ok(false);
+            }
+        }
         let published = self.shared.published.borrow().clone();
         let Some(published) = published.filter(|now| Arc::ptr_eq(&now.facts, &self.facts)) else {
             return Err(End::Away(
@@ -232,14 +248,24 @@ impl Live {
                     self.shared.traffic.resumed(resume);
                 }
                 if self.queue.is_empty() {
-                    self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
+                    self.brought();
                 }
             }
-            Advance::Behind(behind) => {
+            Advance::Behind(mut behind) => {
+                // It waits for the store, and nobody should wait for it.
+                if std::mem::take(&mut self.admitted) {
+                    self.shared.sessions.synced(&self.session);
+                }
+                behind.stale_milliseconds = self.shared.store.borrow().stale_milliseconds();
+                let stale = behind.stale_milliseconds > 0;
                 if self.shared.sessions.waits(&self.session, true) {
                     let node = &self.session.node;
                     info!(%node, ?behind, "the agent has seen more than this server");
                     self.say(Message::Behind(behind));
+                }
+                if stale {
+                    let text = "this server has lost its store, and can't catch up";
+                    return Err(End::Away(Reason::Behind, text));
                 }
             }
             Advance::Rewound => {
@@ -247,6 +273,14 @@ impl Live {
             }
         }
         Ok(!self.queue.is_empty() || !self.rest.is_empty())
+    }
+
+    /// All that brings the agent to where the session is was handed over.
+    fn brought(&mut self) {
+        self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
+        if std::mem::take(&mut self.admitted) {
+            self.shared.sessions.synced(&self.session);
+        }
     }
 
     fn heartbeat(&mut self) {
@@ -276,7 +310,7 @@ impl Live {
                 self.queue = VecDeque::new();
             }
             if self.queue.is_empty() && self.begun {
-                self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
+                self.brought();
             }
             if !fits || (small.is_empty() && self.queue.is_empty()) {
                 self.rest = bytes;

@@ -9,6 +9,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tracing::warn;
 
 use crate::{
+    balance::Balance,
     door::{Door, Limits},
     health,
     http::{self, Pages},
@@ -28,6 +29,8 @@ const HEARTBEAT_SECONDS: u32 = 10;
 const AUDIENCE: &str = "bulrush-typha";
 /// At a stop agents leave at this rate, so that other servers can take them in.
 const DRAIN_PER_SECOND: f64 = 500.0;
+/// An agent that doesn't go when it should is hung up on so much later.
+const LINGER: Duration = Duration::from_millis(200);
 /// How long the last of them may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,8 @@ pub struct Config {
     pub limits: Limits,
     /// How many agents are served at once.
     pub max_connections: usize,
+    /// A server's share of the agents is at least so many: up to there it sends none on.
+    pub min_connections: usize,
     /// Other servers, `HOST:PORT`: named to agents that this one sends away.
     pub alternatives: Vec<String>,
     /// Where /liveness and /readiness are.
@@ -152,7 +157,9 @@ impl Typha {
         let about =
             About { heartbeat_seconds: HEARTBEAT_SECONDS, version: env!("CARGO_PKG_VERSION") };
         let facts = pipeline::facts(store.as_ref(), &Scope::Everyone, about).await?;
-        let sessions = Arc::new(Sessions::default());
+        let balance =
+            Balance::new(config.min_connections, config.max_connections, config.limits.shed);
+        let sessions = Arc::new(Sessions::new(config.limits.first_syncs, balance));
         let record = config.record.map(|path| {
             Recording::begin(&path, store.streams())
                 .map_err(|error| StartError::Record { path, error })
@@ -232,8 +239,13 @@ impl Typha {
         sessions.shuffle(&mut rand::rng());
         let begin = Instant::now();
         let count = sessions.len() as f64;
+        // Each knows at once when to go, and is served until then.
+        let turn = |n: usize| window.mul_f64(n as f64 / count);
+        for (n, session) in sessions.iter().enumerate() {
+            Sessions::announce(session, turn(n));
+        }
         for (n, session) in sessions.into_iter().enumerate() {
-            tokio::time::sleep_until(begin + window.mul_f64(n as f64 / count)).await;
+            tokio::time::sleep_until(begin + turn(n) + window.min(LINGER)).await;
             Sessions::drain(&session);
         }
         // Those that came in while the server began to stop.

@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 use proto::v1::{AgentHello, EndpointStatus, Failure, View};
 use sync::{Affected, Subscription};
 
-use crate::{door::Arrival, rollout::Acks};
+use crate::{admission::Admission, balance::Balance, door::Arrival, rollout::Acks};
 
 /// A number that no other session of this server has.
 pub(crate) type SessionId = u64;
@@ -39,6 +39,10 @@ pub(crate) enum Mark {
     Behind = 16,
     /// It hasn't taken what it was sent.
     Stalled = 32,
+    /// The server stops, and says when the agent is to go.
+    Leave = 64,
+    /// The server has more agents than its share.
+    Shed = 128,
 }
 
 /// Some marks.
@@ -110,6 +114,8 @@ pub(crate) struct Session {
     sending: AtomicU64,
     last_sent: AtomicU64,
     behind_since: AtomicU64,
+    /// When it is to go, milliseconds after it is told to.
+    leave_after: AtomicU64,
     sent: AtomicU64,
     committed: AtomicU64,
     acked: AtomicU64,
@@ -150,6 +156,11 @@ impl Session {
             0 => None,
             _ => Some(self.due.swap(0, Ordering::AcqRel)),
         }
+    }
+
+    /// When it is to go, from now on.
+    pub(crate) fn leave_after(&self) -> Duration {
+        Duration::from_millis(self.leave_after.load(Ordering::Acquire))
     }
 
     /// It was brought to a publication; its last Commit was of `committed`.
@@ -202,6 +213,8 @@ pub(crate) struct Patience {
     pub(crate) first_stall: Duration,
     /// To wait for a server that has not caught up.
     pub(crate) behind: Duration,
+    /// To hold a place in the first sync while others wait for one.
+    pub(crate) place: Duration,
 }
 
 #[derive(Default)]
@@ -216,11 +229,16 @@ struct Table {
 /// Counters and the table. The lock is held for the length of one walk, never across an await.
 pub(crate) struct Sessions {
     table: Mutex<Table>,
+    /// The places in the first sync. Never locked together with the table.
+    admission: Mutex<Admission>,
+    balance: Mutex<Balance>,
     start: Instant,
     next: AtomicU64,
     accepted: AtomicU64,
     dropped: AtomicU64,
     stalled: AtomicU64,
+    /// How many were sent on because the server had more than its share.
+    shed: AtomicU64,
     /// How many wait for this server to catch up.
     waiting: AtomicUsize,
     /// Everybody who a publication up to this one has something for was told.
@@ -230,24 +248,34 @@ pub(crate) struct Sessions {
     to_look: AtomicUsize,
 }
 
-impl Default for Sessions {
-    fn default() -> Self {
+impl Sessions {
+    /// Without sessions yet.
+    pub(crate) fn new(first_syncs: usize, balance: Balance) -> Self {
         Self {
             table: Mutex::default(),
+            admission: Mutex::new(Admission::new(first_syncs)),
+            balance: Mutex::new(balance),
             start: Instant::now(),
             next: AtomicU64::default(),
             accepted: AtomicU64::default(),
             dropped: AtomicU64::default(),
             stalled: AtomicU64::default(),
+            shed: AtomicU64::default(),
             waiting: AtomicUsize::default(),
             settled: AtomicU64::default(),
             told: AtomicUsize::default(),
             to_look: AtomicUsize::default(),
         }
     }
-}
 
-impl Sessions {
+    fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn balances(&self) -> MutexGuard<'_, Balance> {
+        self.balance.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         // A panic under the lock can't leave the maps broken: each use is one operation of each.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
@@ -268,6 +296,7 @@ impl Sessions {
     ) -> Arc<Session> {
         let full = hello.view == i32::from(View::Full);
         self.accepted.fetch_add(1, Ordering::Relaxed);
+        self.balances().came(&hello.node, Instant::now());
         let session = Arc::new(Session {
             id: self.next.fetch_add(1, Ordering::Relaxed) + 1,
             node: hello.node.as_str().into(),
@@ -283,6 +312,7 @@ impl Sessions {
             sending: AtomicU64::new(0),
             last_sent: AtomicU64::new(self.now()),
             behind_since: AtomicU64::new(0),
+            leave_after: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             committed: AtomicU64::new(0),
             acked: AtomicU64::new(0),
@@ -323,6 +353,7 @@ impl Sessions {
             }
         }
         drop(table);
+        self.synced(session);
         if cut {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -387,6 +418,48 @@ impl Sessions {
         }
     }
 
+    /// Whether the session may begin its first sync; else it is told when it may.
+    pub(crate) fn admit(&self, session: &Session) -> bool {
+        self.admission().enter(session.id, Instant::now())
+    }
+
+    /// The session has its first sync behind it, or gives its place up: the next may begin.
+    pub(crate) fn synced(&self, session: &Session) {
+        let next = self.admission().leave(session.id, Instant::now());
+        self.look(next);
+    }
+
+    /// These look again.
+    fn look(&self, sessions: impl IntoIterator<Item = SessionId>) {
+        for id in sessions {
+            // One that has gone meanwhile gives its place back itself.
+            let session = self.table().all.get(&id).cloned();
+            session.inspect(|session| session.mark(Mark::Look));
+        }
+    }
+
+    /// How many wait for a place in the first sync.
+    pub(crate) fn waiting_for_sync(&self) -> usize {
+        self.admission().waiting()
+    }
+
+    /// Sends the newest agent on when the server has had more than its share for long enough: of `nodes` in the
+    /// cluster, with so many servers.
+    pub(crate) fn balance(&self, nodes: usize, servers: usize) {
+        let now = Instant::now();
+        let table = self.table();
+        let acting = table.all.values().rev().filter(|session| !session.observer);
+        let (count, newest) = (acting.clone().count(), acting.clone().next().cloned());
+        drop(table);
+        let mut balance = self.balances();
+        let share = balance.share(nodes, servers);
+        if let Some(newest) = newest.filter(|_| balance.is_due(count, share, now)) {
+            balance.sent_on(newest.node.clone(), now);
+            self.shed.fetch_add(1, Ordering::Relaxed);
+            newest.mark(Mark::Shed);
+        }
+    }
+
     /// Every session looks again.
     pub(crate) fn wake_all(&self) {
         self.table().all.values().for_each(|session| session.mark(Mark::Look));
@@ -426,6 +499,8 @@ impl Sessions {
         let over = |since: u64, limit: Duration| {
             since != 0 && Duration::from_millis(now.saturating_sub(since)) >= limit
         };
+        let overdue = self.admission().overdue(patience.place, Instant::now());
+        self.look(overdue);
         let table = self.table();
         for session in table.all.values() {
             let first = session.committed.load(Ordering::Acquire) == 0;
@@ -447,6 +522,12 @@ impl Sessions {
     /// Every live session, for a drain.
     pub(crate) fn live(&self) -> Vec<Arc<Session>> {
         self.table().all.values().cloned().collect()
+    }
+
+    /// Tells a session that the server stops, and when to go.
+    pub(crate) fn announce(session: &Session, after: Duration) {
+        session.leave_after.store(after.as_millis() as u64, Ordering::Release);
+        session.mark(Mark::Leave);
     }
 
     /// Tells a session that the server stops.
@@ -478,6 +559,11 @@ impl Sessions {
     /// How many it ended because they did not take what they were sent.
     pub(crate) fn stalled(&self) -> u64 {
         self.stalled.load(Ordering::Relaxed)
+    }
+
+    /// How many it sent on because it had more than its share.
+    pub(crate) fn shed(&self) -> u64 {
+        self.shed.load(Ordering::Relaxed)
     }
 
     /// How many have publications to be brought to, or are being brought to them.

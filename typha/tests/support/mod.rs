@@ -53,6 +53,7 @@ pub(crate) fn config(store: &embedded::Server) -> Config {
         plaintext: false,
         limits: Limits::default(),
         max_connections: 1000,
+        min_connections: 400,
         alternatives: Vec::new(),
         health: any,
         metrics: any,
