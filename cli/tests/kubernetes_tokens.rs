@@ -71,6 +71,7 @@ async fn world() -> Option<World> {
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections: 10,
+        min_connections: 400,
         alternatives: Vec::new(),
         health: any,
         metrics: any,

@@ -93,6 +93,7 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
                 plaintext: false,
                 limits: typha::Limits::default(),
                 max_connections: agents,
+                min_connections: 400,
                 alternatives: Vec::new(),
                 health: any,
                 metrics: any,

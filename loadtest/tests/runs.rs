@@ -118,6 +118,7 @@ async fn start_typha(store: &str) -> typha::Typha {
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections: 100,
+        min_connections: 400,
         alternatives: Vec::new(),
         health: any,
         metrics: any,

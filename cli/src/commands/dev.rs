@@ -66,6 +66,7 @@ impl Args {
             plaintext: false,
             limits: typha::Limits::default(),
             max_connections: 10_000,
+            min_connections: 400,
             alternatives: Vec::new(),
             health: free_or(9098).await?,
             metrics: free_or(9093).await?,

@@ -111,6 +111,7 @@ pub(crate) fn typha_config(store: &str, max_connections: usize) -> typha::Config
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections,
+        min_connections: 400,
         alternatives: Vec::new(),
         health: any,
         metrics: any,

@@ -145,6 +145,7 @@ impl World {
             plaintext: false,
             limits,
             max_connections: 10,
+            min_connections: 400,
             alternatives: Vec::new(),
             health: any,
             metrics: any,
