@@ -6,7 +6,7 @@ mod lab_support;
 
 use std::{collections::BTreeMap, fs, process::Command};
 
-use datastore::{Datastore as _, Selection, StoreConfig};
+use datastore::{Selection, StoreConfig};
 use lab_support::{Reach, System, possible};
 use model::{Kind, Stored, StreamIndex};
 use serde_json::{Value, json};
