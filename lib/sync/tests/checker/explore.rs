@@ -1,6 +1,6 @@
 //! Ways through the states: all of them, or one by chance.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     invariants::{Invariant::I10, Violation, violated},
@@ -12,6 +12,8 @@ pub(crate) struct Report {
     pub(crate) states: usize,
     pub(crate) steps: usize,
     pub(crate) quiet: usize,
+    /// The states of each agent that were seen, by name.
+    pub(crate) seen: [BTreeSet<u128>; 2],
     pub(crate) found: Option<(Violation, String)>,
 }
 
@@ -73,7 +75,7 @@ impl Checker<'_> {
             Ok(start) => start,
             Err(violation) => {
                 let found = Some((violation, "at the start\n".into()));
-                return Report { states: 0, steps: 0, quiet: 0, found };
+                return Report { states: 0, steps: 0, quiet: 0, seen: Default::default(), found };
             }
         };
         graph.add(start, None);
@@ -114,8 +116,13 @@ impl Checker<'_> {
             actions.extend(last);
             (violation, self.trace(&actions))
         });
+        let names = self.agents.names();
+        let seen = [0, 1].map(|agent| {
+            let ids = graph.states.iter().map(|state| state.agents[agent]);
+            ids.filter_map(|id| names.get(&id).copied()).collect()
+        });
         let (states, quiet) = (graph.states.len(), graph.quiet.len());
-        Report { states, steps: self.steps.len(), quiet, found }
+        Report { states, steps: self.steps.len(), quiet, seen, found }
     }
 
     /// Goes one way, chosen by `seed`: so many steps with faults, and on without them until all is
@@ -161,6 +168,7 @@ impl Checker<'_> {
             }
         }
         let found = found.map(|violation| (violation, self.trace(&actions)));
-        Report { states: actions.len(), steps: self.steps.len(), quiet: 1, found }
+        let (states, steps, seen) = (actions.len(), self.steps.len(), Default::default());
+        Report { states, steps, quiet: 1, seen, found }
     }
 }

@@ -63,6 +63,49 @@ fn two_agents_follow_one_server() {
     holds("1 server, 2 agents", &Scope { cuts: 1, crashes: 1, restarts: 1, ..scope });
 }
 
+/// Agents don't act on servers, so the way of one is the same whatever another does: two agents need
+/// no more than each of them alone, which is how larger scopes are searched.
+#[test]
+fn what_an_agent_goes_through_does_not_depend_on_another() {
+    let script = [Pool(Some(1)), Endpoint(0, Some(true)), Pool(None)];
+    let scope = Scope { replicas: 2, batch: 1, cuts: 1, restarts: 1, ..Scope::of(script) };
+    let _few = few_common_topics();
+    let both = Checker::new(&Scope { agents: 2, faults: 1, ..scope.clone() }).run();
+    check("2 servers, 2 agents, a fault", &both);
+    for first in 0..2 {
+        let alone = Checker::new(&Scope { first, faults: 1, ..scope.clone() }).run();
+        check("2 servers, an agent alone, a fault", &alone);
+        assert_eq!(both.seen[first], alone.seen[0], "agent {first}");
+    }
+}
+
+/// The largest scope: two servers that lag behind a store, in which six things happen in topics that all nodes have,
+/// that one node has and that a node has by need; agents of two nodes, one after the other as the test above allows.
+#[test]
+fn two_servers_and_two_agents_through_six_events() {
+    let script = [
+        Pool(Some(1)),
+        Endpoint(0, Some(true)),
+        Endpoint(1, Some(true)),
+        Rules(1),
+        Endpoint(0, Some(false)),
+        Pool(None),
+    ];
+    let scope = Scope { replicas: 2, batch: 1, strict: true, ..Scope::of(script) };
+    for first in 0..2 {
+        let scope = Scope { first, ..scope.clone() };
+        let name = ["agent a", "agent b"][first];
+        holds(&format!("{name}, 6 events, a cut"), &Scope { cuts: 1, ..scope.clone() });
+        let crash = Scope { crashes: 1, saves: 1, ..scope.clone() };
+        holds(&format!("{name}, 6 events, a crash"), &crash);
+        let restart = Scope { restarts: 1, ..scope.clone() };
+        holds(&format!("{name}, 6 events, a restart"), &restart);
+        let after_restore = vec![Pool(Some(0))];
+        let rollback = Scope { backups: vec![3], after_restore, ..scope };
+        holds(&format!("{name}, 6 events, a rollback"), &rollback);
+    }
+}
+
 #[test]
 fn acknowledgements_name_what_the_kernel_holds() {
     let scope = Scope { agents: 2, acks: true, ..Scope::of(SCRIPT) };
@@ -183,26 +226,29 @@ fn a_scope_with_all_common_topics_has_the_same_states() {
 }
 
 /// Beyond what can be searched whole: more servers, agents and events, and many faults, one way for
-/// each seed. `BULRUSH_CHECKER_SEED=n` goes the way of one seed alone.
+/// each seed. `BULRUSH_SEEDS=START..END` goes these ways instead of the first few.
 #[test]
 fn random_walks_hold_too() {
     let _few = few_common_topics();
-    let given = std::env::var("BULRUSH_CHECKER_SEED").ok();
-    let seeds = match given {
-        Some(seed) => vec![seed.parse().expect("BULRUSH_CHECKER_SEED is a number")],
-        None => (0..WALKS).collect(),
-    };
     let mut steps = 0;
-    for seed in seeds {
+    for seed in seeds() {
         let scope = walk_scope(seed);
         let report = Checker::new(&scope).walk(seed, 200);
-        check(&format!("BULRUSH_CHECKER_SEED={seed}"), &report);
+        check(&format!("again: BULRUSH_SEEDS={seed}..{}", seed + 1), &report);
         steps += report.states;
     }
     println!("random walks: {steps} steps");
 }
 
 const WALKS: u64 = 150;
+
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(given) = std::env::var("BULRUSH_SEEDS") else { return 0..WALKS };
+    let range = given
+        .split_once("..")
+        .and_then(|(start, end)| Some(start.parse().ok()?..end.parse().ok()?));
+    range.expect("BULRUSH_SEEDS is START..END, for example 100..200")
+}
 
 /// A scope that is too large to be searched, its events chosen by the seed.
 fn walk_scope(seed: u64) -> Scope {

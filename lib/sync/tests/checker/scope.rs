@@ -22,6 +22,8 @@ pub(crate) enum StoreFault {
 pub(crate) struct Scope {
     pub(crate) replicas: usize,
     pub(crate) agents: usize,
+    /// The node of the first of them.
+    pub(crate) first: usize,
     pub(crate) streams: usize,
     /// What happens in the store.
     pub(crate) script: Vec<Happening>,
@@ -66,6 +68,7 @@ impl Scope {
         Self {
             replicas: 1,
             agents: 1,
+            first: 0,
             streams: 1,
             script: script.into(),
             after_restore: Vec::new(),

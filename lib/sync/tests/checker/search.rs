@@ -152,6 +152,11 @@ impl<T: Debug> Numbered<T> {
         })
     }
 
+    /// What a state is known by, whatever its number.
+    pub(crate) fn names(&self) -> HashMap<Id, u128> {
+        self.numbers.iter().map(|(name, id)| (*id, *name)).collect()
+    }
+
     pub(crate) fn get(&self, id: Id) -> Rc<T> {
         self.states[id as usize].clone()
     }
@@ -208,7 +213,8 @@ impl<'s> Checker<'s> {
             state.replicas[index] = self.replicas.number(replica);
         }
         for node in 0..self.scope.agents {
-            state.agents[node] = self.agents.number(Agent::new(self.scope, node));
+            let agent = Agent::new(self.scope, self.scope.first + node);
+            state.agents[node] = self.agents.number(agent);
         }
         Ok(state)
     }
