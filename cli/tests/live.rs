@@ -208,3 +208,53 @@ async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written
     typha.stop().await;
     store.shutdown().await.unwrap();
 }
+
+/// Where agents do acknowledge, `README.md` shows it, and a test runs that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    let manifest = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let text = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n1}\n\
+                spec: {bgp: {ipv4Address: 192.0.2.1/24}}\n---\n\
+                apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
+                spec: {selector: all()}\n";
+    fs::write(manifest.path(), text).unwrap();
+    let typha = start_typha(&url, 10).await;
+    ok(&["apply", "-f", manifest.path().to_str().unwrap(), "--store", &url]);
+    let server = typha.status_address().to_string();
+    let status = |arguments: &[&str]| {
+        let output = run(&[&["rollout", "status", "--server", &server], arguments].concat());
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    common::until("typha has the policy", || status(&["gnp/p"]).2.is_empty()).await;
+    let (code, said, _) = status(&["gnp/p", "--wait", "--timeout", "1s", "--store", &url]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        said,
+        "GlobalNetworkPolicy(p): enforced on 0 of 1 nodes, 0 of which use it\nunknown: n1\n"
+    );
+    let (_, json, _) = status(&["gnp/p", "-o", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["enforced"], &json["unknown"]), (&json!(0), &json!(["n1"])));
+
+    for (arguments, message) in [
+        (&["gnp/q"][..], "GlobalNetworkPolicy q is not in the store (404)"),
+        (&["gnp/q", "--store", &url], "GlobalNetworkPolicy(q) is not in the store"),
+        (
+            &["gnp"],
+            "\"gnp\" must be a kind and a name; write for example networkpolicy/web -n shop",
+        ),
+        (&["gnpp/q"], "did you mean \"gnp\"?"),
+    ] {
+        let (code, _, error) = status(arguments);
+        assert_eq!(code, Some(1), "{arguments:?}");
+        assert!(error.contains(message), "{arguments:?}: {error}");
+    }
+    let output = run(&["rollout", "status", "gnp/p", "--server", "127.0.0.1:1"]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("127.0.0.1:1") && error.contains("--server"), "{error}");
+    typha.stop().await;
+    store.shutdown().await.unwrap();
+}

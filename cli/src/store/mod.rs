@@ -75,11 +75,10 @@ impl StoreArgs {
 
     /// Connects if flags, environment or file say where.
     pub(crate) async fn connect_if_given(&self) -> anyhow::Result<Option<Arc<dyn Datastore>>> {
-        match self.choice() {
-            Ok(choice) => Ok(Some(choice.connect().await?)),
-            Err(_) if self.store.is_none() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let names = ["DATASTORE_TYPE", "ETCD_ENDPOINTS", "KUBECONFIG"];
+        let is_given =
+            self.store.is_some() || self.config.is_file() || names.into_iter().any(is_set);
+        Ok(if is_given { Some(self.choice()?.connect().await?) } else { None })
     }
 
     fn choice(&self) -> anyhow::Result<StoreConfig> {
@@ -91,11 +90,8 @@ impl StoreArgs {
             bail!("{}: there is no such file; give another --config", self.config.display());
         }
         let settings = file::read(&self.config)?;
-        let environment = |name: &str| env::var(name).ok().filter(|value| !value.trim().is_empty());
         // An address in the environment is an etcd's, whatever type the file has in mind.
-        let is_chosen = ["DATASTORE_TYPE", "ETCD_ENDPOINTS"].iter().any(|name| {
-            environment(name).or_else(|| environment(&format!("CALICO_{name}"))).is_some()
-        });
+        let is_chosen = ["DATASTORE_TYPE", "ETCD_ENDPOINTS"].into_iter().any(is_set);
         let lookup = |name: &str| match (name, &self.context) {
             ("CALICO_K8S_CURRENT_CONTEXT", Some(context)) => Some(context.clone()),
             ("DATASTORE_TYPE", _) if is_chosen => environment(name),
@@ -111,6 +107,16 @@ impl StoreArgs {
             other => other.into(),
         })
     }
+}
+
+/// A variable that is there and not empty.
+fn environment(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// Whether it is set, with or without Calico's prefix.
+fn is_set(name: &str) -> bool {
+    environment(name).or_else(|| environment(&format!("CALICO_{name}"))).is_some()
 }
 
 /// Data of another version may mean something else: what this program doesn't know it would drop.
