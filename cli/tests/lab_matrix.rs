@@ -99,7 +99,7 @@ fn policies(round: u64) -> Vec<Value> {
     ];
     let mut policies = vec![json!({
         "apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": {"name": "first"},
-        "spec": {"order": 1, "defaultAction": if round % 2 == 0 { "Pass" } else { "Deny" }},
+        "spec": {"order": 1, "defaultAction": if round.is_multiple_of(2) { "Pass" } else { "Deny" }},
     })];
     for number in 0..5 {
         let global = choose(2) == 0;

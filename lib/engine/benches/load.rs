@@ -67,7 +67,7 @@ fn main() {
 
     let (busy, spread) = (busy(&mut engine, namespaces), spread(is_bench));
     println!("one pod's label changes that 100 policies ask for: {busy:?}");
-    println!("5,000 nodes with 30 endpoints, 1,000 changes a second: {:.1} % of a core", spread);
+    println!("5,000 nodes with 30 endpoints, 1,000 changes a second: {spread:.1} % of a core");
 
     NODES.store(1_000, Relaxed);
     let sample = namespaces.min(500);

@@ -5,21 +5,18 @@ use std::{collections::BTreeSet, fmt, slice};
 use crate::slab::Id;
 
 /// A sorted set.
+#[derive(Default)]
 pub(crate) enum IdSet<T> {
+    #[default]
     None,
     One(Id<T>),
     Few(Vec<Id<T>>),
+    #[allow(clippy::box_collection, reason = "a set in place would make every set larger")]
     Many(Box<BTreeSet<Id<T>>>),
 }
 
 /// From here on a tree is cheaper than moving what comes after.
 const MANY: usize = 64;
-
-impl<T> Default for IdSet<T> {
-    fn default() -> Self {
-        Self::None
-    }
-}
 
 impl<T> Clone for IdSet<T> {
     fn clone(&self) -> Self {
@@ -75,6 +72,7 @@ impl<T> IdSet<T> {
     }
 
     /// True: it was there.
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "as of the standard library's sets")]
     pub(crate) fn remove(&mut self, id: &Id<T>) -> bool {
         let found = match self {
             Self::None => false,

@@ -326,13 +326,16 @@ impl Index {
     }
 }
 
+/// A label's values; none: any.
+type Values = Option<Box<[ArcStr]>>;
+
 /// The best of a selector's restrictions, so far.
 struct Limits<'i> {
     index: &'i Index,
     least: usize,
     file: File,
     /// How many classes have such a label, and which they are.
-    rarest: Option<(usize, ArcStr, Option<Box<[ArcStr]>>)>,
+    rarest: Option<(usize, ArcStr, Values)>,
 }
 
 impl Limits<'_> {

@@ -27,6 +27,9 @@ enum Nets<T> {
 /// From here on a tree is cheaper.
 const FEW: usize = 16;
 
+/// Both forms of a map, of which one is empty.
+type Parts<'m, T> = (&'m [(IpNet, T)], Option<&'m BTreeMap<IpNet, T>>);
+
 impl<T> Default for NetMap<T> {
     fn default() -> Self {
         Self { map: Nets::Few(Vec::new()), lengths: [Vec::new(), Vec::new()] }
@@ -111,7 +114,7 @@ impl<T> NetMap<T> {
         few.iter().map(|(net, value)| (net, value)).chain(many.into_iter().flatten())
     }
 
-    fn parts(&self) -> (&[(IpNet, T)], Option<&BTreeMap<IpNet, T>>) {
+    fn parts(&self) -> Parts<'_, T> {
         match &self.map {
             Nets::Few(few) => (few, None),
             Nets::Many(map) => (&[], Some(map)),

@@ -93,7 +93,7 @@ pub(crate) fn policy_of(
         let field = || "spec.namespaceSelector".to_owned();
         let of_namespace = texts.prefixed(&field, &policy.namespace_selector, "pcns.")?;
         selector = both(selector, Some(of_namespace))
-            .map(|selector| Ok::<_, Invalid>(selector.replace_all(&has(NAMESPACE)?)))
+            .map(|selector| Ok::<_, Invalid>(selector.replace_all(&has(&NAMESPACE)?)))
             .transpose()?;
     }
     if !policy.service_account_selector.is_empty() {
@@ -102,7 +102,7 @@ pub(crate) fn policy_of(
         selector = both(selector, Some(of_account));
         if namespace.is_none() {
             selector = selector
-                .map(|selector| Ok::<_, Invalid>(selector.replace_all(&has(SERVICE_ACCOUNT)?)))
+                .map(|selector| Ok::<_, Invalid>(selector.replace_all(&has(&SERVICE_ACCOUNT)?)))
                 .transpose()?;
         }
     }
@@ -162,7 +162,7 @@ fn positive(
         (text, None) if text.is_empty() => None,
         (text, Some(namespace)) if text.is_empty() => Some(texts.in_namespace(namespace)?),
         (text, _) => {
-            let has = has(NAMESPACE)?;
+            let has = has(&NAMESPACE)?;
             let field = || format!("{}.namespaceSelector", field());
             let selector = texts.prefixed(&field, text, "pcns.")?;
             Some(selector.replace_all(&has).replace_global(&has.not()))
@@ -200,8 +200,8 @@ fn both(first: Option<Selector>, second: Option<Selector>) -> Option<Selector> {
     }
 }
 
-fn has(label: ArcStr) -> Result<Selector, Invalid> {
-    Selector::has(label.clone()).map_err(|error| invalid("", &label, error))
+fn has(label: &ArcStr) -> Result<Selector, Invalid> {
+    Selector::has(label.clone()).map_err(|error| invalid("", label, error))
 }
 
 fn invalid(field: &str, value: &str, error: impl std::fmt::Display) -> Invalid {

@@ -122,7 +122,9 @@ impl Selector {
                 Leaf::Member(label, Member::In, values) if !values.is_empty() => {
                     found(label, Some(values));
                 }
-                Leaf::Has(label) | Leaf::Member(label, Member::In, _) | Leaf::Compare(label, ..) => {
+                Leaf::Has(label)
+                | Leaf::Member(label, Member::In, _)
+                | Leaf::Compare(label, ..) => {
                     found(label, None);
                 }
             }
