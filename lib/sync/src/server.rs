@@ -371,24 +371,18 @@ impl ServerSession {
     /// a list is no event: it is compared until this server knows as much, for the events that the
     /// list stands for may yet come here, one after the other.
     fn behind(&mut self, snapshot: &Snapshot) -> Option<Behind> {
-        let (stream, need) = match &self.held {
-            Some(held) => {
-                let skipped = Planted::RuleTwoSkipped.is_here();
-                if held.accept_rollback || !self.is_of_this_store(&held.epoch) || skipped {
-                    return None;
-                }
-                match snapshot.progress.first_behind(&held.vector) {
-                    Some(stream) => (stream, held.vector.get(stream)),
-                    None => snapshot.behind_list(&held.lists)?,
-                }
+        let (stream, need) = if let Some(held) = &self.held {
+            let skipped = Planted::RuleTwoSkipped.is_here();
+            if held.accept_rollback || !self.is_of_this_store(&held.epoch) || skipped {
+                return None;
             }
-            None => {
-                self.seen_lists.after(&snapshot.progress);
-                if self.seen_lists.is_empty() {
-                    return None;
-                }
-                snapshot.behind_list(&self.seen_lists)?
+            match snapshot.progress.first_behind(&held.vector) {
+                Some(stream) => (stream, held.vector.get(stream)),
+                None => snapshot.behind_list(&held.lists)?,
             }
+        } else {
+            self.seen_lists.after(&snapshot.progress);
+            snapshot.behind_list(&self.seen_lists)?
         };
         let name = self.facts.streams.get(usize::from(stream.0)).cloned();
         Some(Behind {

@@ -114,7 +114,7 @@ fn a_stream_that_is_cut_in_its_first_sync_goes_on_with_the_topics_that_had_not_c
     assert_eq!(replaces(&rest).len(), 2);
     let Event::Committed(committed) = take(&mut moved, &rest) else { panic!() };
     assert_same(&moved, &changed);
-    let mut added: Vec<_> = committed.added.iter().map(|topic| topic.as_str()).collect();
+    let mut added: Vec<_> = committed.added.iter().map(arcstr::ArcStr::as_str).collect();
     added.retain(|topic| ["config", "hosts/3", "pools"].contains(topic));
     added.sort_unstable();
     assert_eq!(added, ["config", "hosts/3", "pools"], "each of them is new to the agent");

@@ -8,7 +8,7 @@ use proto::v1::{AgentHello, HeldTopic};
 use crate::{
     buckets::Buckets,
     digest::TopicDigest,
-    topic::{Outgoing, TopicState},
+    topic::{Outgoing, TopicState, Whole},
     vector::Vector,
     versions::Lists,
 };
@@ -90,7 +90,7 @@ impl HeldState {
         let differing = both.map(|(held, now)| held.differing(now));
         if let Some(buckets) = differing.filter(|buckets| buckets.len() <= MOST_BUCKETS) {
             let buckets = buckets.into_iter().map(|bucket| state.bucket(topic, bucket));
-            return buckets.flat_map(|bucket| bucket.outgoing()).collect();
+            return buckets.flat_map(Whole::outgoing).collect();
         }
         whole(topic, Some(state))
     }

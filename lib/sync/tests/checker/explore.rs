@@ -168,7 +168,7 @@ impl Checker<'_> {
             }
         }
         let found = found.map(|violation| (violation, self.trace(&actions)));
-        let (states, steps, seen) = (actions.len(), self.steps.len(), Default::default());
-        Report { states, steps, quiet: 1, seen, found }
+        let (steps, seen) = (self.steps.len(), Default::default());
+        Report { states: actions.len(), steps, quiet: 1, seen, found }
     }
 }
