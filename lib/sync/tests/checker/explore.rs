@@ -168,7 +168,12 @@ impl Checker<'_> {
             }
         }
         let found = found.map(|violation| (violation, self.trace(&actions)));
-        let (steps, seen) = (self.steps.len(), Default::default());
-        Report { states: actions.len(), steps, quiet: 1, seen, found }
+        Report {
+            states: actions.len(),
+            steps: self.steps.len(),
+            quiet: 1,
+            seen: Default::default(),
+            found,
+        }
     }
 }
