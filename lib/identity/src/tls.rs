@@ -118,6 +118,10 @@ impl Files {
     }
 }
 
+/// The longest record that a server sends, so that with what TLS adds it has 4 KiB: buffers of that size are kept
+/// for the next record, those of the longest record that TLS allows, four times that, are not.
+const RECORD: usize = 4096 - 17;
+
 /// What a client asks of a server's certificate, beyond that its CA signed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServerCheck {
@@ -158,6 +162,7 @@ impl Material {
         // it has expired.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.max_fragment_size = Some(RECORD);
         Ok(config)
     }
 
