@@ -108,7 +108,7 @@ impl Listener {
                 let caller = Caller { address, credential, arrival, deadline };
                 match stream {
                     Stream::Plain(stream) => self.serve(stream, caller).await,
-                    Stream::Tls(stream) => self.serve(*stream, caller).await,
+                    Stream::Tls(stream) => self.serve(stream, caller).await,
                 }
                 return;
             }
@@ -255,7 +255,7 @@ impl<T: Into<String>> From<T> for Stranger {
     }
 }
 
-/// A connection as it is, or inside TLS.
+/// A connection as it is, or inside TLS: in a box, else one without would be as large.
 enum Stream {
     Plain(TcpStream),
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),

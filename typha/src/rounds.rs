@@ -13,8 +13,8 @@ use crate::traffic::Traffic;
 
 /// How many chunks are kept, of the newest rounds: as many as there are groups of agents in step.
 const KEPT: usize = 8;
-/// The largest chunk: that of a frame of HTTP/2.
-const CHUNK: usize = 16 * 1024;
+/// The largest chunk. It goes out in frames of HTTP/2, which share it.
+const CHUNK: usize = 256 * 1024;
 
 /// The chunks of the newest rounds.
 #[derive(Default)]
