@@ -45,6 +45,12 @@ pub(crate) fn rss(pid: u32) -> io::Result<u64> {
     Ok(pages.unwrap_or_default() * page)
 }
 
+/// How many open files a process with so many agents needs, and a server of them: one each, and some that are being
+/// closed.
+pub(crate) fn files_of(agents: u32) -> u64 {
+    u64::from(agents + agents / 20) + 300
+}
+
 /// Makes room for so many open files, here and in the children that come.
 ///
 /// # Errors

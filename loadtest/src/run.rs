@@ -64,7 +64,7 @@ pub(crate) async fn run(config: Config, prefix: &[&str]) -> anyhow::Result<Repor
     if config.view == View::Node && config.nodes != config.agents {
         bail!("--nodes goes with --view full: in the node view each agent is one node's");
     }
-    let files = u64::from(config.agents) * 2 + 200;
+    let files = process::files_of(config.agents);
     if let Err(limit) = process::raise_open_files(files) {
         bail!(
             "{} agents need {files} open files, and the limit is {limit}: raise it (ulimit -n \

@@ -78,7 +78,7 @@ impl Args {
 
 /// Measures what the flags ask for.
 pub(crate) async fn run(args: &Args, prefix: &[&str]) -> anyhow::Result<Table> {
-    let files = u64::from(args.agents) * 2 + 200;
+    let files = process::files_of(args.agents);
     if let Err(limit) = process::raise_open_files(files) {
         bail!(
             "{} agents need {files} open files, and the limit is {limit}: raise it (ulimit -n \
