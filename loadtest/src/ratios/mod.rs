@@ -94,7 +94,7 @@ pub(crate) async fn run(args: &Args, prefix: &[&str]) -> anyhow::Result<Table> {
                 let rig = cases::Rig { args, prefix, programs: &programs };
                 if let Err(error) = measure(&rig, &mut table).await {
                     let name = case.to_possible_value().map(|value| value.get_name().to_owned());
-                    table.failed(name.unwrap_or_default(), &error);
+                    table.failed(&name.unwrap_or_default(), &error);
                 }
             }
         }

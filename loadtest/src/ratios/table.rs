@@ -65,7 +65,7 @@ impl Table {
     }
 
     /// A case came to no end. The others go on.
-    pub(super) fn failed(&mut self, case: String, error: &anyhow::Error) {
+    pub(super) fn failed(&mut self, case: &str, error: &anyhow::Error) {
         let text = format!("the case {case} has failed: {error:#}");
         eprintln!("{text}");
         self.failed.push(text);
@@ -110,10 +110,8 @@ impl Row {
     }
 
     pub(super) fn add(&mut self, is_baseline: bool, values: impl IntoIterator<Item = f64>) {
-        let (name, all) = match is_baseline {
-            true => ("baseline", &mut self.baseline),
-            false => ("typha", &mut self.typha),
-        };
+        let (name, all) =
+            if is_baseline { ("baseline", &mut self.baseline) } else { ("typha", &mut self.typha) };
         all.extend(values);
         // A run takes long, and may be ended early.
         if let Some([_, median, _]) = quartiles(all) {
