@@ -9,7 +9,7 @@ use arcstr::ArcStr;
 
 /// A share is this much larger than its part of the nodes: servers needn't be even, and a few nodes more or less move
 /// nobody.
-const SLACK: f64 = 1.2;
+const SLACK: (usize, usize) = (6, 5);
 /// Who comes back in this time wasn't taken in elsewhere.
 const RETURN: Duration = Duration::from_mins(1);
 /// The longest time between two that are sent on.
@@ -35,8 +35,8 @@ impl Balance {
 
     /// How many agents are this server's share, of `nodes` in the cluster and `servers` with this one.
     pub(crate) fn share(&self, nodes: usize, servers: usize) -> usize {
-        let part = nodes as f64 * SLACK / servers.max(1) as f64;
-        (part.ceil() as usize).clamp(self.limits.0, self.limits.1)
+        let part = nodes.saturating_mul(SLACK.0).div_ceil(servers.max(1) * SLACK.1);
+        part.clamp(self.limits.0, self.limits.1)
     }
 
     /// Whether one of `agents` is to be sent on now.

@@ -56,6 +56,7 @@ enum End {
 }
 
 /// A session under way.
+#[allow(clippy::struct_excessive_bools, reason = "each is true or not whatever the others are")]
 pub(crate) struct Live {
     shared: Arc<Shared>,
     session: Arc<Session>,
