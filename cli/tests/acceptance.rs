@@ -19,47 +19,7 @@ fn pool(name: &str, spec: &Value) -> String {
     .to_string()
 }
 
-const CLUSTER: &str = "
-apiVersion: projectcalico.org/v3
-kind: Node
-metadata: {name: node-1, labels: {rack: a}}
-spec: {bgp: {asNumber: 64500, ipv4Address: 10.0.0.1/24}}
----
-apiVersion: projectcalico.org/v3
-kind: IPPool
-metadata: {name: pool-1}
-spec: {cidr: 10.1.0.0/16, vxlanMode: CrossSubnet, natOutgoing: true}
----
-apiVersion: projectcalico.org/v3
-kind: BGPConfiguration
-metadata: {name: default}
-spec: {asNumber: 64501, nodeToNodeMeshEnabled: false}
----
-apiVersion: projectcalico.org/v3
-kind: BGPPeer
-metadata: {name: tor}
-spec: {peerIP: 10.0.0.254, asNumber: 65000, nodeSelector: rack == 'a'}
----
-apiVersion: projectcalico.org/v3
-kind: BGPPeer
-metadata: {name: all}
-spec: {peerIP: 10.0.0.253, asNumber: 65001}
----
-apiVersion: projectcalico.org/v3
-kind: FelixConfiguration
-metadata: {name: default}
-spec: {logSeverityScreen: Info}
----
-apiVersion: projectcalico.org/v3
-kind: NetworkPolicy
-metadata: {name: web, namespace: shop}
-spec: {order: 10, selector: app == 'web', types: [Ingress]}
----
-apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: deny}
-spec: {selector: all(), types: [Ingress, Egress]}
-";
+const CLUSTER: &str = include_str!("store_support/cluster.yaml");
 
 /// Where a store has no pods of Kubernetes, the endpoint that Calico's plugin writes.
 const ENDPOINT: &str = "
