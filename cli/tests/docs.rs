@@ -44,6 +44,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("cargo run --release --bin bulrush -- dev", ".ci/run runs it; the block below is its output"),
     ("cargo test --workspace", "it would run itself"),
     ("cargo bench -p bulrush-loadtest --bench ratios", "it takes many minutes"),
+    ("cargo bench -p bulrush-engine", "it needs a release build of its own"),
     ("BULRUSH_WRITE=1 cargo test -p bulrush-model --test generated", "it writes into the project"),
 ];
 

@@ -148,7 +148,12 @@ impl Report {
         let view = name(serde_json::json!(self.view));
         let profile = name(serde_json::json!(self.profile));
         let (agents, checked) = (self.agents, self.checked);
-        line("agents", format!("{agents} with the {view} view, {checked} of them check all"));
+        let some = if checked == agents {
+            String::new()
+        } else {
+            format!(", of which {checked} check what they get")
+        };
+        line("agents", format!("{agents} with the {view} view{some}"));
         let Cluster { nodes, pods } = self.cluster;
         line("cluster", format!("{nodes} nodes, {pods} pods"));
         let (rate, seconds, seed) = (self.rate, self.seconds, self.seed);
