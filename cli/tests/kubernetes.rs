@@ -8,11 +8,7 @@ mod rules;
 #[path = "kubernetes_support/two_servers.rs"]
 mod two_servers;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::Write as _,
-    process::Stdio,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{bulrush, every_kind, start_typha, until};
 use datastore::{Datastore, Error, Selection, StoreConfig};
@@ -150,25 +146,18 @@ fn set_address(server: &ApiServer, pod: &str, address: &str, phase: &str) {
 
 /// What `bulrush convert`, which the golden cases hold to Calico's code, makes of the objects that kubectl shows.
 fn converted(server: &ApiServer, resources: &[&str]) -> Vec<Value> {
-    let mut child = bulrush()
-        .args(["convert", "--stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    for resource in resources {
+    let lines = resources.iter().flat_map(|resource| {
         let list = server.kubectl_ok(&["get", resource, "-A", "-o", "json"]);
         let list: Value = serde_json::from_str(&list).unwrap();
-        for object in list["items"].as_array().unwrap() {
-            writeln!(input, "{}", json!({ "id": resource, "object": object })).unwrap();
-        }
-    }
-    drop(input);
-    let output = child.wait_with_output().unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.flat_map(|line| line["objects"].as_array().unwrap().clone()).map(plain).collect()
+        let objects = list["items"].as_array().unwrap().clone();
+        objects.into_iter().map(move |object| json!({ "id": resource, "object": object }))
+    });
+    let converted = common::convert(lines);
+    converted
+        .iter()
+        .flat_map(|line| line["objects"].as_array().unwrap().clone())
+        .map(plain)
+        .collect()
 }
 
 /// Without what differs from store to store.

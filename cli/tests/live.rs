@@ -6,11 +6,7 @@ mod common;
 #[path = "../../lib/model/tests/golden/mod.rs"]
 mod golden;
 
-use std::{
-    fs,
-    io::Write as _,
-    process::{Output, Stdio},
-};
+use std::{fs, process::Output};
 
 use common::{bulrush, start_typha};
 use serde_json::{Value, json};
@@ -70,22 +66,9 @@ fn objects(world: &Value) -> Vec<Value> {
 
 /// What Calico stores of them.
 fn converted(objects: &[Value]) -> Vec<Value> {
-    let mut child = bulrush()
-        .args(["convert", "--stdin"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let lines: Vec<String> =
-        objects.iter().map(|object| json!({"id": "", "object": object}).to_string()).collect();
-    let lines = lines.join("\n");
-    let writer = std::thread::spawn(move || input.write_all(lines.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.flat_map(|line| list(&line["objects"]).cloned().collect::<Vec<_>>()).collect()
+    let lines = objects.iter().map(|object| json!({"id": "", "object": object}));
+    let converted = common::convert(lines);
+    converted.iter().flat_map(|line| list(&line["objects"]).cloned()).collect()
 }
 
 fn path(object: &Value) -> String {

@@ -89,10 +89,7 @@ pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result
     let origin = match (flags.typha, flags.store) {
         (servers, None) if !servers.is_empty() => Origin::Typha { servers, tls },
         (_, store) => Origin::Store {
-            store: match store {
-                Some(store) => StoreConfig::from_url(&store)?,
-                None => StoreConfig::from_env()?,
-            },
+            store: StoreConfig::given(store.as_deref())?,
             pod_cidrs: flags.use_pod_cidr,
         },
     };

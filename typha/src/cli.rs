@@ -125,12 +125,8 @@ fn unknown_variables(set: impl Iterator<Item = String>) -> Vec<String> {
 impl Flags {
     /// The configuration that the flags and the environment give.
     pub fn config(self) -> Result<Config, StartError> {
-        let store = match &self.store {
-            Some(url) => StoreConfig::from_url(url)?,
-            None => StoreConfig::from_env()?,
-        };
         Ok(Config {
-            store,
+            store: StoreConfig::given(self.store.as_deref())?,
             pod_cidrs: self.use_pod_cidr,
             record: self.record,
             listen: SocketAddr::new(self.listen, self.port),

@@ -8,10 +8,7 @@ use std::{
 
 use axum::{Json, Router, extract::Query, http::StatusCode, response::Html, routing::get};
 use datastore::Datastore;
-use model::{
-    Key, Kind,
-    view::{SHARDS, Topic},
-};
+use model::{Key, Kind};
 use runtime::{http, metrics::Text};
 use serde::Deserialize;
 use sync::{ServerFacts, Snapshot};
@@ -292,9 +289,7 @@ fn totals(snapshot: &Snapshot, sessions: &[SessionInfo]) -> RolloutStatus {
         }
         known.insert(&*session.node);
     }
-    let hosts = (0..SHARDS).filter_map(|shard| snapshot.topic(&Topic::Hosts(shard)));
-    let nodes = hosts.flat_map(|hosts| hosts.entries.keys());
-    let unknown = nodes.filter(|node| !known.contains(node.as_str()));
+    let unknown = snapshot.nodes().filter(|node| !known.contains(node.as_str()));
     rollout.unknown = unknown.map(ToString::to_string).collect();
     rollout.unknown.sort_unstable();
     rollout

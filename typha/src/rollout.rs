@@ -8,7 +8,7 @@ use std::{
 use arcstr::ArcStr;
 use model::{
     Key, Kind,
-    view::{Entry, PolicyId, SHARDS, Topic},
+    view::{Entry, PolicyId, Topic},
 };
 use sync::Snapshot;
 
@@ -57,8 +57,7 @@ pub(crate) fn of_object(
             *newest = session;
         }
     }
-    let hosts = (0..SHARDS).filter_map(|shard| snapshot.topic(&Topic::Hosts(shard)));
-    let nodes = hosts.flat_map(|hosts| hosts.entries.keys()).map(|node| {
+    let nodes = snapshot.nodes().map(|node| {
         let uses = policy.as_ref().is_none_or(|policy| snapshot.node_view(node).contains(policy));
         let state = acting.get(node).map_or_else(NodeRollout::unknown, |session| {
             node_state(session, publication, policy.as_ref(), observed_at_ms)

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use datastore::kubernetes::Tokens;
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, header};
-use model::view::{SHARDS, Topic};
 use pipeline::StoreState;
 use proto::v1::{AgentHello, AgentMessage, GoAway, agent_message, go_away::Reason};
 use sync::{Encoding, ServerSession};
@@ -261,8 +260,7 @@ pub(crate) async fn sweep(shared: Arc<Shared>, quiet: Duration) {
         if !shared.alternatives.is_empty()
             && let Some(published) = shared.published.borrow().clone()
         {
-            let hosts = (0..SHARDS).filter_map(|n| published.snapshot.topic(&Topic::Hosts(n)));
-            let nodes = hosts.map(|hosts| hosts.entries.len()).sum();
+            let nodes = published.snapshot.nodes().count();
             shared.sessions.balance(nodes, shared.alternatives.len() + 1);
         }
         turns += 1;

@@ -2,8 +2,7 @@
 //! typha the agents say it themselves.
 
 use std::{
-    io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    io,
     path::Path,
     time::{Duration, Instant},
 };
@@ -19,6 +18,7 @@ use super::{
     processes,
     state::Lab,
 };
+use crate::http;
 
 /// How long a lab may take, and what each node adds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,18 +55,9 @@ pub(crate) fn status(port: u16) -> io::Result<Status> {
     serde_json::from_str(&body).map_err(io::Error::from)
 }
 
-/// Whether a page of this machine, or of the namespace that the thread is in, answers with 200; and what
-/// it says.
-fn get(port: u16, path: &str) -> io::Result<(bool, String)> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    // Version 1.0 keeps the answer in one piece.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-    let fine = head.split(' ').nth(1) == Some("200");
-    Ok((fine, body.to_owned()))
+/// A page of this machine, or of the namespace that the thread is in: its code, and what it says.
+fn get(port: u16, path: &str) -> io::Result<(u16, String)> {
+    http::get(&format!("127.0.0.1:{port}"), path)
 }
 
 /// What is missing until the lab is ready, for people; none: nothing.
@@ -84,8 +75,8 @@ pub(crate) fn missing(lab: &Lab) -> Option<String> {
 pub(crate) fn missing_without_typha(node: &Node) -> Option<String> {
     let name = &node.name;
     match network::inside(&node.netns, || get(AGENT_HEALTH, "/readiness")) {
-        Ok((true, _)) => None,
-        Ok((false, why)) => Some(format!("{name}'s agent isn't ready: {}", why.trim())),
+        Ok((200, _)) => None,
+        Ok((_, why)) => Some(format!("{name}'s agent isn't ready: {}", why.trim())),
         Err(error) => Some(format!("{name}'s agent doesn't answer: {error}")),
     }
 }

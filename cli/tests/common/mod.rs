@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
@@ -81,6 +81,24 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The answers of `bulrush convert --stdin` to these lines.
+pub(crate) fn convert(lines: impl Iterator<Item = Value>) -> Vec<Value> {
+    let text = lines.map(|line| line.to_string()).collect::<Vec<_>>().join("\n");
+    let mut child = bulrush()
+        .args(["convert", "--stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bulrush starts");
+    let mut input = child.stdin.take().expect("stdin is piped");
+    // It answers while it reads.
+    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
+    let output = child.wait_with_output().expect("it ends");
+    writer.join().expect("no panic").expect("it reads to the end");
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 /// The value of `name=…` in a line such as `ready store=http://… typha=…`.

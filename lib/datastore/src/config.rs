@@ -120,6 +120,11 @@ impl StoreConfig {
         Ok(Self::Etcd(config))
     }
 
+    /// The store at the URL that a flag gives, as in [`Self::from_url`], or the environment's.
+    pub fn given(url: Option<&str>) -> Result<Self> {
+        url.map_or_else(Self::from_env, Self::from_url)
+    }
+
     /// An etcd cluster at a URL such as `http://127.0.0.1:2379`, or at several separated by commas, without
     /// certificates or user; or `kubernetes`, or `kubernetes:FILE` with a kubeconfig file.
     pub fn from_url(url: &str) -> Result<Self> {

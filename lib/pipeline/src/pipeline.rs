@@ -129,7 +129,7 @@ impl Pipeline {
     }
 
     /// Goes on as the server of another store.
-    pub fn begin_anew(&mut self, epoch: String, key: DigestKey) {
+    pub(crate) fn begin_anew(&mut self, epoch: String, key: DigestKey) {
         info!(epoch, "begun anew: agents are told by new sessions");
         let facts = ServerFacts { epoch, digest_key: key, ..(*self.facts).clone() };
         self.facts = Arc::new(ServerFacts { incarnation: crate::incarnation(), ..facts });
@@ -140,7 +140,7 @@ impl Pipeline {
 
     /// Takes one feed. `observed_at` is the clock, nanoseconds since 1970. True: there may be
     /// something to publish.
-    pub fn feed(&mut self, feed: Feed, observed_at: u64) -> bool {
+    pub(crate) fn feed(&mut self, feed: Feed, observed_at: u64) -> bool {
         match feed {
             Feed::Changes { stream, version, updates, objects, list } => {
                 // One by one, so that a list isn't held beside all that is made of it.
@@ -208,7 +208,7 @@ impl Pipeline {
 
     /// Publishes what has gathered, if it may be. A new publication gives the number of entries that
     /// it changed.
-    pub fn publish(&mut self) -> Option<usize> {
+    pub(crate) fn publish(&mut self) -> Option<usize> {
         if !self.state.unsynced.is_empty() || self.other_store.is_some() {
             return None;
         }
@@ -266,7 +266,7 @@ impl Pipeline {
 
     /// Another store answers: the epoch that it has. Nothing is published until
     /// [`Self::begin_anew`].
-    pub fn other_store(&self) -> Option<&str> {
+    pub(crate) fn other_store(&self) -> Option<&str> {
         self.other_store.as_deref()
     }
 

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arcstr::ArcStr;
 use imbl::{OrdMap, Vector as List};
-use model::{Kind, StreamIndex, view::Topic};
+use model::{
+    Kind, StreamIndex,
+    view::{SHARDS, Topic},
+};
 
 use crate::{
     topic::{Frame, TopicState},
@@ -60,6 +63,12 @@ impl Snapshot {
     pub(crate) fn behind_list(&self, lists: &Lists) -> Option<(StreamIndex, u64)> {
         let behind = self.listings.first_behind(&self.progress, lists)?;
         Some((behind.0, behind.1.version))
+    }
+
+    /// Every node of the store.
+    pub fn nodes(&self) -> impl Iterator<Item = &ArcStr> {
+        let hosts = (0..SHARDS).filter_map(|shard| self.topic(&Topic::Hosts(shard)));
+        hosts.flat_map(|hosts| hosts.entries.keys())
     }
 
     /// The whole view of a node: the common topics, its own, and what its endpoints use.
