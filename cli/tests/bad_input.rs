@@ -5,11 +5,14 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     net::TcpListener,
     process::{Command, Output},
 };
 
 use common::{Process, bulrush, field};
+use model::Kind;
+use serde_json::{Value, json};
 use support::assert_bad_input;
 
 /// The message of a command that must fail.
@@ -214,6 +217,125 @@ async fn values_that_are_no_objects_are_named_and_the_rest_goes_on() {
     assert_bad_input("the store: a selector that does not parse", text("b").unwrap());
     assert_bad_input("the store: a rule that can't be expressed", text("c").unwrap());
     assert_eq!(text("d"), None);
+    typha.stop().await;
+    store.shutdown().await.unwrap();
+}
+
+/// Other values of a spec, each of a type that its field can't be: text for a list, an object for the rest.
+fn of_wrong_types(spec: &Value) -> Value {
+    let wrong = |value: &Value| match value {
+        Value::Array(_) => json!("text"),
+        Value::Object(_) => json!(["list"]),
+        _ => json!({ "an": "object" }),
+    };
+    let fields = spec.as_object().into_iter().flatten();
+    Value::Object(fields.map(|(name, value)| (name.clone(), wrong(value))).collect())
+}
+
+/// Kinds that etcd has in another form.
+const WITHOUT_SPEC: &[Kind] =
+    &[Kind::BlockAffinity, Kind::IPAMBlock, Kind::IPAMConfiguration, Kind::IPAMHandle];
+
+/// Kinds whose specs go to whom they are for as they are.
+const READ_BY_OTHERS: &[Kind] = &[
+    Kind::BGPConfiguration,
+    Kind::BGPFilter,
+    Kind::CalicoNodeStatus,
+    Kind::FelixConfiguration,
+    Kind::IPReservation,
+    Kind::KubeControllersConfiguration,
+];
+
+/// What others may write past validation, by the way in which it is broken.
+fn broken(object: &Value, name: &str) -> Vec<u8> {
+    let mut object = object.clone();
+    object["metadata"]["name"] = json!(name);
+    let way = name.strip_prefix("a-k8s-").and_then(|name| name.strip_suffix("-eth0"));
+    match way.unwrap_or(name) {
+        "types" => object["spec"] = of_wrong_types(&object["spec"]),
+        "spec" => object["spec"] = json!("text"),
+        "labels" => object["metadata"]["labels"] = json!(["a"]),
+        "utf8" => {
+            object["spec"]["note"] = json!("XX");
+            let mut bytes = object.to_string().into_bytes();
+            let at = bytes.windows(2).position(|two| two == b"XX").unwrap();
+            bytes[at..at + 2].copy_from_slice(&[0xff, 0xfe]);
+            return bytes;
+        }
+        "unknown" => object["spec"]["gadget"] = json!({ "x": [1, null] }),
+        "huge" => object["spec"]["gadget"] = json!("x".repeat(1_000_000)),
+        other => panic!("{other}"),
+    }
+    object.to_string().into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_objects_of_every_kind_are_named_and_the_good_ones_beside_them_work() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    let mut client = common::client(&url).await;
+    let fixture = common::every_kind();
+    let specs = fixture.iter().flatten().map(|operation| &operation["value"]).rev();
+    let specs: BTreeMap<&str, &Value> =
+        specs.filter_map(|object| Some((object["kind"].as_str()?, &object["spec"]))).collect();
+    // Of the kinds that the fixture lacks: fields that some of them have.
+    let any = json!({
+        "node": "a", "interfaceName": "eth0", "selector": "all()", "nodeSelector": "all()", "order": 5,
+        "peerIP": "10.0.0.1", "asNumber": 64512, "reservedCIDRs": ["10.0.0.0/24"], "tier": "default",
+        "podSelector": {}, "policyTypes": ["Ingress"],
+    });
+    let kinds = || Kind::all().filter(|kind| !WITHOUT_SPEC.contains(kind));
+    let name_of = |kind: &str, way: &str| match kind {
+        "WorkloadEndpoint" => format!("a-k8s-{way}-eth0"),
+        _ => way.to_owned(),
+    };
+    for kind in kinds() {
+        let namespace = if kind.is_namespaced() { "red/" } else { "" };
+        let folder =
+            format!("/calico/resources/v3/projectcalico.org/{}/{namespace}", kind.plural());
+        let mut object = json!({
+            "apiVersion": "projectcalico.org/v3", "kind": kind.name(), "metadata": { "name": "good" },
+            "spec": specs.get(kind.name()).copied().unwrap_or(&any),
+        });
+        if kind.is_namespaced() {
+            object["metadata"]["namespace"] = json!("red");
+        }
+        for way in ["types", "spec", "labels", "utf8", "unknown", "huge"] {
+            let name = name_of(kind.name(), way);
+            client.put(format!("{folder}{name}"), broken(&object, &name), None).await.unwrap();
+        }
+        let good = name_of(kind.name(), "good");
+        object["metadata"]["name"] = json!(good);
+        client.put(format!("{folder}{good}"), object.to_string(), None).await.unwrap();
+    }
+    let typha = common::start_typha(&url, 10).await;
+    common::until("typha reads the store", || typha.status().in_sync).await;
+
+    let problems: BTreeMap<String, String> =
+        typha.status().problems.into_iter().map(|it| (it.object, it.text)).collect();
+    for kind in kinds() {
+        let said = |way: &str| {
+            let namespace = if kind.is_namespaced() { "red/" } else { "" };
+            let name = name_of(kind.name(), way);
+            problems.get(&format!("{} {namespace}{name}", kind.name())).map(String::as_str)
+        };
+        for (way, is_named) in [
+            ("spec", true),
+            ("labels", true),
+            ("utf8", true),
+            ("types", !READ_BY_OTHERS.contains(&kind)),
+            ("unknown", false),
+            ("huge", false),
+            ("good", false),
+        ] {
+            assert_eq!(said(way).is_some(), is_named, "{} {way}: {:?}", kind.name(), said(way));
+        }
+    }
+    let said = |object: &str| problems[object].as_str();
+    assert_bad_input("the store: a field of a wrong type", said("IPPool types"));
+    assert_bad_input("the store: bytes that are not UTF-8", said("IPPool utf8"));
+    assert_bad_input("the store: a spec that is text", said("IPPool spec"));
+    assert_bad_input("the store: labels that are a list", said("IPPool labels"));
     typha.stop().await;
     store.shutdown().await.unwrap();
 }

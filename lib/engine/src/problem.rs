@@ -43,7 +43,7 @@ impl fmt::Display for Problem {
         let effect = match self.effect {
             Effect::Partial => "left out",
             Effect::Rules => "rules that allow match nothing, rules that deny match more",
-            Effect::SelectsNothing => "the policy selects nothing",
+            Effect::SelectsNothing => "it selects nothing",
             Effect::Absent => "the object counts as absent",
         };
         write!(f, "{effect}: ")?;

@@ -13,7 +13,7 @@ pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
         return kinds::decode(key, stored);
     };
     // What isn't an object, or has a spec that isn't, is no policy without conditions.
-    kinds::decode(key, stored)?;
+    let own = kinds::decode(key, stored)?;
     let translation = translated(key, value);
     let Some(object) = translation.objects.into_iter().next() else {
         let fault = translation.faults.into_iter().next();
@@ -25,6 +25,7 @@ pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
     };
     let staged = Key { kind: Kind::StagedNetworkPolicy, ..key.clone() };
     let mut resource = kinds::decode(&staged, &Stored::Json(object))?;
+    resource.faults.extend(own.faults);
     resource.faults.extend(translation.faults);
     if let Spec::StagedNetworkPolicy(policy) = &mut resource.spec
         && value["spec"]["stagedAction"] == "Delete"
