@@ -1,5 +1,5 @@
 //! How long typha takes to be in sync with a large cluster, against a bare list of the same objects in the same run, and
-//! how much memory: `cargo bench -p bulrush-cli --bench kubernetes`. It needs an API server (`.ci/servers`).
+//! how much memory: `cargo bench --bench kubernetes`. It needs an API server (`.ci/servers`).
 
 #![allow(
     clippy::unwrap_used,

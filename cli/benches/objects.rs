@@ -1,5 +1,5 @@
 //! How long the command line takes for 10,000 objects, as ratios to what it can't do without: the
-//! store's bare list, and the parsing of YAML. `cargo bench -p bulrush-cli`.
+//! store's bare list, and the parsing of YAML. `cargo bench --bench objects`.
 
 #![allow(
     clippy::expect_used,

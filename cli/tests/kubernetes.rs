@@ -8,9 +8,12 @@ mod rules;
 #[path = "kubernetes_support/two_servers.rs"]
 mod two_servers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use common::{bulrush, every_kind, start_typha, until};
+use common::{Process, bulrush, every_kind, start_typha, until};
 use datastore::{Datastore, Error, Selection, StoreConfig};
 use model::{Key, Kind, Stored};
 use serde_json::{Value, json};
@@ -657,6 +660,23 @@ async fn objects_written_past_validation_harm_nobody_else_and_are_named() {
             .is_object()
     );
     typha.stop().await;
+}
+
+#[test]
+fn a_cluster_that_serves_both_of_calicos_groups_is_told_which_is_used() {
+    let Some(kubernetes) = RealKubernetes::own(&[]) else { return };
+    kubernetes.define_calico(V1);
+    kubernetes.define_calico(V3);
+    // Logs go to stderr.
+    let typha = "exec $0 run typha --port 0 --health-port 0 --metrics-port 0 --status-port 0 2>&1";
+    let mut command = Command::new("sh");
+    command.args(["-c", typha, env!("CARGO_BIN_EXE_bulrush")]);
+    command.env("DATASTORE_TYPE", "kubernetes").env("KUBECONFIG", kubernetes.kubeconfig("admin"));
+    let typha = Process::start(&mut command);
+    let lines = typha.lines_until("typha's log", |line| line.contains("are served"));
+    let line = lines.last().unwrap();
+    let said = &line[line.find("crd.").unwrap()..];
+    support::assert_bad_input("kubernetes: both groups of Calico are served", said);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! `cargo bench -p bulrush-loadtest --bench ratios [-- FLAGS]`: builds the servers, and runs
+//! `cargo bench --bench ratios [-- FLAGS]`: builds the servers, and runs
 //! `loadtest ratios` on them.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
@@ -10,7 +10,8 @@ use std::{
 
 fn main() {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let servers = ["build", "--release", "-p", "bulrush-typha", "-p", "bulrush-baseline"];
+    // Not by package: the features would be others than the whole project's, and all be built again.
+    let servers = ["build", "--release", "--bin", "typha", "--bin", "bulrush-baseline"];
     assert!(Command::new(cargo).args(servers).status().unwrap().success());
     // Cargo adds a flag of its own for benchmarks.
     let flags = env::args().skip(1).filter(|flag| flag != "--bench");

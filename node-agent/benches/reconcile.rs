@@ -1,6 +1,6 @@
 //! How long commits take on the real kernel, in network namespaces of their own; needs root.
 //!
-//! `cargo bench -p bulrush-node-agent`
+//! `cargo bench --bench reconcile`
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! `cargo bench -p bulrush-engine`: how long it takes to load a large cluster, what one change
+//! `cargo bench --bench load`: how long it takes to load a large cluster, what one change
 //! costs, how much memory stays; beside a naive calculation of the same kind in the same run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that can't go on says where")]
