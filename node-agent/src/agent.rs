@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     pin::pin,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -26,6 +26,7 @@ use crate::{
     KernelEvent, Reconciler,
     direct::Direct,
     drivers::{LinuxKernel, monitor::Monitor},
+    find::Pods,
     http,
     kernel::{self, Held, Work},
     saved::{self, Saver},
@@ -59,8 +60,8 @@ pub struct Config {
 pub enum Origin {
     /// Servers.
     Typha {
-        /// Their addresses, each `HOST` or `HOST:PORT`; tried in turn.
-        servers: Vec<String>,
+        /// Where they are.
+        servers: Servers,
         /// How the agent proves which node it is; none: in the clear.
         tls: Option<Tls>,
     },
@@ -71,6 +72,15 @@ pub enum Origin {
         /// `podCIDRs` of nodes stand for their blocks (`USE_POD_CIDR`).
         pod_cidrs: bool,
     },
+}
+
+/// Where typha's servers are.
+#[derive(Clone, Debug)]
+pub enum Servers {
+    /// At these addresses, each `HOST` or `HOST:PORT`; tried in turn.
+    At(Vec<String>),
+    /// Where a Service has pods.
+    Of(Arc<Pods>),
 }
 
 /// Why an agent doesn't start.
@@ -226,8 +236,12 @@ impl Agent {
         let saved_epoch = session.epoch().to_owned();
         let upstream = match config.origin {
             Origin::Typha { servers, tls } => {
-                let options = Options { servers, tls, hello };
-                Upstream::Typha(Box::new(Link::new(options, session)))
+                let options = |servers| Options { servers, tls, hello };
+                let link = match servers {
+                    Servers::At(servers) => Link::new(options(servers), session),
+                    Servers::Of(pods) => Link::new(options(Vec::new()), session).finding(pods),
+                };
+                Upstream::Typha(Box::new(link))
             }
             Origin::Store { store, pod_cidrs } => {
                 Upstream::Store(Box::new(Direct::new(store, pod_cidrs, hello, session)))

@@ -3,15 +3,19 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
 use clap::{Args, builder::BoolishValueParser};
 
 use client::Tls;
-use datastore::StoreConfig;
+use datastore::{StoreConfig, config::KubernetesConfig};
 
-use crate::agent::{self, Config, Origin};
+use crate::{
+    agent::{self, Config, Origin, Servers},
+    find::Pods,
+};
 
 /// Where Calico's agent keeps the node's name.
 const NODENAME_FILE: &str = "/var/lib/calico/nodename";
@@ -23,9 +27,21 @@ pub struct Flags {
     #[arg(long, env = "NODENAME", value_name = "NAME")]
     pub node: Option<String>,
     /// Addresses of typha, separated by commas, each HOST or HOST:PORT (5473); tried in turn, from
-    /// any of them. Without one the agent reads the store itself.
+    /// any of them. Without these and a Service the agent reads the store itself.
     #[arg(long, env = "FELIX_TYPHAADDR", value_delimiter = ',', value_name = "HOST:PORT")]
     pub typha: Vec<String>,
+    /// Without addresses: the Service of typha in Kubernetes, whose pods are looked up when the agent connects;
+    /// one on the own node comes first.
+    #[arg(long, env = "FELIX_TYPHAK8SSERVICENAME", value_name = "NAME")]
+    pub typha_service: Option<String>,
+    /// The namespace of that Service.
+    #[arg(
+        long,
+        env = "FELIX_TYPHAK8SNAMESPACE",
+        default_value = "kube-system",
+        value_name = "NAMESPACE"
+    )]
+    pub typha_namespace: String,
     /// The store, where there is no typha: an address of etcd such as `http://127.0.0.1:2379`,
     /// `kubernetes`, or `kubernetes:KUBECONFIG`. Without it the environment decides:
     /// `DATASTORE_TYPE`, `ETCD_ENDPOINTS`, `KUBECONFIG` and the others.
@@ -78,23 +94,28 @@ pub struct Flags {
 /// # Errors
 /// When the agent can't start; once it runs, it goes on.
 pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let none = flags.typha.is_empty() && flags.store.is_none();
-    if none && std::env::var_os("FELIX_TYPHAK8SSERVICENAME").is_some() {
-        anyhow::bail!(
-            "no address of typha: give --typha or FELIX_TYPHAADDR; a Service \
-             (FELIX_TYPHAK8SSERVICENAME) is not looked up by this version"
-        );
-    }
     let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.token_file, flags.verify_host)?;
-    let origin = match (flags.typha, flags.store) {
-        (servers, None) if !servers.is_empty() => Origin::Typha { servers, tls },
+    let node = node_name(flags.node)?;
+    // What the manifests of Calico set where there is none.
+    let is_given = |value: &String| !value.eq_ignore_ascii_case("none");
+    let addresses: Vec<String> = flags.typha.into_iter().filter(is_given).collect();
+    let service = flags.typha_service.filter(|name| is_given(name) && !name.is_empty());
+    let origin = match (service, flags.store) {
+        (_, None) if !addresses.is_empty() => {
+            Origin::Typha { servers: Servers::At(addresses), tls }
+        }
+        (Some(name), None) => {
+            let config = KubernetesConfig::from_env()?;
+            let pods = Pods::new(config, flags.typha_namespace, name, node.clone());
+            Origin::Typha { servers: Servers::Of(Arc::new(pods)), tls }
+        }
         (_, store) => Origin::Store {
             store: StoreConfig::given(store.as_deref())?,
             pod_cidrs: flags.use_pod_cidr,
         },
     };
     let config = Config {
-        node: node_name(flags.node)?,
+        node,
         origin,
         state: flags.state_dir,
         health: SocketAddr::new(flags.health_host, flags.health_port),

@@ -40,6 +40,7 @@
 mod agent;
 mod direct;
 mod family;
+mod find;
 mod http;
 mod kernel;
 mod network;

@@ -24,7 +24,7 @@ use proto::v1::go_away::Reason;
 use sync::ClientError;
 
 pub use connection::Connection;
-pub use link::{Link, News, Options};
+pub use link::{Find, Finding, Link, News, Options};
 
 /// Where a typha listens unless an address says otherwise.
 pub const DEFAULT_PORT: u16 = 5473;
@@ -62,6 +62,12 @@ impl Tls {
 /// Why there is no stream, or no longer one.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
+    /// No address of a server is known, and none was found.
+    #[error("no typha is found: {reason}")]
+    NotFound {
+        /// What was asked, and what came of it.
+        reason: String,
+    },
     /// The address is none.
     #[error("{address:?} is no address of a server (example: 10.0.0.1:5473): {reason}")]
     Address {

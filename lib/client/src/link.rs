@@ -3,8 +3,10 @@
 //! ```text
 //! Waiting --pause over--> Connecting --answered--> Open --GoAway, error, silence--> Waiting
 //! ```
+//!
+//! Where servers have no addresses that stay, `Finding` comes between `Waiting` and `Connecting`.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use proto::v1::{
     AgentHello, AgentMessage, Behind, Failure, GoAway, Heartbeat, ServerHello, Status,
@@ -17,6 +19,19 @@ use crate::{Connection, StreamError, Tls, rollback::Rollback, servers::Servers};
 
 /// A server that says when to go is left by then, however late it says.
 const LONGEST_STAY: Duration = Duration::from_mins(1);
+
+/// How long what was found is good for. While servers fail, every agent of a cluster asks so often.
+const FOUND: Duration = Duration::from_secs(30);
+
+/// Finds servers whose addresses change, such as the pods of a Service.
+pub trait Find: Send + Sync {
+    /// Addresses as in [`Options::servers`], the one to try first in front; never none. The error: why they can't be
+    /// told now.
+    fn find(&self) -> Finding;
+}
+
+/// What [`Find::find`] comes to.
+pub type Finding = Pin<Box<dyn Future<Output = Result<Vec<String>, String>> + Send>>;
 
 /// Where to connect, and as whom.
 #[derive(Clone, Debug)]
@@ -60,6 +75,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Connection, StreamError>> + Se
 enum State {
     /// Until the next try.
     Waiting(Instant),
+    Finding(Finding),
     Connecting(String, Opening),
     Open(Box<Connection>),
     /// The server said when to go; until then it serves on.
@@ -71,6 +87,9 @@ pub struct Link {
     options: Options,
     session: ClientSession,
     servers: Servers,
+    finder: Option<Arc<dyn Find>>,
+    /// When to ask [`Self::finder`] again.
+    find_at: Instant,
     rollback: Rollback,
     state: State,
     opened: u64,
@@ -81,8 +100,25 @@ impl Link {
     pub fn new(options: Options, session: ClientSession) -> Self {
         let first = rand::random_range(0..options.servers.len().max(1));
         let servers = Servers::new(options.servers.clone(), first);
-        let state = State::Waiting(Instant::now());
-        Self { options, session, servers, rollback: Rollback::default(), state, opened: 0 }
+        let now = Instant::now();
+        Self {
+            options,
+            session,
+            servers,
+            finder: None,
+            find_at: now,
+            rollback: Rollback::default(),
+            state: State::Waiting(now),
+            opened: 0,
+        }
+    }
+
+    /// Servers are looked for: before the first try, and again while they fail. Those of [`Options`] are known until
+    /// some are found.
+    #[must_use]
+    pub fn finding(mut self, finder: Arc<dyn Find>) -> Self {
+        self.finder = Some(finder);
+        self
     }
 
     /// What is held.
@@ -101,8 +137,24 @@ impl Link {
             match &mut self.state {
                 State::Waiting(until) => {
                     sleep_until(*until).await;
-                    self.connect();
+                    match &self.finder {
+                        Some(finder) if self.find_at <= Instant::now() => {
+                            self.state = State::Finding(finder.find());
+                        }
+                        _ => self.connect(),
+                    }
                 }
+                State::Finding(finding) => match finding.as_mut().await {
+                    Ok(servers) => {
+                        self.find_at = Instant::now() + FOUND;
+                        self.servers.found(servers);
+                        self.connect();
+                    }
+                    Err(reason) if self.servers.is_empty() => {
+                        return self.lost(StreamError::NotFound { reason });
+                    }
+                    Err(_) => self.connect(),
+                },
                 State::Connecting(server, opening) => {
                     let opened = opening.as_mut().await;
                     let server = std::mem::take(server);

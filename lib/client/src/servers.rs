@@ -12,7 +12,7 @@ const NAMED: (usize, usize) = (16, 300);
 /// The servers that are known, and how they did. Chance comes in as an argument.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    /// Never empty.
+    /// Given, or found; empty until some are found.
     configured: Vec<String>,
     /// Named by a server that sent the agent away: they come first, once.
     named: VecDeque<String>,
@@ -28,6 +28,20 @@ impl Servers {
     /// Begins at the server `turn`: anywhere in the list, so that agents spread over the servers.
     pub(crate) fn new(configured: Vec<String>, turn: usize) -> Self {
         Self { configured, named: VecDeque::new(), turn, failed: 0, unwanted: false }
+    }
+
+    /// No address is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.configured.is_empty() && self.named.is_empty()
+    }
+
+    /// Servers were looked for. Other ones than before are tried from the first; of the same ones the next has its turn.
+    pub(crate) fn found(&mut self, servers: Vec<String>) {
+        let known = |server: &String| self.configured.contains(server);
+        if servers.len() != self.configured.len() || !servers.iter().all(known) {
+            self.configured = servers;
+            self.turn = 0;
+        }
     }
 
     /// The server to try next. None: there are no servers.
@@ -96,6 +110,18 @@ mod tests {
             servers.failed();
         }
         tried
+    }
+
+    #[test]
+    fn servers_that_are_found_replace_the_known_ones_and_the_same_ones_go_on_in_turn() {
+        let mut servers = servers(&[]);
+        assert!(servers.is_empty() && servers.next().is_none());
+        servers.found(strings(&["a", "b"]));
+        assert_eq!(tries(&mut servers, 1), ["a"]);
+        servers.found(strings(&["b", "a"]));
+        assert_eq!(tries(&mut servers, 2), ["b", "a"], "not a again and again");
+        servers.found(strings(&["c", "b"]));
+        assert_eq!(tries(&mut servers, 3), ["c", "b", "c"], "a is gone");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod list;
 mod ours;
 mod protobuf;
 mod resources;
+mod service;
 mod shape;
 mod slim;
 mod tokens;
@@ -44,6 +45,7 @@ use connection::Connection;
 pub use group::ApiGroup;
 use group::Groups;
 use resources::{RESOURCES, Resource, Source};
+pub use service::{Addresses, Service};
 pub use tokens::{Holder, Tokens};
 
 /// The cluster's identity is asked for again after so long.
