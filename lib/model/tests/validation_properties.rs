@@ -15,7 +15,7 @@ use bulrush_model::validate::{
 };
 use dice::{Dice, object_of_some_kind};
 use proptest::{collection::vec, prelude::*, test_runner::TestRunner};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn whatever_is_given_gets_a_verdict_and_what_is_stored_stays_as_it_is() {
@@ -110,6 +110,44 @@ fn kinds_and_their_fields_are_described_once() {
     }
     for (path, _) in fields() {
         assert!(seen.insert(path.clone()), "{path} twice");
+    }
+}
+
+#[test]
+fn a_port_of_a_staged_kubernetes_policy_is_read_as_text() {
+    let fine = [
+        json!({"port": 0}),
+        json!({"port": 65535}),
+        json!({"port": "80"}),
+        json!({"port": "80:90"}),
+        // The name "-1".
+        json!({"port": -1}),
+        json!({"port": 80, "endPort": 80}),
+        json!({"port": "80", "endPort": 90}),
+        json!({"endPort": -5}),
+    ];
+    let wrong = [
+        json!({"port": 65536}),
+        json!({"port": "65536"}),
+        json!({"port": "90:80"}),
+        json!({"port": ""}),
+        json!({"port": "a b"}),
+        json!({"port": 80, "endPort": 79}),
+        json!({"port": 80, "endPort": 65536}),
+        json!({"port": "http", "endPort": 90}),
+        json!({"port": -1, "endPort": 90}),
+        json!({"port": "80:90", "endPort": 95}),
+    ];
+    let all = fine.iter().map(|it| (it, true)).chain(wrong.iter().map(|it| (it, false)));
+    for (port, is_fine) in all {
+        let policy = json!({
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "StagedKubernetesNetworkPolicy",
+            "metadata": {"name": "p", "namespace": "n"},
+            "spec": {"podSelector": {}, "ingress": [{"ports": [port]}]},
+        });
+        let verdict = validate(&policy, None);
+        assert_eq!(verdict.valid, is_fine, "{port}: {:?}", verdict.errors);
     }
 }
 

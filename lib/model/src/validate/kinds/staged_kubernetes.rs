@@ -1,6 +1,8 @@
 //! `StagedKubernetesNetworkPolicy`: a Kubernetes `NetworkPolicy` that is looked at and not
 //! enforced.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::{
@@ -109,28 +111,37 @@ static PORT: Object = Object {
             .doc("The port, by number or by name.")
             .absent("all")
             .if_present()
-            .checks(&[Check::Range(0, 65535), Check::Is(&PORT_TEXT)]),
+            .checks(&[Check::Is(&PORT_TEXT)]),
         Field::new("endPort", INT32).doc("The end of a range that `port` begins.").if_present(),
     ],
     rules: &[Rule {
         says: "endPort is the end of a range of numbers that port begins",
-        // A text has no order with a number: the rule fails.
-        cel: &["!has(self.port) || !has(self.endPort) || self.port <= self.endPort"],
+        // Nothing is said of a text: it may be a number too.
+        cel: &[
+            "!has(self.port) || !has(self.endPort) || type(self.port) == string || self.port <= self.endPort",
+        ],
         breach: |port| if is_range(port) { None } else { Breach::at("endPort", "") },
     }],
 };
 
-/// A port that is a text is a name, or even a number or a range `a:b`: Calico reads it as its own.
+/// Calico reads the text of a port, also of one that is a number: `-1` is a name, `"80"` a number,
+/// `"80:90"` a range.
 static PORT_TEXT: Format = Format {
     says: "a port number from 0 to 65535, or the name of a port",
-    server: &[Server::Pattern("^([a-zA-Z0-9_.-]{1,128}|[0-9]+:[0-9]+)$")],
-    breach: |value| notation::port(value.as_str()?).err().map(|_| String::new()),
+    server: &[
+        Server::Range(i64::MIN, 65535),
+        Server::Pattern("^([a-zA-Z0-9_.-]{1,128}|[0-9]+:[0-9]+)$"),
+    ],
+    breach: |value| notation::port(&text_of(value)).err().map(|_| String::new()),
 };
+
+fn text_of(port: &Value) -> Cow<'_, str> {
+    port.as_str().map_or_else(|| port.to_string().into(), Cow::from)
+}
 
 fn is_range(port: &Scope<'_>) -> bool {
     match (port.get("port"), port.get("endPort")) {
-        (Some(Value::String(_)), Some(_)) => false,
-        (Some(from), Some(to)) => notation::port(&format!("{from}:{to}")).is_ok(),
+        (Some(from), Some(to)) => notation::port(&format!("{}:{to}", text_of(from))).is_ok(),
         _ => true,
     }
 }
