@@ -4,7 +4,10 @@
 
 mod support;
 
-use bulrush_engine::{Change, Effect, Slice};
+use bulrush_engine::{
+    Change, Effect, Slice,
+    inspect::{RouteSource, route_lines},
+};
 use model::{
     Key, Kind, Stored,
     view::{
@@ -491,7 +494,7 @@ fn no_route_leads_the_address_of_a_node_elsewhere() {
 
 #[test]
 fn of_two_pools_of_one_range_the_first_by_name_counts() {
-    let mut cluster = Cluster::new();
+    let mut cluster = Cluster::keeping_objects();
     cluster.spec("IPPool/b", &json!({"cidr": "10.0.0.0/16", "natOutgoing": true}));
     cluster.flush();
     cluster.spec("IPPool/a", &json!({"cidr": "10.0.0.9/16"}));
@@ -499,6 +502,13 @@ fn of_two_pools_of_one_range_the_first_by_name_counts() {
     let pools = cluster.topic(&Topic::Pools);
     assert_eq!(pools.len(), 1);
     assert_eq!(pools["10.0.0.0/16"], Entry::Pool(Pool::default()));
+
+    let balancer = json!({"cidr": "10.0.0.0/16", "allowedUses": ["LoadBalancer"]});
+    let lines = |cluster: &Cluster| route_lines(&cluster.engine, "n", RouteSource::Blocks).len();
+    assert_eq!(lines(&cluster), 1);
+    cluster.spec("IPPool/0", &balancer);
+    cluster.flush();
+    assert_eq!(lines(&cluster), 0, "also if it is for load balancers alone");
 }
 
 #[test]

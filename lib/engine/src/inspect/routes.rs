@@ -126,13 +126,14 @@ struct Table {
 /// All CIDRs that are anything, seen from a node.
 pub fn route_lines(engine: &Engine, node: &str, source: RouteSource) -> BTreeMap<IpNet, RouteLine> {
     let mut table = Table::default();
+    let mut pools = BTreeMap::new();
     for (key, stored) in engine.objects() {
         let Some(Resource { spec, .. }) = engine.read(key) else { continue };
         match spec {
-            Spec::IPPool(pool) if !pool.is_load_balancer_only() => {
-                // Of two with one range the first by name counts: they come in that order.
-                let at = table.infos.get_or_default(pool.cidr);
-                at.pool.get_or_insert(pool);
+            // Of two with one range the first by name counts, whatever it is for: they come in
+            // that order.
+            Spec::IPPool(pool) => {
+                pools.entry(pool.cidr).or_insert(pool);
             }
             Spec::Node(read) => table.add_node(&key.name, &read, stored),
             Spec::IPAMBlock(block) if source == RouteSource::Blocks => {
@@ -159,6 +160,11 @@ pub fn route_lines(engine: &Engine, node: &str, source: RouteSource) -> BTreeMap
                 }
             }
             _ => {}
+        }
+    }
+    for (cidr, pool) in pools {
+        if !pool.is_load_balancer_only() {
+            table.infos.get_or_default(cidr).pool = Some(pool);
         }
     }
     let cidrs = table.infos.iter().map(|(cidr, _)| *cidr).collect::<Vec<_>>();
