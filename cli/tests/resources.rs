@@ -107,8 +107,8 @@ fn tables_wide_tables_and_names_show_what_is_there() {
     assert_eq!(shown(&["np", "-n", "ns1", "-o", "custom-columns=NAME"]), "NAME   \nweb    \n\n");
     assert_eq!(
         shown(&["tiers"]),
-        "NAME            ORDER      \nkube-admin      1000       \ndefault         1000000    \n\
-         kube-baseline   10000000   \n\n"
+        "NAME            ORDER   \nkube-admin      1000    \ndefault         1e+06   \n\
+         kube-baseline   1e+07   \n\n"
     );
 }
 

@@ -169,7 +169,7 @@ pub(crate) fn cell(kind: Kind, heading: &str, object: &Value, as_number: &str) -
         },
         (Kind::StagedKubernetesNetworkPolicy, "PODSELECTOR") => pod_selector(&spec["podSelector"]),
         (_, "TIER") => field("tier"),
-        (_, "ORDER") => or(field("order"), "<nil>"),
+        (_, "ORDER") => spec["order"].as_f64().map_or_else(|| "<nil>".to_owned(), float),
         (_, "SELECTOR") => field("selector"),
         (Kind::WorkloadEndpoint, "WORKLOAD") => or(field("workload"), &field("pod")),
         (Kind::WorkloadEndpoint, "ORCHESTRATOR") => field("orchestrator"),
@@ -188,12 +188,24 @@ pub(crate) fn cell(kind: Kind, heading: &str, object: &Value, as_number: &str) -
     }
 }
 
+/// A number with a fraction as Go prints it: 100, 0.5, 1e+06.
+pub(super) fn float(number: f64) -> String {
+    let scientific = format!("{number:e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if (-4..=5).contains(&exponent) {
+        return number.to_string();
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
 /// A number, text or boolean as it is read; anything else is empty.
 fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(flag) => flag.to_string(),
-        // An order of 100.0 is 100.
+        // 100.0 is 100.
         Value::Number(number) => match number.as_f64() {
             Some(float) if number.is_f64() => float.to_string(),
             _ => number.to_string(),
@@ -249,4 +261,29 @@ fn pod_selector(selector: &Value) -> String {
         ));
     }
     texts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_written_as_by_go() {
+        for (number, text) in [
+            (0.0, "0"),
+            (100.0, "100"),
+            (0.5, "0.5"),
+            (50.25, "50.25"),
+            (123_456.5, "123456.5"),
+            (999_999.0, "999999"),
+            (1_000_000.0, "1e+06"),
+            (1_234_567.0, "1.234567e+06"),
+            (-10_000_000.0, "-1e+07"),
+            (1e100, "1e+100"),
+            (0.0001, "0.0001"),
+            (0.000_05, "5e-05"),
+        ] {
+            assert_eq!(float(number), text);
+        }
+    }
 }

@@ -15,7 +15,7 @@ use model::{
 use serde_json::Value;
 
 use super::{Expression, Function, Node};
-use crate::resource::{Object, kinds, print::Found};
+use crate::resource::{Object, columns, kinds, print::Found};
 
 /// The most that a template may print, in bytes.
 const MAX_OUTPUT: usize = 256 << 20;
@@ -280,6 +280,9 @@ impl Item<'_> {
             }
             Self::Value(Some(value), Ty::Shape(Type::Object(object), _)) if value.is_object() => {
                 return Err(structure(object));
+            }
+            Self::Value(Some(Value::Number(number)), Ty::Shape(Type::Float, _)) => {
+                out.push_str(&columns::float(number.as_f64().unwrap_or_default()));
             }
             Self::Value(Some(value), Ty::Shape(..) | Ty::Unknown) => print_value(value, out)?,
             Self::Value(None, ty) => out.push_str(zero(*ty)?),

@@ -72,6 +72,16 @@ fn fields_ranges_conditions_and_functions_do_what_go_does() {
 }
 
 #[test]
+fn an_order_is_written_as_by_go() {
+    let tier = json!({"metadata": {"name": "t"}, "spec": {"order": 1_000_000}});
+    let found = [Found::One(Key::global(Kind::Tier, "t"), tier)];
+    let template = Template::parse("{{range .}}{{.Spec.Order}}{{end}}").unwrap();
+    let mut out = String::new();
+    template.run(&Results { found: &found, as_number: "64512" }, &mut out).unwrap();
+    assert_eq!(out, "1e+06");
+}
+
+#[test]
 fn what_is_not_taken_or_not_there_is_named_with_the_way_out() {
     for (template, message) in [
         ("{{.Foo", "line 1 of the template: an action that is not closed; }} is missing"),
