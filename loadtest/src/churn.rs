@@ -1,13 +1,13 @@
 //! What a load test changes, and by construction of each profile: who must hear of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use clap::ValueEnum;
 use datastore::Write;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Role, World, stored};
+use crate::world::{Pod, Role, Topology, World, stored};
 
 /// What changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub(crate) enum View {
 }
 
 /// A thing that agents hold, and of which the newest mark is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Slot {
     /// A pod's endpoint.
     Pod(u32),
@@ -51,26 +51,32 @@ pub(crate) enum Slot {
 pub(crate) type Mark = Option<u64>;
 
 /// Who needs a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Audience {
     /// Every agent.
     All,
     /// The agent with this number.
     One(u32),
+    /// Agents of nodes with pods in these namespaces, from the first to before the last.
+    Namespaces(u32, u32),
+    /// The agents that have these numbers, from the first to before the last.
+    Nodes(u32, u32),
 }
 
 impl Audience {
     /// Whether this agent is among them.
-    pub(crate) fn has(self, agent: u32) -> bool {
+    pub(crate) fn has(self, agent: u32, world: &World) -> bool {
         match self {
             Self::All => true,
             Self::One(one) => one == agent,
+            Self::Namespaces(first, end) => world.is_home(agent, &(first..end)),
+            Self::Nodes(first, end) => (first..end).contains(&agent),
         }
     }
 }
 
 /// What a write makes of one slot at those who need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Effect {
     pub(crate) audience: Audience,
     pub(crate) slot: Slot,
@@ -86,12 +92,18 @@ pub(crate) struct Event {
 
 impl Event {
     /// How many of so many agents need it.
-    pub(crate) fn audience(&self, agents: u32) -> u64 {
-        let one = |agent: &u32| self.effects.iter().any(|effect| effect.audience.has(*agent));
+    pub(crate) fn audience(&self, agents: u32, world: &World) -> u64 {
         if self.effects.iter().any(|effect| effect.audience == Audience::All) {
             return agents.into();
         }
-        (0..agents).filter(one).count() as u64
+        let mut need = BTreeSet::new();
+        for audience in self.effects.iter().map(|effect| effect.audience) {
+            match audience {
+                Audience::One(agent) => need.extend((agent < agents).then_some(agent)),
+                _ => need.extend((0..agents).filter(|agent| audience.has(*agent, world))),
+            }
+        }
+        need.len() as u64
     }
 }
 
@@ -102,8 +114,8 @@ pub(crate) struct Churn {
     view: View,
     random: StdRng,
     mark: u64,
-    /// The deployment that is rolled: pods and their nodes, the oldest first.
-    webs: VecDeque<(u32, u32)>,
+    /// The deployment that is rolled, the oldest pod first.
+    webs: VecDeque<Pod>,
     next_pod: u32,
     lost: VecDeque<u32>,
     kept: VecDeque<u32>,
@@ -112,8 +124,8 @@ pub(crate) struct Churn {
 impl Churn {
     pub(crate) fn new(world: World, profile: Profile, view: View, seed: u64) -> Self {
         let webs = (0..world.nodes * world.pods_per_node)
-            .filter(|pod| world.role(*pod) == Role::Web)
-            .map(|pod| (pod, world.node_of(pod)))
+            .map(|pod| world.pod(pod))
+            .filter(|pod| pod.role == Role::Web)
             .collect();
         Self {
             world,
@@ -149,11 +161,10 @@ impl Churn {
         let pods = self.world.nodes * self.world.pods_per_node;
         let first = self.random.random_range(0..pods);
         let mut event = Event { writes: Vec::new(), effects: Vec::new() };
-        for pod in (0..count.min(pods)).map(|n| (first + n) % pods) {
-            let node = self.world.node_of(pod);
-            let (key, value) = self.world.pod(pod, node, self.world.role(pod), self.mark);
+        for pod in (0..count.min(pods)).map(|n| self.world.pod((first + n) % pods)) {
+            let (key, value) = self.world.endpoint(&pod, self.mark);
             event.writes.push(Write::Put(key, stored(value)));
-            event.effects.push(self.of_node(node, Slot::Pod(pod), Some(self.mark)));
+            event.effects.push(self.of_node(pod.node, Slot::Pod(pod.number), Some(self.mark)));
         }
         event
     }
@@ -167,27 +178,42 @@ impl Churn {
         Effect { audience, slot, now }
     }
 
-    /// A pod of the set that clients may talk to comes or goes.
-    fn member(&self, pod: u32, there: bool) -> Option<Effect> {
-        let slot = Slot::Member(self.world.address(pod).into());
-        let effect = Effect { audience: Audience::All, slot, now: there.then_some(0) };
-        (self.view == View::Node).then_some(effect)
+    /// A pod that others may talk to comes or goes.
+    fn member(&self, pod: &Pod, there: bool) -> Option<Effect> {
+        let slot = Slot::Member(self.world.address(pod.number).into());
+        let audience = match self.world.topology {
+            Topology::Clients | Topology::All | Topology::Cohorts => Audience::All,
+            Topology::Inside | Topology::Across => {
+                let peers = self.world.peers(pod.namespace);
+                Audience::Namespaces(peers.start, peers.end)
+            }
+        };
+        let is_seen = self.view == View::Node && self.world.is_member(pod.role);
+        is_seen.then_some(Effect { audience, slot, now: there.then_some(0) })
     }
 
-    /// The oldest pod of the deployment goes, and a new one comes on another node.
+    /// The oldest pod of the deployment goes, and a new one of its namespace comes, mostly on another node.
     fn roll(&mut self) -> Event {
-        let (new, node) = (self.next_pod, self.random.random_range(0..self.world.nodes));
+        let random = self.random.random_range(0..self.world.nodes);
+        let old = self.webs.pop_front();
+        let (namespace, node) = match (self.world.topology, old) {
+            (Topology::Inside | Topology::Across | Topology::All, Some(old)) => {
+                (old.namespace, self.world.home(old.namespace, random))
+            }
+            _ => (0, random),
+        };
+        let new = Pod { number: self.next_pod, node, namespace, role: Role::Web };
         self.next_pod += 1;
-        let (key, value) = self.world.pod(new, node, Role::Web, self.mark);
+        let (key, value) = self.world.endpoint(&new, self.mark);
         let mut writes = vec![Write::Put(key, stored(value))];
-        let mut effects = vec![self.of_node(node, Slot::Pod(new), Some(self.mark))];
-        effects.extend(self.member(new, true));
-        if let Some((old, was)) = self.webs.pop_front() {
-            writes.push(Write::Delete(World::pod_object(old, was)));
-            effects.push(self.of_node(was, Slot::Pod(old), None));
-            effects.extend(self.member(old, false));
+        let mut effects = vec![self.of_node(node, Slot::Pod(new.number), Some(self.mark))];
+        effects.extend(self.member(&new, true));
+        if let Some(old) = old {
+            writes.push(Write::Delete(self.world.endpoint_key(&old)));
+            effects.push(self.of_node(old.node, Slot::Pod(old.number), None));
+            effects.extend(self.member(&old, false));
         }
-        self.webs.push_back((new, node));
+        self.webs.push_back(new);
         Event { writes, effects }
     }
 
@@ -207,17 +233,17 @@ impl Churn {
         event.writes.push(if regain { Write::Put(key, stored(value)) } else { Write::Delete(key) });
         event.effects.push(all_see(Slot::Node(node), mark));
         for pod in (0..self.world.pods_per_node).map(|n| node * self.world.pods_per_node + n) {
-            let role = self.world.role(pod);
-            let (key, value) = self.world.pod(pod, node, role, self.mark);
+            let pod = self.world.pod(pod);
+            let (key, value) = self.world.endpoint(&pod, self.mark);
             event.writes.push(if regain {
                 Write::Put(key, stored(value))
             } else {
                 Write::Delete(key)
             });
             if self.view == View::Full {
-                event.effects.push(all_see(Slot::Pod(pod), mark));
-            } else if role == Role::Web {
-                event.effects.extend(self.member(pod, regain));
+                event.effects.push(all_see(Slot::Pod(pod.number), mark));
+            } else {
+                event.effects.extend(self.member(&pod, regain));
             }
         }
         event
@@ -225,15 +251,18 @@ impl Churn {
 
     fn flip(&mut self) -> Event {
         let policy = (self.mark % u64::from(crate::world::POLICIES)) as u32;
-        let (key, value) = World::policy(policy, self.mark);
-        Event {
-            writes: vec![Write::Put(key, stored(value))],
-            effects: vec![Effect {
-                audience: Audience::All,
-                slot: Slot::Policy(policy),
-                now: Some(self.mark),
-            }],
-        }
+        self.flipped(policy, Audience::All)
+    }
+
+    fn flipped(&self, policy: u32, audience: Audience) -> Event {
+        let (key, value) = self.world.policy(policy, self.mark);
+        let effect = Effect { audience, slot: Slot::Policy(policy), now: Some(self.mark) };
+        Event { writes: vec![Write::Put(key, stored(value))], effects: vec![effect] }
+    }
+
+    /// What it is about.
+    pub(crate) fn world(&self) -> &World {
+        &self.world
     }
 }
 
@@ -241,7 +270,8 @@ impl Churn {
 mod tests {
     use super::*;
 
-    const WORLD: World = World { nodes: 10, spare: 2, pods_per_node: 5 };
+    const WORLD: World =
+        World { nodes: 10, spare: 2, pods_per_node: 5, topology: Topology::Clients };
 
     #[test]
     fn the_same_seed_gives_the_same_events() {
@@ -273,10 +303,10 @@ mod tests {
     #[test]
     fn who_needs_a_change_is_counted_once() {
         let mut churn = Churn::new(WORLD, Profile::RollingUpdate, View::Node, 1);
-        assert_eq!(churn.next().audience(10), 10);
+        assert_eq!(churn.next().audience(10, &WORLD), 10);
         let mut churn = Churn::new(WORLD, Profile::Steady, View::Node, 1);
-        assert_eq!(churn.next().audience(10), 1);
-        let nodes = churn.next_of(10).audience(10);
+        assert_eq!(churn.next().audience(10, &WORLD), 1);
+        let nodes = churn.next_of(10).audience(10, &WORLD);
         assert!((2..=3).contains(&nodes), "ten pods in a row, five on each node: {nodes}");
     }
 }

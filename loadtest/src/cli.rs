@@ -11,6 +11,7 @@ use crate::{
     ratios,
     report::{Comparison, Report},
     run,
+    world::Topology,
 };
 
 /// Measure a typha: simulated agents, each with the agents' own client on a connection of its own,
@@ -41,6 +42,9 @@ pub struct Args {
     /// Nodes of the cluster [default: one per agent, and 20 in the full view].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     nodes: Option<u32>,
+    /// Who may talk to whom. The others than `clients` go with the profiles `steady` and `rolling-update`.
+    #[arg(long, default_value = "clients", value_name = "WHO")]
+    topology: Topology,
     /// Pods on each node.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=62))]
     pods: u32,
@@ -136,6 +140,7 @@ impl Args {
                 View::Full => 20,
             }),
             pods_per_node: self.pods,
+            topology: self.topology,
             seed: self.seed,
             server: self.server.as_deref().map(loopback).transpose()?,
             server_pid: self.server_pid,

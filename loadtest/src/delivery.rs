@@ -118,7 +118,7 @@ impl Delivery {
             for write in rest.iter().take_while(|write| write.version <= commit.version) {
                 let mut needed = false;
                 for effect in &write.effects {
-                    if effect.audience.has(self.agent) {
+                    if effect.audience.has(self.agent, &self.world) {
                         needed = true;
                         if !self.holds {
                             break;
@@ -153,7 +153,9 @@ impl Delivery {
     /// How many writes that the agent needed no Commit has covered.
     pub(crate) fn missing(&self, ledger: &Ledger) -> u64 {
         let rest = ledger.writes.get(self.next..).unwrap_or_default();
-        let needed = |write: &&Written| write.effects.iter().any(|e| e.audience.has(self.agent));
+        let needed = |write: &&Written| {
+            write.effects.iter().any(|effect| effect.audience.has(self.agent, &self.world))
+        };
         rest.iter().filter(needed).count() as u64
     }
 
@@ -162,7 +164,7 @@ impl Delivery {
             Slot::Pod(pod) => (pod < self.world.pods()).then_some(0),
             Slot::Node(node) => (node < self.world.all_nodes()).then_some(0),
             Slot::Policy(_) => Some(0),
-            Slot::Member(address) => self.world.is_web_at_start(address).then_some(0),
+            Slot::Member(address) => self.world.is_member_at_start(address).then_some(0),
         };
         self.seen.get(&slot).copied().unwrap_or_else(at_start)
     }
@@ -198,7 +200,10 @@ fn observe(change: &EntryChange) -> Option<(Slot, Mark)> {
 /// The slot of an object, from its key in the full view.
 fn object_slot(topic: &Topic, key: &str) -> Option<Slot> {
     let Topic::Res(kind, _) = topic else { return None };
-    let ours = || key.strip_prefix(NAMESPACE)?.strip_prefix('/');
+    let ours = || {
+        let (namespace, name) = key.split_once('/')?;
+        world::is_our_namespace(namespace).then_some(name)
+    };
     match kind {
         model::Kind::Node => Some(Slot::Node(world::node_of(key)?)),
         model::Kind::NetworkPolicy => Some(Slot::Policy(world::policy_of(ours()?)?)),
@@ -230,9 +235,10 @@ fn object_mark(slot: Slot, json: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::churn::Audience;
+    use crate::{churn::Audience, world::Topology};
 
-    const WORLD: World = World { nodes: 4, spare: 0, pods_per_node: 5 };
+    const WORLD: World =
+        World { nodes: 4, spare: 0, pods_per_node: 5, topology: Topology::Clients };
     const POD: Slot = Slot::Pod(3);
 
     /// What one agent holds and what the writer wrote, both under a test's control.

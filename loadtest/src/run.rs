@@ -16,7 +16,7 @@ use crate::{
     report::{Cluster, Latency, Report, Server, Tester},
     sample::Sampler,
     sockets,
-    world::{self, World},
+    world::{self, Topology, World},
     writer::{self, Schedule},
 };
 use anyhow::bail;
@@ -49,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) view: View,
     pub(crate) nodes: u32,
     pub(crate) pods_per_node: u32,
+    pub(crate) topology: Topology,
     pub(crate) seed: u64,
     /// None: start one.
     pub(crate) server: Option<SocketAddr>,
@@ -63,6 +64,12 @@ pub(crate) struct Config {
 pub(crate) async fn run(config: Config, prefix: &[&str]) -> anyhow::Result<Report> {
     if config.view == View::Node && config.nodes != config.agents {
         bail!("--nodes goes with --view full: in the node view each agent is one node's");
+    }
+    let flips = matches!(config.profile, Profile::NodeLoss | Profile::PolicyFlip);
+    if config.topology != Topology::Clients && flips {
+        bail!(
+            "--profile node-loss and policy-flip go with --topology clients: give steady or rolling-update"
+        );
     }
     let files = process::files_of(config.agents);
     if let Err(limit) = process::raise_open_files(files) {
@@ -86,7 +93,12 @@ pub(crate) async fn run(config: Config, prefix: &[&str]) -> anyhow::Result<Repor
         bail!("{}: a load test writes to etcd or the embedded store only", store.describe());
     }
     let spare = if config.profile == Profile::NodeLoss { (config.nodes / 20).max(2) } else { 0 };
-    let world = World { nodes: config.nodes, spare, pods_per_node: config.pods_per_node };
+    let world = World {
+        nodes: config.nodes,
+        spare,
+        pods_per_node: config.pods_per_node,
+        topology: config.topology,
+    };
     let version = write_world(store.as_ref(), &world).await?;
     // Whoever interrupts a test finds the store as it was, too.
     let result = tokio::select! {

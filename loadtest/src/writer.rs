@@ -59,7 +59,7 @@ pub(crate) async fn write(
                 break;
             }
             keys.extend(event.writes.iter().map(|write| key_of(write).clone()));
-            schedule.due_deliveries += event.audience(agents);
+            schedule.due_deliveries += event.audience(agents, churn.world());
             batch.push((due(schedule.events), event));
             schedule.events += 1;
         }

@@ -20,8 +20,11 @@ fn loadtest(args: &[&str]) -> Output {
 
 /// A run of a few agents for a second or two: its exit code and its report.
 fn run(args: &[&str]) -> (Option<i32>, Value) {
-    let few = ["--agents", "20", "--for", "2s", "--rate", "40", "-o", "json"];
-    let output = loadtest(&[&few, args].concat());
+    report_of(&[&["--agents", "20", "--for", "2s", "--rate", "40"], args].concat())
+}
+
+fn report_of(args: &[&str]) -> (Option<i32>, Value) {
+    let output = loadtest(&[args, &["-o", "json"]].concat());
     let text = String::from_utf8_lossy(&output.stderr);
     let report = serde_json::from_slice(&output.stdout);
     (output.status.code(), report.unwrap_or_else(|error| panic!("{error}: {text}")))
@@ -64,6 +67,21 @@ fn every_profile_in_both_views_ends_without_errors_and_with_a_whole_report() {
             // Each delivery has a frame and a Commit.
             assert!(server("bytes_sent") > report["commits"].as_f64().unwrap() * 50.0, "{report}");
             assert!(report["limited_by"].is_string(), "{report}");
+        }
+    }
+}
+
+#[test]
+fn whoever_may_talk_to_whom_each_change_reaches_those_who_need_it_and_nobody_gets_another_one() {
+    for (topology, nodes) in [("inside", 30), ("across", 90), ("all", 90)] {
+        for view in ["node", "full"] {
+            // Three namespaces, each on 30 nodes.
+            let args = ["--agents", "90", "--topology", topology, "--pods", "2", "--view", view];
+            let more = ["--for", "1s", "--profile", "rolling-update", "--rate", "40"];
+            let (code, report) = report_of(&[args.as_slice(), &more].concat());
+            assert_eq!((code, errors(&report)), (Some(0), [0; 3]), "{topology} {view}: {report}");
+            let nodes = if view == "full" { 90 } else { nodes };
+            assert_eq!(report["deliveries"], 40 * nodes, "{topology} {view}");
         }
     }
 }
@@ -173,7 +191,11 @@ fn flags_that_cannot_be_meant_are_refused_with_the_way_out() {
     std::fs::write(report.path(), "{}").unwrap();
     let path = report.path().display().to_string();
     let store = ["--store", "http://127.0.0.1:1"];
-    let cases: [(&str, &[&str]); 8] = [
+    let cases: [(&str, &[&str]); 9] = [
+        (
+            "loadtest: a profile that goes with one topology",
+            &["--topology", "inside", "--profile", "policy-flip"],
+        ),
         (
             "loadtest: a server beyond loopback",
             &["--server", "192.0.2.1:5473", "--store", "http://192.0.2.1:2379"],

@@ -10,7 +10,7 @@ use anyhow::bail;
 use datastore::{Datastore, StoreConfig};
 
 use super::{
-    Args, Case,
+    Args, Case, scale,
     servers::{Kind, Programs, Server},
     table::{Table, Target, Unit},
 };
@@ -20,16 +20,16 @@ use crate::{
     fleet::{Fleet, Setup},
     run,
     sample::Sampler,
-    world::World,
+    world::{Topology, World},
     writer,
 };
 
 /// The seed of all random choices.
-const SEED: u64 = 1;
+pub(super) const SEED: u64 = 1;
 /// A cluster of which a commit can change 100 endpoints.
-const SMALL: World = World { nodes: 20, spare: 0, pods_per_node: 5 };
+const SMALL: World = World { nodes: 20, spare: 0, pods_per_node: 5, topology: Topology::Clients };
 /// A cluster of which the full view has 2 MB.
-const TWO_MB: World = World { nodes: 50, spare: 0, pods_per_node: 48 };
+const TWO_MB: World = World { nodes: 50, spare: 0, pods_per_node: 48, topology: Topology::Clients };
 /// How many changes a commit has, typha's share of the baseline's time that is the target, and
 /// Calico's microseconds.
 const COMMITS: [(u32, f64, f64); 3] = [(1, 1.0, 39.0), (10, 0.6, 60.0), (100, 0.25, 180.0)];
@@ -38,7 +38,7 @@ const ROUNDS_BEFORE_IDLE: u32 = 50;
 /// Changes a second of the case `churn`.
 const RATE: f64 = 500.0;
 /// What is waited for comes within this time, or something is wrong.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub(super) const PATIENCE: Duration = Duration::from_mins(3);
 const KIB: f64 = 1024.0;
 
 /// What a case is measured with.
@@ -52,25 +52,26 @@ type Measured<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 type Measure = for<'a> fn(&'a Rig<'a>, &'a mut Table) -> Measured<'a>;
 
 /// Every case.
-pub(super) const ALL: [(Case, Measure); 5] = [
+pub(super) const ALL: [(Case, Measure); 6] = [
     (Case::Agents, |rig, table| Box::pin(agents(rig, table))),
     (Case::Tls, |rig, table| Box::pin(tls(rig, table))),
     (Case::FirstSync, |rig, table| Box::pin(first_sync(rig, table))),
     (Case::Churn, |rig, table| Box::pin(churn(rig, table))),
     (Case::Cache, |rig, table| Box::pin(cache(rig, table))),
+    (Case::Views, |rig, table| Box::pin(scale::views(rig, table))),
 ];
 
 /// A store with a cluster, and a server that has read it.
-struct Bed {
+pub(super) struct Bed {
     store: Process,
-    datastore: Arc<dyn Datastore>,
+    pub(super) datastore: Arc<dyn Datastore>,
     version: u64,
-    world: World,
-    server: Server,
+    pub(super) world: World,
+    pub(super) server: Server,
 }
 
 impl Bed {
-    async fn make(rig: &Rig<'_>, kind: Kind, world: World) -> anyhow::Result<Self> {
+    pub(super) async fn make(rig: &Rig<'_>, kind: Kind, world: World) -> anyhow::Result<Self> {
         let store =
             Process::start(children::command(rig.prefix, Part::Store)?, "the store").await?;
         let url = format!("http://{}", store.address);
@@ -82,13 +83,24 @@ impl Bed {
 
     /// So many agents with the full view.
     fn connect(&self, rig: &Rig<'_>, agents: u32, at_once: usize) -> anyhow::Result<Fleet> {
+        self.connect_as(View::Full, agents, rig.args.check_every, at_once)
+    }
+
+    /// So many agents, of which one in `check_every` checks what it gets.
+    pub(super) fn connect_as(
+        &self,
+        view: View,
+        agents: u32,
+        check_every: u32,
+        at_once: usize,
+    ) -> anyhow::Result<Fleet> {
         Fleet::start(Setup {
             agents,
-            check_every: rig.args.check_every,
+            check_every,
             at_once,
             server: self.server.address,
             tls: self.server.tls.clone(),
-            view: View::Full,
+            view,
             world: self.world,
             version: self.version,
             deadline: PATIENCE,
@@ -118,7 +130,7 @@ impl Bed {
         Ok(self.server.cpu()?.saturating_sub(cpu))
     }
 
-    async fn end(self, mut fleet: Option<Fleet>) -> anyhow::Result<()> {
+    pub(super) async fn end(self, mut fleet: Option<Fleet>) -> anyhow::Result<()> {
         if let Some(fleet) = &mut fleet {
             fleet.stop().await?;
             let errors = fleet.found().errors();
@@ -132,7 +144,8 @@ impl Bed {
     }
 }
 
-async fn synced(fleet: &Fleet, agents: u32) -> anyhow::Result<()> {
+/// Waits until every agent has its view.
+pub(super) async fn synced(fleet: &Fleet, agents: u32) -> anyhow::Result<()> {
     let synced = || fleet.found().synced.load(Ordering::Relaxed);
     if !run::poll(PATIENCE, || synced() >= agents.into()).await {
         bail!("only {} of {agents} agents have their view", synced());
@@ -262,7 +275,8 @@ async fn churn(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
 /// Memory of a server that holds very many endpoints, and no agents.
 async fn cache(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
     let pods_per_node = 60;
-    let world = World { nodes: rig.args.endpoints / pods_per_node, spare: 0, pods_per_node };
+    let nodes = rig.args.endpoints / pods_per_node;
+    let world = World { nodes, spare: 0, pods_per_node, topology: Topology::Clients };
     for kind in [Kind::Baseline, Kind::Typha] {
         let bed = Bed::make(rig, kind, world).await?;
         tokio::time::sleep(Duration::from_secs(2)).await;

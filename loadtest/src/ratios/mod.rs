@@ -1,9 +1,10 @@
-//! `loadtest ratios`: typha beside the baseline, the plainest server that could serve agents, on
-//! the same machine in the same run.
+//! `loadtest ratios`: typha beside the baseline, the plainest server that could serve agents, and
+//! one way of use beside another, on the same machine in the same run.
 //!
 //! Only ratios say something: figures in microseconds and bytes are of the machine that it runs on.
 
 mod cases;
+mod scale;
 mod servers;
 mod table;
 
@@ -29,6 +30,15 @@ enum Case {
     Churn,
     /// Very many endpoints.
     Cache,
+    /// Views of nodes beside the full view, by who may talk to whom.
+    Views,
+}
+
+impl Case {
+    /// It measures the baseline, too.
+    fn has_baseline(self) -> bool {
+        matches!(self, Self::Agents | Self::FirstSync | Self::Churn | Self::Cache)
+    }
 }
 
 /// The flags of `loadtest ratios`.
@@ -37,7 +47,7 @@ pub(crate) struct Args {
     /// Only these cases, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "CASE")]
     only: Vec<Case>,
-    /// Agents of the cases `agents` and `tls`; half of them in `first-sync` and `churn`.
+    /// Agents of the cases `agents` and `tls`; half of them in `first-sync`, `churn` and `views`.
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=20_000))]
     agents: u32,
     /// One in so many agents checks everything that it gets; the others count Commits.
@@ -49,7 +59,7 @@ pub(crate) struct Args {
     /// How long agents are idle before memory is looked at, in seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     idle: u64,
-    /// How long changes are written in the case `churn`, in seconds.
+    /// How long changes are written in the cases `churn` and `views`, in seconds.
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     churn: u64,
     /// Endpoints of the case `cache`.
@@ -86,7 +96,10 @@ pub(crate) async fn run(args: &Args, prefix: &[&str]) -> anyhow::Result<Table> {
             args.agents
         );
     }
-    let programs = servers::Programs::find(args.typha.as_deref(), args.baseline.as_deref())?;
+    let wanted = cases::ALL.iter().map(|(case, _)| *case).filter(|case| args.wants(*case));
+    let baseline = wanted.into_iter().any(Case::has_baseline);
+    let programs =
+        servers::Programs::find(args.typha.as_deref(), args.baseline.as_deref(), baseline)?;
     let mut table = Table::default();
     for _ in 0..args.passes {
         for (case, measure) in cases::ALL {

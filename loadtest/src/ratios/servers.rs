@@ -19,6 +19,8 @@ use crate::{process, run};
 /// A server has read the store in this time.
 const READ: Duration = Duration::from_mins(3);
 
+const BASELINE: &str = "bulrush-baseline";
+
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -35,11 +37,16 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    pub(super) fn find(typha: Option<&Path>, baseline: Option<&Path>) -> anyhow::Result<Self> {
+    /// Looks for them; for the baseline only when it is wanted.
+    pub(super) fn find(
+        typha: Option<&Path>,
+        baseline: Option<&Path>,
+        wanted: bool,
+    ) -> anyhow::Result<Self> {
         let here = std::env::current_exe().context("this program's own file")?;
         let find = |given: Option<&Path>, name: &str| {
             let path = given.map_or_else(|| here.with_file_name(name), Path::to_path_buf);
-            if path.is_file() {
+            if path.is_file() || name == BASELINE && !wanted {
                 return Ok(path);
             }
             bail!(
@@ -49,7 +56,7 @@ impl Programs {
             )
         };
         let typha = find(typha, "typha")?;
-        Ok(Self { typha, baseline: find(baseline, "bulrush-baseline")? })
+        Ok(Self { typha, baseline: find(baseline, BASELINE)? })
     }
 }
 

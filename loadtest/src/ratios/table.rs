@@ -17,22 +17,30 @@ pub(crate) enum Unit {
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Target {
-    /// Of typha, at most so much of the baseline's.
+    /// Of the second, at most so much of the first's.
     Ratio(f64),
-    /// Of typha, at most this.
+    /// Of the second, at most this.
     Most(f64),
 }
 
-/// One figure of both servers.
+/// What is beside what: the ratio is the second's by the first's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Columns(pub(crate) &'static str, pub(crate) &'static str);
+
+/// The plainest server, and typha.
+pub(super) const SERVERS: Columns = Columns("baseline", "typha");
+
+/// One figure of both.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
+    columns: Columns,
     figure: String,
     unit: Unit,
     target: Option<Target>,
     /// What Calico's Typha took on a machine of this kind.
     calico: Option<f64>,
-    baseline: Vec<f64>,
-    typha: Vec<f64>,
+    first: Vec<f64>,
+    second: Vec<f64>,
     /// What else is to be known of it.
     notes: Vec<String>,
 }
@@ -46,17 +54,24 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// The row of a figure.
+    /// The row of a figure of baseline and typha.
     pub(super) fn row(&mut self, figure: &str, unit: Unit) -> &mut Row {
-        let index = self.rows.iter().position(|row| row.figure == figure);
+        self.row_of(SERVERS, figure, unit)
+    }
+
+    /// The row of a figure.
+    pub(super) fn row_of(&mut self, columns: Columns, figure: &str, unit: Unit) -> &mut Row {
+        let is = |row: &Row| row.columns == columns && row.figure == figure;
+        let index = self.rows.iter().position(is);
         let index = index.unwrap_or_else(|| {
             self.rows.push(Row {
+                columns,
                 figure: figure.to_owned(),
                 unit,
                 target: None,
                 calico: None,
-                baseline: Vec::new(),
-                typha: Vec::new(),
+                first: Vec::new(),
+                second: Vec::new(),
                 notes: Vec::new(),
             });
             self.rows.len() - 1
@@ -80,12 +95,17 @@ impl Table {
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string can't fail.
-        let _ = writeln!(
-            text,
-            "{:<46}{:>28}{:>28}{:>8}  {:<16}Calico's Typha",
-            "median (quartiles)", "baseline", "typha", "ratio", "target"
-        );
+        let mut columns = None;
         for row in &self.rows {
+            if columns.replace(row.columns) != Some(row.columns) {
+                let Columns(first, second) = row.columns;
+                let calico = if row.columns == SERVERS { "Calico's Typha" } else { "" };
+                let line = format!(
+                    "{:<46}{first:>28}{second:>28}{:>8}  {:<16}{calico}",
+                    "median (quartiles)", "ratio", "target"
+                );
+                let _ = writeln!(text, "{}", line.trim_end());
+            }
             let _ = writeln!(text, "{}", row.line());
             for note in &row.notes {
                 let _ = writeln!(text, "    {note}");
@@ -109,9 +129,11 @@ impl Row {
         self
     }
 
-    pub(super) fn add(&mut self, is_baseline: bool, values: impl IntoIterator<Item = f64>) {
+    /// Figures of the first column, or of the second.
+    pub(super) fn add(&mut self, is_first: bool, values: impl IntoIterator<Item = f64>) {
+        let Columns(first, second) = self.columns;
         let (name, all) =
-            if is_baseline { ("baseline", &mut self.baseline) } else { ("typha", &mut self.typha) };
+            if is_first { (first, &mut self.first) } else { (second, &mut self.second) };
         all.extend(values);
         // A run takes long, and may be ended early.
         if let Some([_, median, _]) = quartiles(all) {
@@ -133,11 +155,11 @@ impl Row {
             }
         };
         let median = |values: &[f64]| quartiles(values).map(|[_, median, _]| median);
-        let (baseline, typha) = (median(&self.baseline), median(&self.typha));
-        let ratio = baseline.zip(typha).map(|(baseline, typha)| typha / baseline);
+        let (first, second) = (median(&self.first), median(&self.second));
+        let ratio = first.zip(second).map(|(first, second)| second / first);
         let met = match self.target {
             Some(Target::Ratio(most)) => ratio.map(|ratio| (format!("{most}"), ratio <= most)),
-            Some(Target::Most(most)) => typha.map(|typha| (self.show(most), typha <= most)),
+            Some(Target::Most(most)) => second.map(|second| (self.show(most), second <= most)),
             None => None,
         };
         let target =
@@ -145,9 +167,12 @@ impl Row {
         format!(
             "{:<46}{:>28}{:>28}{:>8}  {:<16}{}",
             self.figure,
-            of(&self.baseline),
-            of(&self.typha),
-            ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")),
+            of(&self.first),
+            of(&self.second),
+            ratio.map_or_else(
+                || "-".into(),
+                |ratio| format!("{ratio:.*}", if ratio < 0.1 { 4 } else { 2 })
+            ),
             target.unwrap_or_default(),
             self.calico.map(|value| self.show(value)).unwrap_or_default(),
         )
