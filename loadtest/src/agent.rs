@@ -40,7 +40,7 @@ impl Agent {
         let mut stopped = pin!(stopped(stop));
         let mut connection = {
             let _place = common.door.acquire().await;
-            let server = common.server.to_string();
+            let server = self.follower.server().to_string();
             tokio::select! {
                 opened = Connection::open_with(&server, common.tls.as_ref(), hello) => opened?,
                 () = &mut stopped => return Ok(End::Stop),
@@ -104,6 +104,7 @@ impl Simulated for Agent {
 
     fn disconnected(&mut self) {
         self.session.disconnected();
+        self.follower.disconnected();
     }
 
     fn finish(&mut self) {

@@ -17,6 +17,8 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
+use crate::worker;
+
 /// What a child does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Part {
@@ -24,6 +26,8 @@ pub(crate) enum Part {
     Store,
     /// The server.
     Typha,
+    /// Some of the agents.
+    Agents,
 }
 
 /// A running child.
@@ -73,8 +77,13 @@ pub(crate) fn command(prefix: &[&str], part: Part) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-/// What a child does until its stdin is closed.
-pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyhow::Result<()> {
+/// What a child does until its stdin is closed. `listen`: where a server does, else anywhere.
+pub(crate) async fn run(
+    part: Part,
+    store: Option<&str>,
+    agents: usize,
+    listen: Option<SocketAddr>,
+) -> anyhow::Result<()> {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     match part {
         Part::Store => {
@@ -88,7 +97,7 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
                 store: StoreConfig::from_url(store.unwrap_or_default())?,
                 pod_cidrs: false,
                 record: None,
-                listen: any,
+                listen: listen.unwrap_or(any),
                 tls: None,
                 plaintext: false,
                 limits: typha::Limits::default(),
@@ -105,6 +114,7 @@ pub(crate) async fn run(part: Part, store: Option<&str>, agents: usize) -> anyho
             // Agents are gone: there is nobody to say goodbye to.
             drop(typha);
         }
+        Part::Agents => worker::run().await?,
     }
     Ok(())
 }

@@ -254,6 +254,13 @@ impl Churn {
         self.flipped(policy, Audience::All)
     }
 
+    /// An event that flips the policy of one of two cohorts.
+    pub(crate) fn next_of_cohort(&mut self, policy: u32) -> Event {
+        self.mark += 1;
+        let nodes = self.world.cohort(policy);
+        self.flipped(policy, Audience::Nodes(nodes.start, nodes.end))
+    }
+
     fn flipped(&self, policy: u32, audience: Audience) -> Event {
         let (key, value) = self.world.policy(policy, self.mark);
         let effect = Effect { audience, slot: Slot::Policy(policy), now: Some(self.mark) };

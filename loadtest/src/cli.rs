@@ -124,7 +124,8 @@ impl Args {
             return Ok(if table.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         if let Some(part) = self.part {
-            let part = children::run(part, self.store.as_deref(), self.agents as usize);
+            let listen = self.server.as_deref().map(loopback).transpose()?;
+            let part = children::run(part, self.store.as_deref(), self.agents as usize, listen);
             runtime::block_on(part)?;
             return Ok(ExitCode::SUCCESS);
         }

@@ -59,10 +59,11 @@ impl Drain {
         let mut line = {
             let _place = common.door.acquire().await;
             let hello = AgentMessage { message: Some(Message::Hello(self.hello())) };
-            let authority = common.server.to_string();
+            let server = self.follower.server();
+            let authority = server.to_string();
             let frames = Frames::open(&authority, common.connector.is_some(), &hello);
             tokio::select! {
-                io = connect(&common, self.follower.number) => Line { io: io?, frames },
+                io = connect(&common, server, self.follower.number) => Line { io: io?, frames },
                 () = &mut stopped => return Ok(End::Stop),
             }
         };
@@ -134,6 +135,7 @@ impl Simulated for Drain {
     fn disconnected(&mut self) {
         // Another server, or another run of it, counts anew.
         self.publication = 0;
+        self.follower.disconnected();
     }
 
     fn finish(&mut self) {
@@ -184,18 +186,18 @@ impl Line {
     }
 }
 
-async fn connect(common: &Common, number: u32) -> io::Result<Box<dyn Io>> {
-    let stream = match source(common.server, number) {
+async fn connect(common: &Common, server: SocketAddr, number: u32) -> io::Result<Box<dyn Io>> {
+    let stream = match source(server, number) {
         Some(source) => {
             let socket = TcpSocket::new_v4()?;
             socket.bind(source)?;
-            socket.connect(common.server).await?
+            socket.connect(server).await?
         }
-        None => TcpStream::connect(common.server).await?,
+        None => TcpStream::connect(server).await?,
     };
     stream.set_nodelay(true)?;
     let Some(tls) = &common.connector else { return Ok(Box::new(stream)) };
-    let name = ServerName::from(common.server.ip());
+    let name = ServerName::from(server.ip());
     Ok(Box::new(TlsConnector::from(tls.clone()).connect(name, stream).await?))
 }
 

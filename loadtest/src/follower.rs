@@ -1,6 +1,7 @@
 //! What every simulated agent does with Commits: compare them with what was written, and owe an ack.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -22,6 +23,10 @@ use crate::{
 const ACK: Duration = Duration::from_millis(100);
 /// Commits that came before the writer knew of its write are looked at again after so long.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The order to come back is for all agents, or for those whose number has the same remainder by this.
+pub(crate) const ALL: u64 = u64::MAX;
+const TENTHS: u64 = 10;
 
 /// Why a stream is over.
 pub(crate) enum End {
@@ -50,8 +55,14 @@ pub(crate) trait Simulated: Send {
 pub(crate) async fn run(mut agent: impl Simulated) {
     let common = agent.follower().common.clone();
     let mut stop = common.stop.clone();
+    let mut again = common.again.clone();
+    let number = agent.follower().number;
     loop {
-        if matches!(agent.stream(&mut stop).await, End::Stop) || *stop.borrow() {
+        let end = tokio::select! {
+            end = agent.stream(&mut stop) => end,
+            () = told(&mut again, number) => End::Again,
+        };
+        if matches!(end, End::Stop) || *stop.borrow() {
             break;
         }
         agent.disconnected();
@@ -71,8 +82,11 @@ pub(crate) struct Follower {
     pub(crate) name: String,
     pub(crate) common: Arc<Common>,
     delivery: Delivery,
-    /// It had its first Commit.
+    /// It had its first Commit, ever and in this session.
     synced: bool,
+    in_session: bool,
+    /// How many streams it had before this one.
+    streams: u32,
     last_ack: Option<Instant>,
     owes_ack: bool,
 }
@@ -82,7 +96,30 @@ impl Follower {
     pub(crate) fn new(number: u32, common: Arc<Common>, holds: bool) -> Self {
         let name = node_name(number);
         let delivery = Delivery::new(number, common.world, holds);
-        Self { number, name, common, delivery, synced: false, last_ack: None, owes_ack: false }
+        Self {
+            number,
+            name,
+            common,
+            delivery,
+            synced: false,
+            in_session: false,
+            streams: 0,
+            last_ack: None,
+            owes_ack: false,
+        }
+    }
+
+    /// The server of this stream: another one for each.
+    pub(crate) fn server(&self) -> SocketAddr {
+        let servers = &self.common.servers;
+        servers[(self.number.wrapping_add(self.streams)) as usize % servers.len()]
+    }
+
+    /// The stream is over, and another one follows.
+    pub(crate) fn disconnected(&mut self) {
+        self.in_session = false;
+        self.streams = self.streams.wrapping_add(1);
+        self.owes_ack = false;
     }
 
     /// What it asks for.
@@ -104,6 +141,10 @@ impl Follower {
         self.common.score.commits.fetch_add(1, Ordering::Relaxed);
         // Who looks on acknowledges nothing, and the full view is looking on.
         self.owes_ack = self.common.view == View::Node;
+        if !self.in_session {
+            self.in_session = true;
+            self.common.score.sessions.fetch_add(1, Ordering::Relaxed);
+        }
         if self.synced {
             self.delivery.committed(version, Instant::now(), changes);
             self.settle();
@@ -167,6 +208,19 @@ pub(crate) async fn pause(time: Option<Duration>) {
     match time {
         Some(time) => sleep(time).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Ends when this agent is told to end its stream and come back.
+async fn told(again: &mut watch::Receiver<u64>, number: u32) {
+    loop {
+        if again.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        let which = *again.borrow_and_update();
+        if which == ALL || which % TENTHS == u64::from(number) % TENTHS {
+            return;
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod follower;
 mod frames;
 mod inject;
 mod judge;
+mod keeper;
 mod process;
 mod progress;
 mod ratios;
@@ -30,6 +31,7 @@ mod run;
 mod sample;
 mod score;
 mod sockets;
+mod worker;
 mod world;
 mod writer;
 

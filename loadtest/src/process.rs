@@ -45,10 +45,27 @@ pub(crate) fn rss(pid: u32) -> io::Result<u64> {
     Ok(pages.unwrap_or_default() * page)
 }
 
+/// Memory that the kernel holds for all TCP sockets of this machine's network, bytes.
+pub(crate) fn socket_memory() -> io::Result<u64> {
+    let stat = fs::read_to_string("/proc/net/sockstat")?;
+    let line = stat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    let pages = line.split_once(" mem ").and_then(|(_, pages)| pages.trim().parse::<u64>().ok());
+    let page = sysconf(SysconfVar::PAGE_SIZE)?.unwrap_or(4096).cast_unsigned();
+    Ok(pages.unwrap_or_default() * page)
+}
+
 /// How many open files a process with so many agents needs, and a server of them: one each, and some that are being
 /// closed.
 pub(crate) fn files_of(agents: u32) -> u64 {
-    u64::from(agents + agents / 20) + 300
+    u64::from(agents + (agents / 20).min(100)) + 150
+}
+
+/// How many agents a server may have with the files that a process may open here, at most `wanted`.
+pub(crate) fn most_agents(wanted: u32) -> u32 {
+    match raise_open_files(files_of(wanted)) {
+        Ok(()) => wanted,
+        Err(limit) => u32::try_from(limit.saturating_sub(250)).unwrap_or(wanted).min(wanted),
+    }
 }
 
 /// Makes room for so many open files, here and in the children that come.

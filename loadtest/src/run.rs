@@ -2,14 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::{PoisonError, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use crate::{
     children::{self, Part, Process},
     churn::{Churn, Profile, View},
-    fleet::{Fleet, Setup},
+    fleet::{Fleet, Rest, Setup},
     inject::Inject,
     process,
     progress::Progress,
@@ -134,7 +134,7 @@ async fn on_world(
         found
     };
     caught_up(&server.to_string(), None, version, CAUGHT_UP).await?;
-    let report = measure(config, store, world, version, server, pid).await;
+    let report = measure(config, prefix, store, world, version, server, pid).await;
     if let Some(process) = own_server {
         process.stop().await;
     }
@@ -143,6 +143,7 @@ async fn on_world(
 
 async fn measure(
     config: &Config,
+    prefix: &[&str],
     store: &dyn Datastore,
     world: World,
     version: u64,
@@ -151,24 +152,28 @@ async fn measure(
 ) -> anyhow::Result<Report> {
     let mut progress = Progress::new();
     let began = Instant::now();
-    let mut fleet = Fleet::start(Setup {
+    let setup = Setup {
         agents: config.agents,
+        mine: 0..config.agents,
         check_every: config.check_every,
+        rest: Rest::Drain,
         at_once: AT_ONCE,
-        server,
+        servers: vec![server],
         tls: None,
         view: config.view,
         world,
         version,
         deadline: config.deadline,
         inject: config.inject,
-    })?;
+    };
+    let mut fleet = Fleet::spread(setup, prefix)?;
     first_sync(&fleet, config.agents, &mut progress).await?;
     let first_sync = began.elapsed();
 
     let commits_before = fleet.found().commits.load(Ordering::Relaxed);
     let bytes_before = sockets::received_from(server).unwrap_or_default();
-    let sampler = Sampler::start(pid)?;
+    let testers = fleet.workers().iter().map(|worker| worker.pid).collect();
+    let sampler = Sampler::start(pid, testers)?;
     let schedule = churn(config, store, world, &fleet, &mut progress).await?;
     let usage = sampler.stop()?;
     let bytes_after = sockets::received_from(server).unwrap_or_default();
@@ -177,8 +182,8 @@ async fn measure(
     fleet.stop().await?;
     let found = fleet.found();
     let lag = writer::p99(&schedule.lags);
-    let sent = |(port, bytes): (&u16, &u64)| {
-        bytes.saturating_sub(bytes_before.get(port).copied().unwrap_or(0))
+    let sent = |(local, bytes): (&SocketAddr, &u64)| {
+        bytes.saturating_sub(bytes_before.get(local).copied().unwrap_or(0))
     };
     Ok(Report {
         agents: config.agents,
@@ -240,7 +245,7 @@ async fn churn(
     let found = fleet.found();
     let mut churn = Churn::new(world, config.profile, config.view, config.seed);
     let (agents, rate, length) = (config.agents, config.rate, config.length);
-    let write = writer::write(store, &found.ledger, &mut churn, agents, rate, length);
+    let write = writer::write(store, found, &mut churn, agents, rate, length);
     let started = Instant::now();
     let shown = poll(Duration::MAX, || {
         let now = started.elapsed().min(length);
@@ -252,7 +257,7 @@ async fn churn(
         _ = shown => bail!("the clock stopped"),
     };
     // A Commit of a version that nobody here wrote may be compared now.
-    found.ledger.write().unwrap_or_else(PoisonError::into_inner).close();
+    found.closed();
     poll(config.deadline, || {
         let delivered = found.delivered.load(Ordering::Relaxed);
         progress.show(delivered, schedule.due_deliveries, "changes at agents");

@@ -21,12 +21,14 @@ const BUSY: f64 = 0.9;
 /// Measures from its start on.
 pub(crate) struct Sampler {
     server: Option<u32>,
+    testers: Vec<u32>,
     began: Instant,
     server_cpu: Option<Duration>,
     tester_cpu: Duration,
     machine: (u64, u64),
     highest: Arc<AtomicU64>,
-    watcher: Option<JoinHandle<()>>,
+    kernel: Arc<AtomicU64>,
+    watcher: JoinHandle<()>,
 }
 
 /// What was used.
@@ -34,6 +36,8 @@ pub(crate) struct Sampler {
 pub(crate) struct Usage {
     pub(crate) server_cpu: Option<Duration>,
     pub(crate) server_rss: Option<u64>,
+    /// Memory of all sockets of the machine at its highest.
+    pub(crate) kernel: u64,
     pub(crate) tester_cpu: Duration,
     /// Of all processors, the part that anything used.
     pub(crate) machine_busy: f64,
@@ -43,32 +47,38 @@ pub(crate) struct Usage {
 }
 
 impl Sampler {
-    pub(crate) fn start(server: Option<u32>) -> io::Result<Self> {
-        let highest = Arc::new(AtomicU64::new(0));
-        let watcher = server.map(|pid| {
-            let highest = highest.clone();
-            tokio::spawn(async move {
-                while let Ok(rss) = process::rss(pid) {
+    /// `testers`: processes of the tester besides this one.
+    pub(crate) fn start(server: Option<u32>, mut testers: Vec<u32>) -> io::Result<Self> {
+        testers.push(std::process::id());
+        let (highest, kernel) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let watcher = tokio::spawn({
+            let (highest, kernel) = (highest.clone(), kernel.clone());
+            async move {
+                loop {
+                    // A server that is gone is noticed elsewhere.
+                    let rss = server.and_then(|pid| process::rss(pid).ok()).unwrap_or_default();
                     highest.fetch_max(rss, Ordering::Relaxed);
+                    let sockets = process::socket_memory().unwrap_or_default();
+                    kernel.fetch_max(sockets, Ordering::Relaxed);
                     tokio::time::sleep(INTERVAL).await;
                 }
-            })
+            }
         });
         Ok(Self {
             server,
             began: Instant::now(),
             server_cpu: server.map(process::cpu_time).transpose()?,
-            tester_cpu: process::cpu_time(std::process::id())?,
+            tester_cpu: cpu_of(&testers)?,
+            testers,
             machine: machine()?,
             highest,
+            kernel,
             watcher,
         })
     }
 
     pub(crate) fn stop(self) -> io::Result<Usage> {
-        if let Some(watcher) = &self.watcher {
-            watcher.abort();
-        }
+        self.watcher.abort();
         let server_cpu = match (self.server, self.server_cpu) {
             (Some(pid), Some(before)) => Some(process::cpu_time(pid)?.saturating_sub(before)),
             _ => None,
@@ -79,7 +89,8 @@ impl Sampler {
         Ok(Usage {
             server_cpu,
             server_rss: self.server.map(|_| self.highest.load(Ordering::Relaxed)),
-            tester_cpu: process::cpu_time(std::process::id())?.saturating_sub(self.tester_cpu),
+            kernel: self.kernel.load(Ordering::Relaxed),
+            tester_cpu: cpu_of(&self.testers)?.saturating_sub(self.tester_cpu),
             machine_busy: busy as f64 / all as f64,
             busy: process::ticks(busy)?,
             wall: self.began.elapsed(),
@@ -102,6 +113,10 @@ impl Usage {
             Limit::Nothing
         }
     }
+}
+
+fn cpu_of(processes: &[u32]) -> io::Result<Duration> {
+    processes.iter().map(|pid| process::cpu_time(*pid)).sum()
 }
 
 /// Ticks of all processors so far: busy ones, and all.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -10,10 +10,12 @@ use std::{
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    delivery::{Found, Ledger},
+    delivery::{Found, Ledger, Written},
     judge::{Fault, Kind},
+    worker::Order,
 };
 
 /// Agents share so many histograms, so that they seldom wait for each other.
@@ -41,6 +43,24 @@ impl Errors {
     }
 }
 
+/// What agents of another process have found since they last said so.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tally {
+    errors: Errors,
+    examples: Vec<String>,
+    commits: u64,
+    delivered: u64,
+    reconnects: u64,
+    synced: u64,
+    sessions: u64,
+    held: u64,
+    again: u64,
+    /// Latencies in microseconds, and how often each was seen.
+    latencies: Vec<(u64, u64)>,
+    /// Nothing comes after it.
+    pub(crate) last: bool,
+}
+
 /// Counters, the ledger, and the latencies. No lock is held across an await.
 pub(crate) struct Score {
     pub(crate) ledger: RwLock<Ledger>,
@@ -53,7 +73,14 @@ pub(crate) struct Score {
     pub(crate) reconnects: AtomicU64,
     /// Agents that had their first Commit.
     pub(crate) synced: AtomicU64,
+    /// Sessions that had their first Commit.
+    pub(crate) sessions: AtomicU64,
+    /// Topics that were held when sessions began, and those of them that came whole again.
+    held: AtomicU64,
+    again: AtomicU64,
     examples: Mutex<Vec<String>>,
+    /// Other processes with agents.
+    workers: Mutex<Vec<UnboundedSender<Arc<Order>>>>,
     latencies: Vec<Mutex<Histogram<u64>>>,
 }
 
@@ -70,7 +97,11 @@ impl Score {
             delivered: AtomicU64::default(),
             reconnects: AtomicU64::default(),
             synced: AtomicU64::default(),
+            sessions: AtomicU64::default(),
+            held: AtomicU64::default(),
+            again: AtomicU64::default(),
             examples: Mutex::default(),
+            workers: Mutex::default(),
             latencies: (0..SHARDS).map(|_| Mutex::new(histogram())).collect(),
         }
     }
@@ -124,6 +155,103 @@ impl Score {
         }
     }
 
+    /// These were written, all of one version.
+    pub(crate) fn written(&self, version: u64, writes: Vec<Written>) {
+        let workers = lock(&self.workers);
+        if !workers.is_empty() {
+            tell(&workers, Order::written(version, &writes));
+        }
+        self.ledger.write().unwrap_or_else(PoisonError::into_inner).add(version, writes);
+    }
+
+    /// Nothing more will be written: a Commit of a version that nobody here wrote may be compared.
+    pub(crate) fn closed(&self) {
+        tell(&lock(&self.workers), Order::Closed);
+        self.ledger.write().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
+    /// Another process with agents is told what is written.
+    pub(crate) fn add_worker(&self, orders: UnboundedSender<Arc<Order>>) {
+        lock(&self.workers).push(orders);
+    }
+
+    /// Every other process with agents is told.
+    pub(crate) fn tell_workers(&self, order: Order) {
+        tell(&lock(&self.workers), order);
+    }
+
+    /// A session began with so many topics that were held, of which so many came whole again.
+    pub(crate) fn resumed(&self, held: u64, again: u64) {
+        self.held.fetch_add(held, Ordering::Relaxed);
+        self.again.fetch_add(again, Ordering::Relaxed);
+    }
+
+    /// Of the topics that agents held when sessions began, the part that did not come again. Later calls count anew.
+    pub(crate) fn take_resumed(&self) -> Option<f64> {
+        let held = self.held.swap(0, Ordering::Relaxed);
+        let again = self.again.swap(0, Ordering::Relaxed);
+        (held > 0).then(|| 1.0 - again as f64 / held as f64)
+    }
+
+    /// What was found since this was last called.
+    pub(crate) fn tally(&self, last: bool) -> Tally {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Tally {
+            errors: Errors {
+                order: take(&self.order),
+                digest: take(&self.digest),
+                lost: take(&self.lost),
+            },
+            examples: std::mem::take(&mut lock(&self.examples)),
+            commits: take(&self.commits),
+            delivered: take(&self.delivered),
+            reconnects: take(&self.reconnects),
+            synced: take(&self.synced),
+            sessions: take(&self.sessions),
+            held: take(&self.held),
+            again: take(&self.again),
+            latencies: self
+                .take_latencies()
+                .iter_recorded()
+                .map(|value| (value.value_iterated_to(), value.count_since_last_iteration()))
+                .collect(),
+            last,
+        }
+    }
+
+    /// What agents of another process have found.
+    pub(crate) fn add(&self, tally: &Tally) {
+        let add = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
+        add(&self.order, tally.errors.order);
+        add(&self.digest, tally.errors.digest);
+        add(&self.lost, tally.errors.lost);
+        let mut examples = lock(&self.examples);
+        let room = EXAMPLES.saturating_sub(examples.len());
+        examples.extend(tally.examples.iter().take(room).cloned());
+        add(&self.commits, tally.commits);
+        add(&self.delivered, tally.delivered);
+        add(&self.reconnects, tally.reconnects);
+        add(&self.synced, tally.synced);
+        add(&self.sessions, tally.sessions);
+        self.resumed(tally.held, tally.again);
+        let mut histogram = lock(&self.latencies[0]);
+        for (value, count) in &tally.latencies {
+            histogram.saturating_record_n(*value, *count);
+        }
+    }
+
+    /// The latencies since this was last called, in microseconds.
+    pub(crate) fn take_latencies(&self) -> Histogram<u64> {
+        let mut all = histogram();
+        for shard in &self.latencies {
+            let mut shard = lock(shard);
+            // All have the same bounds.
+            let _ = all.add(&*shard);
+            shard.reset();
+        }
+        all
+    }
+
     /// The errors so far.
     pub(crate) fn errors(&self) -> Errors {
         Errors {
@@ -146,6 +274,14 @@ impl Score {
             let _ = all.add(&*lock(shard));
         }
         all
+    }
+}
+
+fn tell(workers: &[UnboundedSender<Arc<Order>>], order: Order) {
+    let order = Arc::new(order);
+    for worker in workers {
+        // One that is gone is noticed by whoever reads from it.
+        let _ = worker.send(order.clone());
     }
 }
 

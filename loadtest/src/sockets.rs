@@ -23,8 +23,8 @@ const MESSAGE: usize = 72;
 /// `tcpi_bytes_received` in `struct tcp_info`.
 const BYTES_RECEIVED: usize = 128;
 
-/// Bytes received so far on each connection to `server`, by the local port.
-pub(crate) fn received_from(server: SocketAddr) -> io::Result<HashMap<u16, u64>> {
+/// Bytes received so far on each connection to `server`, by the local address.
+pub(crate) fn received_from(server: SocketAddr) -> io::Result<HashMap<SocketAddr, u64>> {
     let socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.send_to(&request(server.is_ipv6()), &Kernel::new(0, 0), 0)?;
     let mut received = HashMap::new();
@@ -61,17 +61,20 @@ fn request(ipv6: bool) -> Vec<u8> {
     bytes
 }
 
-/// The local port and what was received, if the other side is the server.
-fn connection(message: &[u8], server: SocketAddr) -> Option<(u16, u64)> {
+/// The local address and what was received, if the other side is the server.
+fn connection(message: &[u8], server: SocketAddr) -> Option<(SocketAddr, u64)> {
     let port = |at: usize| Some(u16::from_be_bytes(message.get(at..at + 2)?.try_into().ok()?));
     let (local, remote) = (port(4)?, port(6)?);
-    let address: IpAddr = match server {
-        SocketAddr::V4(_) => <[u8; 4]>::try_from(message.get(24..28)?).ok()?.into(),
-        SocketAddr::V6(_) => <[u8; 16]>::try_from(message.get(24..40)?).ok()?.into(),
+    let address = |at: usize| -> Option<IpAddr> {
+        Some(match server {
+            SocketAddr::V4(_) => <[u8; 4]>::try_from(message.get(at..at + 4)?).ok()?.into(),
+            SocketAddr::V6(_) => <[u8; 16]>::try_from(message.get(at..at + 16)?).ok()?.into(),
+        })
     };
-    if SocketAddr::new(address, remote) != server {
+    if SocketAddr::new(address(24)?, remote) != server {
         return None;
     }
+    let local = SocketAddr::new(address(8)?, local);
     let mut rest = message.get(MESSAGE..)?;
     while rest.len() >= 4 {
         let length = number(rest, 0, 2) as usize;
@@ -114,7 +117,7 @@ mod tests {
             accepted.write_all(&[7; 1234]).unwrap();
             client.read_exact(&mut [0; 1234]).unwrap();
             let received = received_from(server).unwrap();
-            assert_eq!(received, [(client.local_addr().unwrap().port(), 1234)].into());
+            assert_eq!(received, [(client.local_addr().unwrap(), 1234)].into());
         }
     }
 }

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -15,7 +14,8 @@ use model::Key;
 
 use crate::{
     churn::{Churn, Event},
-    delivery::{Ledger, Written},
+    delivery::Written,
+    score::Score,
 };
 
 /// Writes of one transaction; etcd takes 128 unless told otherwise.
@@ -35,7 +35,7 @@ pub(crate) struct Schedule {
 /// Writes events at `rate` per second for `length`.
 pub(crate) async fn write(
     store: &dyn Datastore,
-    ledger: &RwLock<Ledger>,
+    found: &Score,
     churn: &mut Churn,
     agents: u32,
     rate: f64,
@@ -66,7 +66,7 @@ pub(crate) async fn write(
         if let Some((first, _)) = batch.first() {
             schedule.lags.push(first.elapsed());
         }
-        send(store, ledger, batch).await?;
+        send(store, found, batch).await?;
     }
     Ok(schedule)
 }
@@ -74,7 +74,7 @@ pub(crate) async fn write(
 /// Writes events in one transaction, and notes them.
 pub(crate) async fn send(
     store: &dyn Datastore,
-    ledger: &RwLock<Ledger>,
+    found: &Score,
     batch: Vec<(Instant, Event)>,
 ) -> anyhow::Result<u64> {
     let mut writes = Vec::new();
@@ -85,7 +85,7 @@ pub(crate) async fn send(
     }
     let version = store.txn(&[], &writes).await.context("writing a change")?;
     let written = notes.into_iter().map(|(due, effects)| Written { version, due, effects });
-    ledger.write().unwrap_or_else(PoisonError::into_inner).add(version, written);
+    found.written(version, written.collect());
     Ok(version)
 }
 

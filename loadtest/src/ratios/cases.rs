@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -10,14 +10,15 @@ use anyhow::bail;
 use datastore::{Datastore, StoreConfig};
 
 use super::{
-    Args, Case, scale,
+    Args, Case, returns, scale,
     servers::{Kind, Programs, Server},
+    stuck,
     table::{Table, Target, Unit},
 };
 use crate::{
     children::{self, Part, Process},
-    churn::{Churn, Profile, View},
-    fleet::{Fleet, Setup},
+    churn::{Churn, Event, Profile, View},
+    fleet::{Fleet, Rest, Setup},
     run,
     sample::Sampler,
     world::{Topology, World},
@@ -52,13 +53,19 @@ type Measured<'a> = Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
 type Measure = for<'a> fn(&'a Rig<'a>, &'a mut Table) -> Measured<'a>;
 
 /// Every case.
-pub(super) const ALL: [(Case, Measure); 6] = [
+pub(super) const ALL: [(Case, Measure); 12] = [
     (Case::Agents, |rig, table| Box::pin(agents(rig, table))),
     (Case::Tls, |rig, table| Box::pin(tls(rig, table))),
     (Case::FirstSync, |rig, table| Box::pin(first_sync(rig, table))),
     (Case::Churn, |rig, table| Box::pin(churn(rig, table))),
     (Case::Cache, |rig, table| Box::pin(cache(rig, table))),
     (Case::Views, |rig, table| Box::pin(scale::views(rig, table))),
+    (Case::Many, |rig, table| Box::pin(scale::many(rig, table))),
+    (Case::Affected, |rig, table| Box::pin(scale::affected(rig, table))),
+    (Case::Storm, |rig, table| Box::pin(returns::storm(rig, table))),
+    (Case::Restart, |rig, table| Box::pin(returns::restart(rig, table))),
+    (Case::FullSync, |rig, table| Box::pin(returns::full_sync(rig, table))),
+    (Case::Stuck, |rig, table| Box::pin(stuck::stuck(rig, table))),
 ];
 
 /// A store with a cluster, and a server that has read it.
@@ -94,18 +101,31 @@ impl Bed {
         check_every: u32,
         at_once: usize,
     ) -> anyhow::Result<Fleet> {
-        Fleet::start(Setup {
+        Fleet::start(self.setup(view, agents, check_every, at_once))
+    }
+
+    /// How a fleet of this bed is set up.
+    pub(super) fn setup(&self, view: View, agents: u32, check_every: u32, at_once: usize) -> Setup {
+        Setup {
             agents,
+            mine: 0..agents,
             check_every,
+            rest: Rest::Drain,
             at_once,
-            server: self.server.address,
+            servers: vec![self.server.address],
             tls: self.server.tls.clone(),
             view,
             world: self.world,
             version: self.version,
             deadline: PATIENCE,
             inject: None,
-        })
+        }
+    }
+
+    /// Ends the server, and starts another one in its place.
+    pub(super) async fn restart(&mut self, rig: &Rig<'_>) -> anyhow::Result<()> {
+        let url = format!("http://{}", self.store.address);
+        self.server.restart(rig.programs, &url, self.version).await
     }
 
     /// Changes so many endpoints in one transaction, and waits until every agent has them. Returns
@@ -117,17 +137,21 @@ impl Bed {
         count: u32,
         agents: u32,
     ) -> anyhow::Result<Duration> {
-        let found = fleet.found();
-        let before = found.delivered.load(Ordering::Relaxed);
         let cpu = self.server.cpu()?;
-        let batch = vec![(Instant::now(), churn.next_of(count))];
-        writer::send(self.datastore.as_ref(), &found.ledger, batch).await?;
-        let all = before + u64::from(agents);
+        self.send(fleet, churn.next_of(count), agents.into()).await?;
+        Ok(self.server.cpu()?.saturating_sub(cpu))
+    }
+
+    /// Writes a change, and waits until all agents that need it have it, so many.
+    pub(super) async fn send(&self, fleet: &Fleet, event: Event, need: u64) -> anyhow::Result<()> {
+        let found = fleet.found();
+        let all = found.delivered.load(Ordering::Relaxed) + need;
+        writer::send(self.datastore.as_ref(), found, vec![(Instant::now(), event)]).await?;
         let arrived = run::poll(PATIENCE, || found.delivered.load(Ordering::Relaxed) >= all);
         if !arrived.await {
-            bail!("a change did not reach every agent: {:?}", found.examples());
+            bail!("a change did not reach every agent that needs it: {:?}", found.examples());
         }
-        Ok(self.server.cpu()?.saturating_sub(cpu))
+        Ok(())
     }
 
     pub(super) async fn end(self, mut fleet: Option<Fleet>) -> anyhow::Result<()> {
@@ -214,7 +238,7 @@ async fn first_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let empty = bed.server.rss()?;
         let cpu = bed.server.cpu()?;
-        let sampler = Sampler::start(Some(bed.server.pid))?;
+        let sampler = Sampler::start(Some(bed.server.pid), Vec::new())?;
         let began = Instant::now();
         let fleet = bed.connect(rig, count, count as usize)?;
         synced(&fleet, count).await?;
@@ -243,11 +267,11 @@ async fn churn(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
         synced(&fleet, count).await?;
         let found = fleet.found();
         let mut churn = Churn::new(bed.world, Profile::Steady, View::Full, SEED);
-        let sampler = Sampler::start(Some(bed.server.pid))?;
+        let sampler = Sampler::start(Some(bed.server.pid), Vec::new())?;
         let length = Duration::from_secs(rig.args.churn);
-        let (store, ledger) = (bed.datastore.as_ref(), &found.ledger);
-        let schedule = writer::write(store, ledger, &mut churn, count, RATE, length).await?;
-        ledger.write().unwrap_or_else(PoisonError::into_inner).close();
+        let store = bed.datastore.as_ref();
+        let schedule = writer::write(store, found, &mut churn, count, RATE, length).await?;
+        found.closed();
         run::poll(PATIENCE, || found.delivered.load(Ordering::Relaxed) >= schedule.due_deliveries)
             .await;
         let usage = sampler.stop()?;

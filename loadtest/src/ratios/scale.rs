@@ -1,8 +1,8 @@
 //! The cases of views of nodes at scale. They measure typha alone: one way of use beside another.
 
 use std::{
-    sync::{PoisonError, atomic::Ordering},
-    time::Duration,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
 };
 
 use anyhow::bail;
@@ -10,12 +10,14 @@ use anyhow::bail;
 use super::{
     cases::{Bed, PATIENCE, Rig, SEED, synced},
     servers::Kind,
-    table::{Columns, Table, Target, Unit},
+    table::{ALONE, Columns, Table, Target, Unit},
 };
 use crate::{
     churn::{Churn, Profile, View},
     fleet::Fleet,
-    run, sockets,
+    process, run,
+    sample::Sampler,
+    sockets,
     world::{Topology, World},
     writer,
 };
@@ -28,8 +30,16 @@ const FULL_CHECK_EVERY: u32 = 500;
 /// Of the full view's bytes and processor time, what a policy inside each namespace may leave.
 const VIEWS_AIM: [f64; 2] = [1.0 / 50.0, 1.0 / 20.0];
 
+/// Agents of a run with very many; one of so many checks what it gets, for it holds something of every node.
+pub(super) const MANY_CHECK_EVERY: u32 = 500;
+/// Changes a second of the case `many`, and the most that one may take, in milliseconds.
+const MANY_RATE: f64 = 500.0;
+const MANY_P99: f64 = 1000.0;
+/// Changes a second of the case `affected`: each is a publication of its own.
+const AFFECTED_RATE: u64 = 10;
+
 /// Bytes that agents have received from the server.
-fn received(bed: &Bed) -> anyhow::Result<u64> {
+pub(super) fn received(bed: &Bed) -> anyhow::Result<u64> {
     Ok(sockets::received_from(bed.server.address)?.values().sum())
 }
 
@@ -86,9 +96,9 @@ async fn rolled(
     let found = fleet.found();
     let (cpu, bytes) = (bed.server.cpu()?, received(bed)?);
     let mut churn = Churn::new(bed.world, Profile::RollingUpdate, view, SEED);
-    let (store, ledger) = (bed.datastore.as_ref(), &found.ledger);
-    let schedule = writer::write(store, ledger, &mut churn, agents, VIEWS_RATE, length).await?;
-    ledger.write().unwrap_or_else(PoisonError::into_inner).close();
+    let store = bed.datastore.as_ref();
+    let schedule = writer::write(store, found, &mut churn, agents, VIEWS_RATE, length).await?;
+    found.closed();
     let all = schedule.due_deliveries;
     if !run::poll(PATIENCE, || found.delivered.load(Ordering::Relaxed) >= all).await {
         bail!("a change did not reach every agent that needs it: {:?}", found.examples());
@@ -96,4 +106,99 @@ async fn rolled(
     let (cpu, bytes) =
         (bed.server.cpu()?.saturating_sub(cpu), received(bed)?.saturating_sub(bytes));
     Ok((cpu, bytes, schedule.events))
+}
+
+/// A cluster with one pod on each node.
+pub(super) fn sparse(nodes: u32, topology: Topology) -> World {
+    World { nodes, spare: 0, pods_per_node: 1, topology }
+}
+
+/// As many agents as the machine lets a process have files open, at most `wanted`.
+pub(super) fn at_most(wanted: u32) -> u32 {
+    let agents = process::most_agents(wanted);
+    if agents < wanted {
+        eprintln!("{wanted} agents need more open files than a process may have: {agents} it is");
+    }
+    agents
+}
+
+/// Latency of very many agents with their nodes' views.
+pub(super) async fn many(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    let agents = at_most(rig.args.agents * 10);
+    let bed = Bed::make(rig, Kind::Typha, sparse(agents, Topology::Clients)).await?;
+    let began = Instant::now();
+    let fleet = Fleet::spread(bed.setup(View::Node, agents, MANY_CHECK_EVERY, 64), rig.prefix)?;
+    synced(&fleet, agents).await?;
+    let first_sync = began.elapsed();
+    let found = fleet.found();
+    let testers = fleet.workers().iter().map(|worker| worker.pid).collect();
+    let sampler = Sampler::start(Some(bed.server.pid), testers)?;
+    let mut churn = Churn::new(bed.world, Profile::Steady, View::Node, SEED);
+    let length = Duration::from_secs(rig.args.churn);
+    let store = bed.datastore.as_ref();
+    let schedule = writer::write(store, found, &mut churn, agents, MANY_RATE, length).await?;
+    found.closed();
+    let all = schedule.due_deliveries;
+    if !run::poll(PATIENCE, || found.delivered.load(Ordering::Relaxed) >= all).await {
+        bail!("a change did not reach its agent: {:?}", found.examples());
+    }
+    let usage = sampler.stop()?;
+    let latencies = found.latencies();
+    let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1000.0;
+    let figure = format!("{MANY_RATE} changes/s to {agents} agents, p99");
+    let row = table.row_of(ALONE, &figure, Unit::Milliseconds).target(Target::Most(MANY_P99));
+    row.add(false, [at(0.99)]);
+    row.note(format!(
+        "p50 {:.1} ms, first sync {:.1} s, memory {:.0} MiB, CPU of the server {:.1} s and of the agents {:.1} s in \
+         {:.1} s, machine {:.0}% busy, limited by {:?}",
+        at(0.5),
+        first_sync.as_secs_f64(),
+        usage.server_rss.unwrap_or_default() as f64 / f64::from(1 << 20),
+        usage.server_cpu.unwrap_or_default().as_secs_f64(),
+        usage.tester_cpu.as_secs_f64(),
+        usage.wall.as_secs_f64(),
+        usage.machine_busy * 100.0,
+        usage.limit(writer::p99(&schedule.lags) > run::LATE),
+    ));
+    bed.end(Some(fleet)).await
+}
+
+/// Processor time of one change, by how many need it and how many are connected.
+pub(super) async fn affected(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
+    let few = rig.args.agents;
+    let many = at_most(few * 10);
+    for connected in [few, many] {
+        let bed = Bed::make(rig, Kind::Typha, sparse(connected, Topology::Cohorts)).await?;
+        let setup = bed.setup(View::Node, connected, MANY_CHECK_EVERY, 64);
+        let fleet = Fleet::spread(setup, rig.prefix)?;
+        synced(&fleet, connected).await?;
+        let mut churn = Churn::new(bed.world, Profile::PolicyFlip, View::Node, SEED);
+        for cohort in [0, 1] {
+            let need = bed.world.cohort(cohort).len();
+            let mut times = Vec::new();
+            for _ in 0..rig.args.rounds {
+                // Whoever is connected and idle costs something, too: heartbeats, pings.
+                let (cpu, began) = (bed.server.cpu()?, Instant::now());
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let idle = bed.server.cpu()?.saturating_sub(cpu).as_secs_f64()
+                    / began.elapsed().as_secs_f64();
+                let (cpu, began) = (bed.server.cpu()?, Instant::now());
+                for _ in 0..AFFECTED_RATE {
+                    let next = tokio::time::sleep(Duration::from_secs(1) / AFFECTED_RATE as u32);
+                    bed.send(&fleet, churn.next_of_cohort(cohort), need as u64).await?;
+                    next.await;
+                }
+                let used = bed.server.cpu()?.saturating_sub(cpu).as_secs_f64();
+                let used = used - idle * began.elapsed().as_secs_f64();
+                times.push(used * 1e6 / AFFECTED_RATE as f64);
+            }
+            let columns = Columns("fewer connected", "more connected");
+            let figure = format!("CPU of a change that {need} agents need");
+            let row = table.row_of(columns, &figure, Unit::Microseconds);
+            row.add(connected == few, times);
+            row.note(format!("{connected} connected"));
+        }
+        bed.end(Some(fleet)).await?;
+    }
+    Ok(())
 }

@@ -14,12 +14,13 @@ use identity::{Authority, Files, Identity, ServerCheck, Validity};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::{process, run};
+use crate::{
+    children::{self, Part},
+    process, run,
+};
 
 /// A server has read the store in this time.
 const READ: Duration = Duration::from_mins(3);
-
-const BASELINE: &str = "bulrush-baseline";
 
 /// Which server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +33,10 @@ pub(super) enum Kind {
 
 /// Where the servers' programs are.
 pub(super) struct Programs {
-    typha: PathBuf,
+    /// None: this program can do it.
+    typha: Option<PathBuf>,
     baseline: PathBuf,
+    prefix: Vec<String>,
 }
 
 impl Programs {
@@ -42,21 +45,43 @@ impl Programs {
         typha: Option<&Path>,
         baseline: Option<&Path>,
         wanted: bool,
+        prefix: &[&str],
     ) -> anyhow::Result<Self> {
         let here = std::env::current_exe().context("this program's own file")?;
         let find = |given: Option<&Path>, name: &str| {
-            let path = given.map_or_else(|| here.with_file_name(name), Path::to_path_buf);
-            if path.is_file() || name == BASELINE && !wanted {
-                return Ok(path);
-            }
-            bail!(
+            given.map_or_else(|| here.with_file_name(name), Path::to_path_buf)
+        };
+        let missing = |path: &Path| {
+            anyhow::anyhow!(
                 "there is no {}: build it (cargo build --release -p bulrush-typha -p \
                  bulrush-baseline), or say where it is",
                 path.display()
             )
         };
-        let typha = find(typha, "typha")?;
-        Ok(Self { typha, baseline: find(baseline, BASELINE)? })
+        let program = find(typha, "typha");
+        if typha.is_some() && !program.is_file() {
+            return Err(missing(&program));
+        }
+        let baseline = find(baseline, "bulrush-baseline");
+        if wanted && !baseline.is_file() {
+            return Err(missing(&baseline));
+        }
+        let prefix = prefix.iter().map(ToString::to_string).collect();
+        Ok(Self { typha: program.is_file().then_some(program), baseline, prefix })
+    }
+
+    fn typha(&self, address: SocketAddr) -> anyhow::Result<Command> {
+        let Some(program) = &self.typha else {
+            let prefix: Vec<&str> = self.prefix.iter().map(String::as_str).collect();
+            let mut command = children::command(&prefix, Part::Typha)?;
+            command.args(["--server", &address.to_string(), "--agents", "100000"]);
+            return Ok(command);
+        };
+        let mut command = Command::new(program);
+        let port = address.port().to_string();
+        command.args(["--log", "error", "--port", &port, "--max-connections", "100000"]);
+        command.args(["--health-port", "0", "--metrics-port", "0", "--status-port", "0"]);
+        Ok(command)
     }
 }
 
@@ -80,6 +105,28 @@ impl Server {
     ) -> anyhow::Result<Self> {
         // Taken and given back: nobody else will have it a moment later.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        Self::start_at(programs, kind, store, version, address).await
+    }
+
+    /// Ends it at once, and starts another one at its address. It must be a typha without TLS.
+    pub(super) async fn restart(
+        &mut self,
+        programs: &Programs,
+        store: &str,
+        version: u64,
+    ) -> anyhow::Result<()> {
+        self.child.kill().await?;
+        *self = Self::start_at(programs, Kind::Typha, store, version, self.address).await?;
+        Ok(())
+    }
+
+    async fn start_at(
+        programs: &Programs,
+        kind: Kind,
+        store: &str,
+        version: u64,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
         let mut certificates = None;
         let mut tls = None;
         let mut command = match kind {
@@ -88,15 +135,14 @@ impl Server {
                 command.args(["--listen", &address.to_string()]);
                 command
             }
-            Kind::Typha | Kind::TyphaTls => {
-                let mut command = Command::new(&programs.typha);
-                let port = address.port().to_string();
-                command.args(["--log", "error", "--port", &port, "--max-connections", "100000"]);
-                command.args(["--health-port", "0", "--metrics-port", "0", "--status-port", "0"]);
-                command
-            }
+            Kind::Typha | Kind::TyphaTls => programs.typha(address)?,
         };
         if kind == Kind::TyphaTls {
+            if programs.typha.is_none() {
+                bail!(
+                    "TLS is measured with the program typha: build it, or say where it is (--typha)"
+                );
+            }
             let folder = tempfile::tempdir()?;
             let (server, agent) = certify(folder.path())?;
             command.arg("--cert").arg(server.certificate).arg("--key").arg(server.key);
@@ -104,7 +150,8 @@ impl Server {
             tls = Some(Tls { files: agent, check: ServerCheck::Typha, token: None });
             certificates = Some(folder);
         }
-        command.args(["--store", store]).stdin(Stdio::null()).stdout(Stdio::null());
+        // It is closed when this process ends, which ends what is this program itself.
+        command.args(["--store", store]).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.kill_on_drop(true).spawn()?;
         let pid = child.id().context("a server ended at once")?;
         let up = run::poll(Duration::from_mins(2), || {

@@ -11,6 +11,7 @@ pub(crate) enum Unit {
     Microseconds,
     Milliseconds,
     Bytes,
+    Percent,
 }
 
 /// What a figure should be.
@@ -21,6 +22,8 @@ pub(crate) enum Target {
     Ratio(f64),
     /// Of the second, at most this.
     Most(f64),
+    /// Of the second, at least this.
+    Least(f64),
 }
 
 /// What is beside what: the ratio is the second's by the first's.
@@ -29,6 +32,9 @@ pub(crate) struct Columns(pub(crate) &'static str, pub(crate) &'static str);
 
 /// The plainest server, and typha.
 pub(super) const SERVERS: Columns = Columns("baseline", "typha");
+
+/// Typha, and nothing beside it.
+pub(super) const ALONE: Columns = Columns("", "typha");
 
 /// One figure of both.
 #[derive(Clone, Debug, Serialize)]
@@ -160,6 +166,7 @@ impl Row {
         let met = match self.target {
             Some(Target::Ratio(most)) => ratio.map(|ratio| (format!("{most}"), ratio <= most)),
             Some(Target::Most(most)) => second.map(|second| (self.show(most), second <= most)),
+            Some(Target::Least(least)) => second.map(|second| (self.show(least), second >= least)),
             None => None,
         };
         let target =
@@ -189,6 +196,7 @@ impl Row {
                 format!("{:.0} MiB", value / (1024.0 * 1024.0))
             }
             Unit::Bytes => format!("{:.1} KiB", value / 1024.0),
+            Unit::Percent => format!("{value:.2} %"),
         }
     }
 }
