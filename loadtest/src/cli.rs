@@ -1,12 +1,14 @@
 //! The flags of `loadtest`, which are also those of `bulrush loadtest`.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
+use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 
 use crate::{
     children::{self, Part},
     churn::{Profile, View},
+    html,
     inject::Inject,
     ratios,
     report::{Comparison, Report},
@@ -55,12 +57,19 @@ pub struct Args {
     /// Where the random choices of the changes start: the same seed gives the same changes.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// A running typha, on plaintext loopback, that reads the store of --store.
+    /// A running typha, on plaintext loopback, that reads the store of --store. Given more than once, agents move
+    /// between them.
     #[arg(long, value_name = "HOST:PORT", requires = "store")]
-    server: Option<String>,
-    /// The process of --server, to measure what it uses.
+    server: Vec<String>,
+    /// The process of --server, to measure what it uses; as often as that.
     #[arg(long, value_name = "PID", requires = "server")]
-    server_pid: Option<u32>,
+    server_pid: Vec<u32>,
+    /// So many typhas are started, and agents move between them.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10), conflicts_with = "server")]
+    replicas: u32,
+    /// With several typhas a tenth of the agents moves to the next one so often.
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = runtime::duration)]
+    move_every: Duration,
     /// A running store. The cluster of the test is added to it, and removed at the end.
     #[arg(long, value_name = "URL")]
     store: Option<String>,
@@ -70,6 +79,9 @@ pub struct Args {
     /// Corrupt what agents get, to see that it is noticed.
     #[arg(long)]
     inject: Option<Inject>,
+    /// Write the report as a page with plots, too.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// How to print the report.
     #[arg(short, long, default_value = "table", global = true)]
     output: Output,
@@ -124,7 +136,7 @@ impl Args {
             return Ok(if table.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         if let Some(part) = self.part {
-            let listen = self.server.as_deref().map(loopback).transpose()?;
+            let listen = self.server.first().map(|server| loopback(server)).transpose()?;
             let part = children::run(part, self.store.as_deref(), self.agents as usize, listen);
             runtime::block_on(part)?;
             return Ok(ExitCode::SUCCESS);
@@ -143,13 +155,22 @@ impl Args {
             pods_per_node: self.pods,
             topology: self.topology,
             seed: self.seed,
-            server: self.server.as_deref().map(loopback).transpose()?,
-            server_pid: self.server_pid,
+            servers: self.server.iter().map(|server| loopback(server)).collect::<Result<_, _>>()?,
+            server_pids: self.server_pid.clone(),
+            replicas: self.replicas,
+            move_every: self.move_every,
             store: self.store.clone(),
             deadline: self.deadline,
             inject: self.inject,
         };
+        // Before the run: what can't be written is known then.
+        let html = self.html.as_deref().map(|path| (path, fs::File::create(path)));
+        let html = html.map(|(path, file)| file.with_context(|| path.display().to_string()));
+        let html = html.transpose()?;
         let report = runtime::block_on(run::run(config, prefix))?;
+        if let Some(mut html) = html {
+            html.write_all(html::page(&report).as_bytes())?;
+        }
         self.print(&report, Report::table)?;
         if report.inject.is_some() && report.errors.total() == 0 {
             eprintln!("error: what was injected was not noticed");
@@ -164,7 +185,6 @@ impl Args {
         value: &T,
         table: impl Fn(&T) -> String,
     ) -> anyhow::Result<()> {
-        use std::io::Write as _;
         let text = match self.output {
             Output::Json => serde_json::to_string_pretty(value)? + "\n",
             Output::Table => table(value),

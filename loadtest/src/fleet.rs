@@ -214,6 +214,11 @@ impl Fleet {
         self.again.send_replace(which);
     }
 
+    /// The processes with agents, and this one.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.workers.iter().map(|worker| worker.pid).chain([std::process::id()]).collect()
+    }
+
     /// The processes with agents besides this one.
     pub(crate) fn workers(&self) -> &[Worker] {
         &self.workers

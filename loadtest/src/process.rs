@@ -31,6 +31,18 @@ pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
     Ok(if fine + margin >= coarse { fine } else { coarse })
 }
 
+/// Processor time of all of them so far; none: there are none.
+pub(crate) fn cpu_of(processes: &[u32]) -> io::Result<Option<Duration>> {
+    let times = processes.iter().map(|pid| cpu_time(*pid));
+    Ok(Some(times.sum::<io::Result<Duration>>()?).filter(|_| !processes.is_empty()))
+}
+
+/// Resident memory of all of them that are there, bytes; none: none is.
+pub(crate) fn rss_of(processes: &[u32]) -> Option<u64> {
+    let sizes: Vec<u64> = processes.iter().filter_map(|pid| rss(*pid).ok()).collect();
+    (!sizes.is_empty()).then(|| sizes.iter().sum())
+}
+
 /// So many of the kernel's ticks, as a time.
 pub(crate) fn ticks(count: u64) -> io::Result<Duration> {
     let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100).cast_unsigned();

@@ -10,6 +10,8 @@ use crate::{
     churn::{Profile, View},
     inject::Inject,
     score::Errors,
+    series::Point,
+    world::Topology,
 };
 
 /// What a run was, and what it found.
@@ -27,6 +29,12 @@ pub(crate) struct Report {
     pub(crate) rate: f64,
     /// How long the schedule was.
     pub(crate) seconds: f64,
+    /// Servers, between which agents moved.
+    #[serde(default = "one")]
+    pub(crate) servers: u32,
+    /// Who may talk to whom.
+    #[serde(default = "clients")]
+    pub(crate) topology: Topology,
     /// Where the events' random choices start.
     pub(crate) seed: u64,
     /// How the streams were corrupted.
@@ -60,6 +68,17 @@ pub(crate) struct Report {
     pub(crate) tester: Tester,
     /// What kept the figures from being better.
     pub(crate) limited_by: Limit,
+    /// How it went over time.
+    #[serde(default)]
+    pub(crate) series: Vec<Point>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn clients() -> Topology {
+    Topology::Clients
 }
 
 /// How large the cluster is.
@@ -97,7 +116,7 @@ impl From<&Histogram<u64>> for Latency {
     }
 }
 
-/// What the server used; none: its process isn't known.
+/// What the servers used, together; none: its process isn't known.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Server {
     /// Processor time.
@@ -155,7 +174,15 @@ impl Report {
         };
         line("agents", format!("{agents} with the {view} view{some}"));
         let Cluster { nodes, pods } = self.cluster;
-        line("cluster", format!("{nodes} nodes, {pods} pods"));
+        let talk = match self.topology {
+            Topology::Clients => String::new(),
+            topology => format!(", policies {}", name(serde_json::json!(topology))),
+        };
+        line("cluster", format!("{nodes} nodes, {pods} pods{talk}"));
+        if self.servers > 1 {
+            let (servers, moves) = (self.servers, self.reconnects);
+            line("servers", format!("{servers}, {moves} times an agent went to another one"));
+        }
         let (rate, seconds, seed) = (self.rate, self.seconds, self.seed);
         line("profile", format!("{profile}, {rate}/s for {seconds} s, seed {seed}"));
         line("first sync", format!("{:.1} s", self.first_sync_seconds));
@@ -257,6 +284,8 @@ impl Comparison {
         same("profile", serde_json::json!(a.profile), serde_json::json!(b.profile));
         same("rate", a.rate.into(), b.rate.into());
         same("seconds", a.seconds.into(), b.seconds.into());
+        same("servers", a.servers.into(), b.servers.into());
+        same("topology", serde_json::json!(a.topology), serde_json::json!(b.topology));
         same("seed", a.seed.into(), b.seed.into());
         same("cluster", serde_json::json!(a.cluster), serde_json::json!(b.cluster));
         let figures: [(&'static str, Figure); 13] = [

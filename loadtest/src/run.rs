@@ -1,6 +1,7 @@
 //! A run from the first process to the report.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -13,9 +14,11 @@ use crate::{
     inject::Inject,
     process,
     progress::Progress,
+    replicas,
     report::{Cluster, Latency, Report, Server, Tester},
     sample::Sampler,
-    sockets,
+    score::Score,
+    series::Series,
     world::{self, Topology, World},
     writer::{self, Schedule},
 };
@@ -51,9 +54,12 @@ pub(crate) struct Config {
     pub(crate) pods_per_node: u32,
     pub(crate) topology: Topology,
     pub(crate) seed: u64,
-    /// None: start one.
-    pub(crate) server: Option<SocketAddr>,
-    pub(crate) server_pid: Option<u32>,
+    /// Empty: start so many.
+    pub(crate) servers: Vec<SocketAddr>,
+    pub(crate) server_pids: Vec<u32>,
+    pub(crate) replicas: u32,
+    /// Of several servers: a tenth of the agents goes to the next one so often.
+    pub(crate) move_every: Duration,
     /// None: start one.
     pub(crate) store: Option<String>,
     pub(crate) deadline: Duration,
@@ -121,24 +127,34 @@ async fn on_world(
     world: World,
     version: u64,
 ) -> anyhow::Result<Report> {
-    let mut own_server = None;
-    let (server, pid) = if let Some(server) = config.server {
-        (server, config.server_pid)
-    } else {
-        let mut command = children::command(prefix, Part::Typha)?;
-        let limit = config.agents + 100;
-        command.args(["--store", url, "--agents", &limit.to_string()]);
-        let typha = Process::start(command, "typha").await?;
-        let found = (typha.address, Some(typha.pid));
-        own_server = Some(typha);
-        found
-    };
-    caught_up(&server.to_string(), None, version, CAUGHT_UP).await?;
-    let report = measure(config, prefix, store, world, version, server, pid).await;
-    if let Some(process) = own_server {
+    let mut own = Vec::new();
+    let mut servers =
+        Servers { addresses: config.servers.clone(), pids: config.server_pids.clone() };
+    if servers.addresses.is_empty() {
+        for _ in 0..config.replicas {
+            let mut command = children::command(prefix, Part::Typha)?;
+            let limit = config.agents + 100;
+            command.args(["--store", url, "--agents", &limit.to_string()]);
+            let typha = Process::start(command, "typha").await?;
+            servers.addresses.push(typha.address);
+            servers.pids.push(typha.pid);
+            own.push(typha);
+        }
+    }
+    for server in &servers.addresses {
+        caught_up(&server.to_string(), None, version, CAUGHT_UP).await?;
+    }
+    let report = measure(config, prefix, store, world, version, &servers).await;
+    for process in own {
         process.stop().await;
     }
     report
+}
+
+/// Where servers listen, and their processes, as far as they are known.
+struct Servers {
+    addresses: Vec<SocketAddr>,
+    pids: Vec<u32>,
 }
 
 async fn measure(
@@ -147,8 +163,7 @@ async fn measure(
     store: &dyn Datastore,
     world: World,
     version: u64,
-    server: SocketAddr,
-    pid: Option<u32>,
+    servers: &Servers,
 ) -> anyhow::Result<Report> {
     let mut progress = Progress::new();
     let began = Instant::now();
@@ -156,9 +171,9 @@ async fn measure(
         agents: config.agents,
         mine: 0..config.agents,
         check_every: config.check_every,
-        rest: Rest::Drain,
+        rest: if servers.addresses.len() > 1 { Rest::Keep } else { Rest::Drain },
         at_once: AT_ONCE,
-        servers: vec![server],
+        servers: servers.addresses.clone(),
         tls: None,
         view: config.view,
         world,
@@ -171,20 +186,22 @@ async fn measure(
     let first_sync = began.elapsed();
 
     let commits_before = fleet.found().commits.load(Ordering::Relaxed);
-    let bytes_before = sockets::received_from(server).unwrap_or_default();
-    let testers = fleet.workers().iter().map(|worker| worker.pid).collect();
-    let sampler = Sampler::start(pid, testers)?;
-    let schedule = churn(config, store, world, &fleet, &mut progress).await?;
+    let testers = fleet.processes();
+    let mut series = Series::start(&servers.addresses, &servers.pids, &testers, fleet.found())?;
+    let sampler = Sampler::start(&servers.pids, &testers)?;
+    let schedule = churn(config, store, world, &fleet, &mut series, &mut progress).await?;
     let usage = sampler.stop()?;
-    let bytes_after = sockets::received_from(server).unwrap_or_default();
+    series.look(fleet.found())?;
     let commits = fleet.found().commits.load(Ordering::Relaxed) - commits_before;
+    if servers.addresses.len() > 1 {
+        replicas::compare(&servers.addresses, &fleet, config.view, config.agents).await?;
+    }
 
     fleet.stop().await?;
     let found = fleet.found();
     let lag = writer::p99(&schedule.lags);
-    let sent = |(local, bytes): (&SocketAddr, &u64)| {
-        bytes.saturating_sub(bytes_before.get(local).copied().unwrap_or(0))
-    };
+    let bytes = series.bytes;
+    let (points, latencies) = series.end(found);
     Ok(Report {
         agents: config.agents,
         checked: fleet.checked(),
@@ -192,6 +209,8 @@ async fn measure(
         profile: config.profile,
         rate: config.rate,
         seconds: config.length.as_secs_f64(),
+        servers: servers.addresses.len() as u32,
+        topology: config.topology,
         seed: config.seed,
         inject: config.inject,
         injected: config.inject.map(|_| fleet.injected()),
@@ -202,12 +221,12 @@ async fn measure(
         reconnects: found.reconnects.load(Ordering::Relaxed),
         errors: found.errors(),
         examples: found.examples(),
-        latency_ms: Latency::from(&found.latencies()),
+        latency_ms: Latency::from(&latencies),
         first_sync_seconds: first_sync.as_secs_f64(),
         server: Server {
             cpu_seconds: usage.server_cpu.map(|cpu| cpu.as_secs_f64()),
             rss_bytes: usage.server_rss,
-            bytes_sent: (!bytes_after.is_empty()).then(|| bytes_after.iter().map(sent).sum()),
+            bytes_sent: (bytes > 0).then_some(bytes),
         },
         tester: Tester {
             cpu_seconds: usage.tester_cpu.as_secs_f64(),
@@ -216,6 +235,7 @@ async fn measure(
             machine_busy: usage.machine_busy,
         },
         limited_by: usage.limit(lag > LATE),
+        series: points,
     })
 }
 
@@ -240,6 +260,7 @@ async fn churn(
     store: &dyn Datastore,
     world: World,
     fleet: &Fleet,
+    series: &mut Series,
     progress: &mut Progress,
 ) -> anyhow::Result<Schedule> {
     let found = fleet.found();
@@ -255,6 +276,8 @@ async fn churn(
     let schedule = tokio::select! {
         schedule = write => schedule?,
         _ = shown => bail!("the clock stopped"),
+        looked = look(series, found, Series::interval(length)) => match looked? {},
+        never = moves(config, fleet) => match never {},
     };
     // A Commit of a version that nobody here wrote may be compared now.
     found.closed();
@@ -266,6 +289,26 @@ async fn churn(
     .await;
     progress.clear();
     Ok(schedule)
+}
+
+/// Looks so often at how it goes.
+async fn look(series: &mut Series, found: &Score, every: Duration) -> anyhow::Result<Infallible> {
+    loop {
+        tokio::time::sleep(every).await;
+        series.look(found)?;
+    }
+}
+
+/// Agents go from one server to the next, where there are several.
+async fn moves(config: &Config, fleet: &Fleet) -> Infallible {
+    if config.replicas.max(config.servers.len() as u32) < 2 {
+        return std::future::pending().await;
+    }
+    for tenth in 1_u64.. {
+        tokio::time::sleep(config.move_every).await;
+        fleet.again(tenth);
+    }
+    std::future::pending().await
 }
 
 /// Looks again and again, for so long at most, until it holds.

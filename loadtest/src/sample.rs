@@ -20,7 +20,7 @@ const BUSY: f64 = 0.9;
 
 /// Measures from its start on.
 pub(crate) struct Sampler {
-    server: Option<u32>,
+    servers: Vec<u32>,
     testers: Vec<u32>,
     began: Instant,
     server_cpu: Option<Duration>,
@@ -47,16 +47,17 @@ pub(crate) struct Usage {
 }
 
 impl Sampler {
-    /// `testers`: processes of the tester besides this one.
-    pub(crate) fn start(server: Option<u32>, mut testers: Vec<u32>) -> io::Result<Self> {
-        testers.push(std::process::id());
+    /// Of these processes, the tester's with this one.
+    pub(crate) fn start(servers: &[u32], testers: &[u32]) -> io::Result<Self> {
+        let servers = servers.to_vec();
         let (highest, kernel) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let watcher = tokio::spawn({
             let (highest, kernel) = (highest.clone(), kernel.clone());
+            let servers = servers.clone();
             async move {
                 loop {
                     // A server that is gone is noticed elsewhere.
-                    let rss = server.and_then(|pid| process::rss(pid).ok()).unwrap_or_default();
+                    let rss = process::rss_of(&servers).unwrap_or_default();
                     highest.fetch_max(rss, Ordering::Relaxed);
                     let sockets = process::socket_memory().unwrap_or_default();
                     kernel.fetch_max(sockets, Ordering::Relaxed);
@@ -65,11 +66,11 @@ impl Sampler {
             }
         });
         Ok(Self {
-            server,
             began: Instant::now(),
-            server_cpu: server.map(process::cpu_time).transpose()?,
-            tester_cpu: cpu_of(&testers)?,
-            testers,
+            server_cpu: process::cpu_of(&servers)?,
+            servers,
+            tester_cpu: process::cpu_of(testers)?.unwrap_or_default(),
+            testers: testers.to_vec(),
             machine: machine()?,
             highest,
             kernel,
@@ -79,18 +80,16 @@ impl Sampler {
 
     pub(crate) fn stop(self) -> io::Result<Usage> {
         self.watcher.abort();
-        let server_cpu = match (self.server, self.server_cpu) {
-            (Some(pid), Some(before)) => Some(process::cpu_time(pid)?.saturating_sub(before)),
-            _ => None,
-        };
+        let cpu = process::cpu_of(&self.servers)?.zip(self.server_cpu);
+        let tester_cpu = process::cpu_of(&self.testers)?.unwrap_or_default();
         let (busy, all) = machine()?;
         let busy = busy.saturating_sub(self.machine.0);
         let all = all.saturating_sub(self.machine.1).max(1);
         Ok(Usage {
-            server_cpu,
-            server_rss: self.server.map(|_| self.highest.load(Ordering::Relaxed)),
+            server_cpu: cpu.map(|(now, before)| now.saturating_sub(before)),
+            server_rss: cpu.map(|_| self.highest.load(Ordering::Relaxed)),
             kernel: self.kernel.load(Ordering::Relaxed),
-            tester_cpu: cpu_of(&self.testers)?.saturating_sub(self.tester_cpu),
+            tester_cpu: tester_cpu.saturating_sub(self.tester_cpu),
             machine_busy: busy as f64 / all as f64,
             busy: process::ticks(busy)?,
             wall: self.began.elapsed(),
@@ -113,10 +112,6 @@ impl Usage {
             Limit::Nothing
         }
     }
-}
-
-fn cpu_of(processes: &[u32]) -> io::Result<Duration> {
-    processes.iter().map(|pid| process::cpu_time(*pid)).sum()
 }
 
 /// Ticks of all processors so far: busy ones, and all.

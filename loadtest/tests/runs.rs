@@ -20,7 +20,8 @@ fn loadtest(args: &[&str]) -> Output {
 
 /// A run of a few agents for a second or two: its exit code and its report.
 fn run(args: &[&str]) -> (Option<i32>, Value) {
-    report_of(&[&["--agents", "20", "--for", "2s", "--rate", "40"], args].concat())
+    let rate: &[&str] = if args.contains(&"--rate") { &[] } else { &["--rate", "40"] };
+    report_of(&[&["--agents", "20", "--for", "2s"], rate, args].concat())
 }
 
 fn report_of(args: &[&str]) -> (Option<i32>, Value) {
@@ -84,6 +85,39 @@ fn whoever_may_talk_to_whom_each_change_reaches_those_who_need_it_and_nobody_get
             assert_eq!(report["deliveries"], 40 * nodes, "{topology} {view}");
         }
     }
+}
+
+#[test]
+fn agents_move_between_two_servers_without_errors() {
+    for view in ["node", "full"] {
+        let moves = ["--replicas", "2", "--move-every", "1s", "--check-every", "2"];
+        let more = ["--agents", "20", "--for", "4s", "--rate", "40", "--view", view];
+        let (code, report) = report_of(&[moves.as_slice(), &more].concat());
+        assert_eq!((code, errors(&report)), (Some(0), [0; 3]), "{view}: {report}");
+        assert_eq!(report["servers"], 2);
+        // Two agents each second.
+        assert!(report["reconnects"].as_u64().unwrap() >= 4, "{view}: {report}");
+    }
+}
+
+#[test]
+fn the_page_has_the_figures_and_four_plots_over_time_and_needs_nothing_from_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("page.html");
+    let (code, report) = run(&["--html", &path.display().to_string(), "--rate", "100"]);
+    assert_eq!(code, Some(0), "{report}");
+    let page = std::fs::read_to_string(path).unwrap();
+    assert_eq!(page.matches("<svg").count(), 4);
+    assert!(page.matches("<path").count() >= 7, "two lines each, and one of bytes: {page}");
+    assert!(page.contains("20 with the node view"), "{page}");
+    assert!(page.contains("prefers-color-scheme: dark"));
+    for elsewhere in ["<script", "http", "url(", "src=", "href="] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+    assert!(report["series"].as_array().unwrap().len() >= 4, "{report}");
+    let points = report["series"].as_array().unwrap();
+    let bytes = points.iter().map(|point| point["bytes_per_second"].as_f64().unwrap());
+    assert!(bytes.fold(0.0, f64::max) > 0.0, "{report}");
 }
 
 #[test]
@@ -191,7 +225,8 @@ fn flags_that_cannot_be_meant_are_refused_with_the_way_out() {
     std::fs::write(report.path(), "{}").unwrap();
     let path = report.path().display().to_string();
     let store = ["--store", "http://127.0.0.1:1"];
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 10] = [
+        ("loadtest: a page in a folder that isn't there", &["--html", "/nowhere/page.html"]),
         (
             "loadtest: a profile that goes with one topology",
             &["--topology", "inside", "--profile", "policy-flip"],

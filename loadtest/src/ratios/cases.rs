@@ -238,7 +238,7 @@ async fn first_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let empty = bed.server.rss()?;
         let cpu = bed.server.cpu()?;
-        let sampler = Sampler::start(Some(bed.server.pid), Vec::new())?;
+        let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
         let began = Instant::now();
         let fleet = bed.connect(rig, count, count as usize)?;
         synced(&fleet, count).await?;
@@ -267,7 +267,7 @@ async fn churn(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
         synced(&fleet, count).await?;
         let found = fleet.found();
         let mut churn = Churn::new(bed.world, Profile::Steady, View::Full, SEED);
-        let sampler = Sampler::start(Some(bed.server.pid), Vec::new())?;
+        let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
         let length = Duration::from_secs(rig.args.churn);
         let store = bed.datastore.as_ref();
         let schedule = writer::write(store, found, &mut churn, count, RATE, length).await?;

@@ -130,7 +130,7 @@ pub(super) async fn full_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Resul
     tokio::time::sleep(rig.args.idle().min(Duration::from_secs(10))).await;
     let before = bed.server.rss()?;
     idle.stop().await?;
-    let sampler = Sampler::start(Some(bed.server.pid), Vec::new())?;
+    let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
     let (cpu, began) = (bed.server.cpu()?, Instant::now());
     let fleet = bed.connect_as(View::Full, agents, agents, agents as usize)?;
     synced(&fleet, agents).await?;

@@ -131,8 +131,7 @@ pub(super) async fn many(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()>
     synced(&fleet, agents).await?;
     let first_sync = began.elapsed();
     let found = fleet.found();
-    let testers = fleet.workers().iter().map(|worker| worker.pid).collect();
-    let sampler = Sampler::start(Some(bed.server.pid), testers)?;
+    let sampler = Sampler::start(&[bed.server.pid], &fleet.processes())?;
     let mut churn = Churn::new(bed.world, Profile::Steady, View::Node, SEED);
     let length = Duration::from_secs(rig.args.churn);
     let store = bed.datastore.as_ref();

@@ -98,7 +98,7 @@ async fn times(
     due: &mut u64,
 ) -> anyhow::Result<Times> {
     let found = fleet.found();
-    let sampler = Sampler::start(Some(bed.server.pid), Vec::new())?;
+    let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
     let schedule =
         writer::write(bed.datastore.as_ref(), found, churn, agents, RATE, length).await?;
     *due += schedule.due_deliveries;
