@@ -215,13 +215,14 @@ async fn idle_and_commits(rig: &Rig<'_>, table: &mut Table, kind: Kind) -> anyho
     row.add(is_baseline, [per_agent(after - idle)]);
 
     for (changes, most, calico) in COMMITS {
+        let what = if changes == 1 { "1 change".into() } else { format!("{changes} changes") };
         let mut times = Vec::new();
         for _ in 0..rig.args.rounds {
             let cpu = bed.change(&fleet, &mut churn, changes, count).await?;
             times.push(per_agent(cpu.as_secs_f64() * 1e6));
         }
         let row =
-            table.row(&format!("{changes} changes, CPU per agent{suffix}"), Unit::Microseconds);
+            table.row(&format!("one commit of {what}, CPU per agent{suffix}"), Unit::Microseconds);
         if kind != Kind::TyphaTls {
             row.target(Target::Ratio(most)).calico(calico);
         }
