@@ -2,11 +2,12 @@
 
 use etcd_client::GetOptions;
 use model::Stored;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Shared, epoch, keys, refusal, revision, version};
 use crate::error::{Error, Result};
 use crate::selection::Selection;
-use crate::store::{Item, Listing};
+use crate::store::{Early, Item, Listing};
 
 /// How often a list starts over when its revision is compacted while it is read.
 const ATTEMPTS: u32 = 5;
@@ -15,9 +16,14 @@ const FIRST_PAGE: usize = 500;
 const PAGE_BYTES: usize = 2 << 20;
 const PAGE: std::ops::RangeInclusive<usize> = 20..=5000;
 
-pub(super) async fn list(shared: &Shared, selection: Selection) -> Result<Listing> {
+/// With `early` each page but the last is sent there, and is not in the result.
+pub(super) async fn list(
+    shared: &Shared,
+    selection: Selection,
+    early: Option<UnboundedSender<Early>>,
+) -> Result<Listing> {
     for _ in 0..ATTEMPTS {
-        match list_once(shared, selection).await {
+        match list_once(shared, selection, early.as_ref()).await {
             Err(error) if refusal::is_compacted(&error) => {
                 tracing::debug!(%error, "the list starts over");
             }
@@ -27,9 +33,14 @@ pub(super) async fn list(shared: &Shared, selection: Selection) -> Result<Listin
     Err(Error::Compacted { store: shared.connection.describe(), attempts: ATTEMPTS })
 }
 
-async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
+async fn list_once(
+    shared: &Shared,
+    selection: Selection,
+    early: Option<&UnboundedSender<Early>>,
+) -> Result<Listing> {
     let at = shared.now().await?;
     let mut items = Vec::new();
+    let mut anew = true;
     let mut unknown_keys = 0;
     let mut page = FIRST_PAGE;
     for (mut start, end) in keys::ranges(selection) {
@@ -71,6 +82,11 @@ async fn list_once(shared: &Shared, selection: Selection) -> Result<Listing> {
             }
             if !response.more() {
                 break;
+            }
+            if let Some(early) = early {
+                // Who no longer listens doesn't wait for the list either.
+                let _ = early.send(Early { anew, items: std::mem::take(&mut items) });
+                anew = false;
             }
         }
     }

@@ -22,12 +22,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use model::{Key, Stored, StreamIndex};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::EtcdConfig;
 use crate::error::{Error, Result};
 use crate::selection::Selection;
 use crate::store::{
-    Capabilities, Compare, Datastore, Item, Listing, Position, StreamHealth, StreamInfo,
+    Capabilities, Compare, Datastore, Early, Item, Listing, Position, StreamHealth, StreamInfo,
     WatchEvent, Write,
 };
 use connection::Connection;
@@ -87,7 +88,16 @@ impl Datastore for EtcdStore {
     }
 
     fn list(&self, _: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>> {
-        list::list(&self.shared, selection).boxed()
+        list::list(&self.shared, selection, None).boxed()
+    }
+
+    fn list_early(
+        &self,
+        _: StreamIndex,
+        selection: Selection,
+        early: UnboundedSender<Early>,
+    ) -> BoxFuture<'_, Result<Listing>> {
+        list::list(&self.shared, selection, Some(early)).boxed()
     }
 
     fn watch(
