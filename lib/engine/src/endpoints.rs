@@ -1,6 +1,6 @@
 //! What has labels and addresses: workload endpoints, host endpoints and network sets.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -25,16 +25,16 @@ pub(crate) struct Item {
     /// Its own labels, without inherited ones.
     pub(crate) own: LabelSet,
     /// Whose labels it inherits, first one first.
-    pub(crate) parents: Vec<Id<Prof>>,
+    pub(crate) parents: Box<[Id<Prof>]>,
     /// Its class, while it is in one, and its place among the class's items.
     pub(crate) class: Option<Id<Class>>,
-    pub(crate) position: usize,
+    pub(crate) position: u32,
     pub(crate) data: Data,
 }
 
 /// What makes an item an endpoint or a set.
 pub(crate) enum Data {
-    Endpoint(Box<Local>),
+    Endpoint(Local),
     Nets(Arc<[IpNet]>),
 }
 
@@ -48,35 +48,98 @@ pub(crate) struct Local {
     pub(crate) published: bool,
     /// It isn't this one.
     pub(crate) stale: bool,
-    pub(crate) ports: Vec<EndpointPort>,
+    pub(crate) ports: Box<[EndpointPort]>,
     /// The lists that it makes its node need.
     pub(crate) held: Lists,
 }
 
-/// The entry of an endpoint, but for the ids of its lists.
+/// The entry of an endpoint, but for the names of its profiles and the ids of its lists.
 #[derive(Clone, PartialEq)]
 pub(crate) enum LocalEntry {
-    Workload(Endpoint),
-    Host(HostEndpoint),
+    Workload { interface: ArcStr, mac: Mac, addresses: Addresses },
+    Host(Box<HostEndpoint>),
+}
+
+/// A MAC, in the bytes that its text stands for; none: unknown.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Mac(Option<[u8; 6]>);
+
+impl Mac {
+    /// From a text as the model reads it: in lower case with colons, or empty.
+    fn new(text: &str) -> Self {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        let mut next = || u8::from_str_radix(parts.next()?, 16).ok();
+        Self(bytes.iter_mut().try_for_each(|byte| next().map(|it| *byte = it)).map(|()| bytes))
+    }
+
+    fn text(self) -> ArcStr {
+        match self.0 {
+            None => ArcStr::new(),
+            Some([a, b, c, d, e, f]) => {
+                arcstr::format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+            }
+        }
+    }
+}
+
+/// Most endpoints have one address.
+#[derive(Clone)]
+pub(crate) enum Addresses {
+    One(IpNet),
+    Other(Box<[IpNet]>),
+}
+
+impl From<Vec<IpNet>> for Addresses {
+    fn from(all: Vec<IpNet>) -> Self {
+        match *all {
+            [one] => Self::One(one),
+            _ => Self::Other(all.into()),
+        }
+    }
+}
+
+impl Deref for Addresses {
+    type Target = [IpNet];
+
+    fn deref(&self) -> &[IpNet] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Other(all) => all,
+        }
+    }
+}
+
+impl PartialEq for Addresses {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
 }
 
 impl LocalEntry {
     /// No address is known yet.
     pub(crate) fn is_pending(&self) -> bool {
-        matches!(self, Self::Workload(entry) if entry.addresses.is_empty())
+        matches!(self, Self::Workload { addresses, .. } if addresses.is_empty())
     }
 
-    /// The entry as it is published, with these ids.
-    pub(crate) fn with(&self, ids: [Option<ArcStr>; 4]) -> Entry {
+    /// The entry as it is published, with these profiles and ids.
+    pub(crate) fn with(&self, profiles: Vec<ArcStr>, ids: [Option<ArcStr>; 4]) -> Entry {
         let [plist, forward, untracked, pre_dnat] = ids;
         match self {
-            Self::Workload(entry) => Entry::Endpoint(Endpoint { plist, ..entry.clone() }),
+            Self::Workload { interface, mac, addresses } => Entry::Endpoint(Endpoint {
+                interface: interface.clone(),
+                mac: mac.text(),
+                addresses: addresses.to_vec(),
+                profiles,
+                plist,
+            }),
             Self::Host(entry) => Entry::HostEndpoint(HostEndpoint {
+                profiles,
                 plist,
                 forward,
                 untracked,
                 pre_dnat,
-                ..entry.clone()
+                ..HostEndpoint::clone(entry)
             }),
         }
     }
@@ -88,7 +151,7 @@ impl Item {
         match &self.data {
             Data::Nets(nets) => Gives::Nets(nets),
             Data::Endpoint(local) => match &local.entry {
-                LocalEntry::Workload(entry) => Gives::Endpoint(&entry.addresses, &local.ports),
+                LocalEntry::Workload { addresses, .. } => Gives::Endpoint(addresses, &local.ports),
                 LocalEntry::Host(entry) => Gives::Host(&entry.addresses, &local.ports),
             },
         }
@@ -116,8 +179,8 @@ pub(crate) struct Read {
 
 /// See [`Data`].
 pub(crate) enum ReadData {
-    Endpoint { node: ArcStr, key: ArcStr, entry: LocalEntry, ports: Vec<EndpointPort> },
-    Nets(Vec<IpNet>),
+    Endpoint { node: ArcStr, key: ArcStr, entry: LocalEntry, ports: Box<[EndpointPort]> },
+    Nets(Arc<[IpNet]>),
 }
 
 /// A workload endpoint as its object says it.
@@ -129,7 +192,8 @@ pub(crate) fn workload(
 ) -> Read {
     let own = strings.labels(read.own_labels(metadata));
     let WorkloadEndpoint { id, interface, mac, addresses, profiles, ports, .. } = read;
-    let parents = profiles.into_iter().map(|name| strings.get(name)).collect::<Vec<_>>();
+    let parents = profiles.into_iter().map(|name| strings.get(name)).collect();
+    let ports = named(ports, strings);
     let key = arcstr::format!(
         "wep/{}/{}/{}/{}/{}",
         id.orchestrator,
@@ -138,8 +202,8 @@ pub(crate) fn workload(
         id.endpoint,
         if Planted::UidForgotten.is_here() { "" } else { &metadata.uid }
     );
-    let entry = Endpoint { interface, mac, addresses, profiles: parents.clone(), plist: None };
-    let entry = LocalEntry::Workload(entry);
+    let (mac, addresses) = (Mac::new(&mac), addresses.into());
+    let entry = LocalEntry::Workload { interface, mac, addresses };
     Read {
         own,
         parents,
@@ -156,11 +220,11 @@ pub(crate) fn host(
 ) -> Read {
     let own = strings.labels(metadata.labels);
     let kinds::HostEndpoint { node, interface, addresses, profiles, ports } = read;
-    let parents = profiles.into_iter().map(|name| strings.get(name)).collect::<Vec<_>>();
+    let parents = profiles.into_iter().map(|name| strings.get(name)).collect();
+    let ports = named(ports, strings);
     let key = arcstr::format!("hep/{}", key.name);
-    let profiles = parents.clone();
-    let entry = HostEndpoint { interface, addresses, profiles, ..HostEndpoint::default() };
-    let (node, entry) = (strings.get(node), LocalEntry::Host(entry));
+    let entry = HostEndpoint { interface, addresses, ..HostEndpoint::default() };
+    let (node, entry) = (strings.get(node), LocalEntry::Host(Box::new(entry)));
     Read { own, parents, data: ReadData::Endpoint { node, key, entry, ports } }
 }
 
@@ -176,5 +240,10 @@ pub(crate) fn network_set(
         Kind::NetworkSet => vec![strings.get(arcstr::format!("kns.{}", key.namespace))],
         _ => Vec::new(),
     };
-    Read { own, parents, data: ReadData::Nets(read.nets) }
+    Read { own, parents, data: ReadData::Nets(read.nets.into()) }
+}
+
+fn named(ports: Vec<EndpointPort>, strings: &mut Interner) -> Box<[EndpointPort]> {
+    let named = |port: EndpointPort| EndpointPort { name: strings.get(port.name), ..port };
+    ports.into_iter().map(named).collect::<Vec<_>>().into()
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     HashMap,
     bgp::Bgp,
-    endpoints::{self, Item},
+    endpoints::{self, Item, Read},
     hosts,
     index::{Class, Index, fingerprint},
     intern::Interner,
@@ -70,11 +70,23 @@ pub struct Sizes {
 
 /// An object as it was read, until the next flush.
 struct Pending {
-    /// None: the object is gone.
-    read: Option<Result<Box<Resource>, Invalid>>,
+    said: Said,
     json: Json,
     /// Its spec as canonical JSON, where nodes read it themselves.
     config: Option<String>,
+}
+
+/// What an object says.
+enum Said {
+    /// It is gone.
+    Nothing,
+    /// It can't be read.
+    Bad(Box<Invalid>),
+    /// It has labels and addresses; parts that can't be read are left out. It is kept in the form
+    /// that it will have: what it was read from is forgotten before the next one is read.
+    Item(Box<Read>, Vec<Invalid>),
+    /// It is of another kind.
+    Other(Box<Resource>),
 }
 
 /// An object for the full view.
@@ -264,9 +276,28 @@ impl Engine {
         let config = json.filter(|_| matches!(read, Some(Ok(_))) && has_config);
         let config = config.map(config_spec);
         let json = json.map_or(Json::Absent, |value| self.published(key, value));
-        let read = read.map(|read| read.map(Box::new));
+        let said = read.map_or(Said::Nothing, |read| self.said(key, read));
         let waiting = if is_policy(key) { &mut self.pending_policies } else { &mut self.pending };
-        waiting.insert(key.clone(), Pending { read, json, config });
+        waiting.insert(key.clone(), Pending { said, json, config });
+    }
+
+    fn said(&mut self, key: &Key, read: Result<Resource, Invalid>) -> Said {
+        let Resource { metadata, spec, faults } = match read {
+            Ok(resource) => resource,
+            Err(fault) => return Said::Bad(Box::new(fault)),
+        };
+        let strings = &mut self.strings;
+        let read = match spec {
+            Spec::WorkloadEndpoint(endpoint) => {
+                endpoints::workload(key, &metadata, endpoint, strings)
+            }
+            Spec::HostEndpoint(endpoint) => endpoints::host(key, metadata, endpoint, strings),
+            Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set) => {
+                endpoints::network_set(key, &metadata, set, strings)
+            }
+            spec => return Said::Other(Box::new(Resource { metadata, spec, faults })),
+        };
+        Said::Item(Box::new(read), faults)
     }
 
     /// What an object is in the full view. Its text is kept only where it is another one.
@@ -341,33 +372,26 @@ impl Engine {
 
     /// One object is now this.
     fn settle(&mut self, key: Key, pending: Pending, out: &mut Out) {
-        let Pending { read, json, config } = pending;
+        let Pending { said, json, config } = pending;
         self.settle_object(&key, json, out);
         let config = self.settle_config(&key, config, out);
-        let mut problem = match &read {
-            Some(Err(fault)) => worse(None, Effect::Absent, vec![fault.clone()]),
-            Some(Ok(resource)) => worse(None, Effect::Partial, resource.faults.clone()),
-            None => None,
-        };
-        let (metadata, spec) = match read.map(|read| read.map(|resource| *resource)) {
-            Some(Ok(Resource { metadata, spec, .. })) => (metadata, Some(spec)),
-            Some(Err(_)) | None => Default::default(),
+        let (mut metadata, mut spec, mut item) = Default::default();
+        let mut problem = match said {
+            Said::Nothing => None,
+            Said::Bad(fault) => worse(None, Effect::Absent, vec![*fault]),
+            Said::Item(read, faults) => {
+                item = Some(*read);
+                worse(None, Effect::Partial, faults)
+            }
+            Said::Other(resource) => {
+                let faults;
+                (metadata, spec, faults) = (resource.metadata, Some(resource.spec), resource.faults);
+                worse(None, Effect::Partial, faults)
+            }
         };
         match (key.kind, spec) {
             (_, spec) if is_policy(&key) => {
                 problem = self.set_policy(&key, spec, problem);
-            }
-            (_, Some(Spec::WorkloadEndpoint(endpoint))) => {
-                let read = endpoints::workload(&key, &metadata, endpoint, &mut self.strings);
-                self.set_item(&key, Some(read), out);
-            }
-            (_, Some(Spec::HostEndpoint(endpoint))) => {
-                let read = endpoints::host(&key, metadata, endpoint, &mut self.strings);
-                self.set_item(&key, Some(read), out);
-            }
-            (_, Some(Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set))) => {
-                let read = endpoints::network_set(&key, &metadata, set, &mut self.strings);
-                self.set_item(&key, Some(read), out);
             }
             (
                 Kind::WorkloadEndpoint
@@ -376,7 +400,7 @@ impl Engine {
                 | Kind::GlobalNetworkSet,
                 _,
             ) => {
-                self.set_item(&key, None, out);
+                self.set_item(&key, item, out);
             }
             (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
             (_, Some(Spec::Profile(profile))) => {

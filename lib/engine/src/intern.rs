@@ -1,19 +1,23 @@
-//! Equal strings share their memory: labels of a hundred thousand endpoints are mostly the same.
+//! Equal strings share their memory, and so do equal labels: those of a hundred thousand endpoints
+//! are mostly the same.
+
+use std::sync::Arc;
 
 use arcstr::ArcStr;
 use model::kinds::Labels;
 
 use crate::{HashSet, index::LabelSet};
 
-/// The strings in use, and some that were.
+/// What is in use, and some of what was.
 #[derive(Default)]
 pub(crate) struct Interner {
     strings: HashSet<ArcStr>,
-    /// Sweep when there are more than this.
-    limit: usize,
+    labels: HashSet<LabelSet>,
+    /// Sweep when there are more strings than this, or more labels.
+    limits: (usize, usize),
 }
 
-/// Below this many strings nothing is swept.
+/// Below this many nothing is swept.
 const SMALL: usize = 1024;
 
 impl Interner {
@@ -26,16 +30,25 @@ impl Interner {
     }
 
     pub(crate) fn labels(&mut self, labels: Labels) -> LabelSet {
-        labels.into_iter().map(|(key, value)| (self.get(key), self.get(value))).collect()
+        if let Some(known) = self.labels.get(labels.as_slice()) {
+            return Arc::clone(known);
+        }
+        let labels = labels.into_iter().map(|(key, value)| (self.get(key), self.get(value)));
+        let labels = labels.collect::<LabelSet>();
+        self.labels.insert(Arc::clone(&labels));
+        labels
     }
 
-    /// Forgets strings that nobody else holds, when their number has doubled since the last time.
+    /// Forgets what nobody else holds, when its number has doubled since the last time.
     pub(crate) fn sweep(&mut self) {
-        if self.strings.len() <= self.limit.max(SMALL) {
-            return;
+        if self.labels.len() > self.limits.1.max(SMALL) {
+            self.labels.retain(|labels| Arc::strong_count(labels) > 1);
+            self.limits.1 = 2 * self.labels.len();
         }
-        // A string without a count is a literal, and costs nothing.
-        self.strings.retain(|text| ArcStr::strong_count(text).is_none_or(|count| count > 1));
-        self.limit = 2 * self.strings.len();
+        if self.strings.len() > self.limits.0.max(SMALL) {
+            // A string without a count is a literal, and costs nothing.
+            self.strings.retain(|text| ArcStr::strong_count(text).is_none_or(|count| count > 1));
+            self.limits.0 = 2 * self.strings.len();
+        }
     }
 }

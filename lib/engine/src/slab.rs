@@ -5,11 +5,14 @@ use std::{
     fmt,
     hash::{Hash, Hasher},
     marker::PhantomData,
+    num::NonZeroU32,
     ops::{Index, IndexMut},
 };
 
 /// The place of a `T` in its [`Slab`].
-pub(crate) struct Id<T>(u32, PhantomData<fn() -> T>);
+///
+/// Counted from one, so that no id costs nothing.
+pub(crate) struct Id<T>(NonZeroU32, PhantomData<fn() -> T>);
 
 impl<T> Clone for Id<T> {
     fn clone(&self) -> Self {
@@ -54,49 +57,71 @@ impl<T> fmt::Debug for Id<T> {
 impl<T> Id<T> {
     /// The bare number, for keys that mix ids of several tables.
     pub(crate) fn number(self) -> u32 {
-        self.0
+        self.0.get()
+    }
+
+    fn place(self) -> (usize, usize) {
+        let slot = self.number() as usize - 1;
+        (slot / CHUNK, slot % CHUNK)
     }
 }
+
+/// A table grows by so many slots: one that doubled would be half empty, and be moved each time.
+const CHUNK: usize = 256;
 
 /// A table. Ids of removed values are given again: whoever removes a value has taken its id out of
 /// everything that held it. Using it all the same is a bug, and panics while the slot is empty.
 pub(crate) struct Slab<T> {
-    slots: Vec<Option<T>>,
-    free: Vec<u32>,
+    /// Each but the last is full.
+    chunks: Vec<Vec<Option<T>>>,
+    free: Vec<Id<T>>,
 }
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { chunks: Vec::new(), free: Vec::new() }
     }
 }
 
 impl<T> Slab<T> {
     pub(crate) fn insert(&mut self, value: T) -> Id<T> {
-        let slot = if let Some(slot) = self.free.pop() {
-            self.slots[slot as usize] = Some(value);
-            slot
-        } else {
-            self.slots.push(Some(value));
-            (self.slots.len() - 1) as u32
-        };
-        Id(slot, PhantomData)
+        if let Some(id) = self.free.pop() {
+            *self.slot(id) = Some(value);
+            return id;
+        }
+        if self.chunks.last().is_none_or(|last| last.len() == CHUNK) {
+            // Most tables stay small.
+            let capacity = if self.chunks.is_empty() { 0 } else { CHUNK };
+            self.chunks.push(Vec::with_capacity(capacity));
+        }
+        let before = CHUNK * (self.chunks.len() - 1);
+        let last = self.chunks.last_mut().map_or(0, |last| {
+            last.push(Some(value));
+            last.len()
+        });
+        let number = before + last;
+        Id(NonZeroU32::MIN.saturating_add(number as u32 - 1), PhantomData)
+    }
+
+    fn slot(&mut self, id: Id<T>) -> &mut Option<T> {
+        let (chunk, slot) = id.place();
+        &mut self.chunks[chunk][slot]
     }
 
     pub(crate) fn remove(&mut self, id: Id<T>) -> T {
-        self.free.push(id.0);
-        match self.slots[id.0 as usize].take() {
+        self.free.push(id);
+        match self.slot(id).take() {
             Some(value) => value,
             None => unreachable!("removed twice: {id:?}"),
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.chunks.iter().map(Vec::len).sum::<usize>() - self.free.len()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().flatten()
+        self.chunks.iter().flatten().flatten()
     }
 }
 
@@ -104,7 +129,8 @@ impl<T> Index<Id<T>> for Slab<T> {
     type Output = T;
 
     fn index(&self, id: Id<T>) -> &T {
-        match &self.slots[id.0 as usize] {
+        let (chunk, slot) = id.place();
+        match &self.chunks[chunk][slot] {
             Some(value) => value,
             None => unreachable!("used after it was removed: {id:?}"),
         }
@@ -113,7 +139,7 @@ impl<T> Index<Id<T>> for Slab<T> {
 
 impl<T> IndexMut<Id<T>> for Slab<T> {
     fn index_mut(&mut self, id: Id<T>) -> &mut T {
-        match &mut self.slots[id.0 as usize] {
+        match self.slot(id) {
             Some(value) => value,
             None => unreachable!("used after it was removed: {id:?}"),
         }

@@ -25,20 +25,18 @@ impl Engine {
         match (self.item_by_key.get(key).copied(), read) {
             (None, Some(read)) => {
                 let data = match read.data {
-                    ReadData::Nets(nets) => Data::Nets(nets.into()),
-                    ReadData::Endpoint { node, key, entry, ports } => {
-                        Data::Endpoint(Box::new(Local {
-                            node: self.nodes.join(&node),
-                            key,
-                            entry,
-                            published: false,
-                            stale: true,
-                            ports,
-                            held: Lists::default(),
-                        }))
-                    }
+                    ReadData::Nets(nets) => Data::Nets(nets),
+                    ReadData::Endpoint { node, key, entry, ports } => Data::Endpoint(Local {
+                        node: self.nodes.join(&node),
+                        key,
+                        entry,
+                        published: false,
+                        stale: true,
+                        ports,
+                        held: Lists::default(),
+                    }),
                 };
-                let parents = Vec::new();
+                let parents = Box::default();
                 let item = Item { own: read.own, parents, class: None, position: 0, data };
                 let id = self.items.insert(item);
                 self.item_by_key.insert(key.clone(), id);
@@ -82,7 +80,7 @@ impl Engine {
             return true;
         }
         match (&item.data, &read.data) {
-            (Data::Nets(old), ReadData::Nets(new)) => **old != **new,
+            (Data::Nets(old), ReadData::Nets(new)) => old != new,
             (Data::Endpoint(old), ReadData::Endpoint { key, entry, ports, .. }) => {
                 old.key != *key || old.ports != *ports || old.entry != *entry
             }
@@ -92,7 +90,7 @@ impl Engine {
 
     fn set_data(&mut self, id: Id<Item>, data: ReadData, out: &mut Out) {
         match (&mut self.items[id].data, data) {
-            (Data::Nets(old), ReadData::Nets(new)) => *old = new.into(),
+            (Data::Nets(old), ReadData::Nets(new)) => *old = new,
             (Data::Endpoint(old), ReadData::Endpoint { key, entry, ports, .. }) => {
                 if old.key != key && old.published {
                     let node = self.nodes.slab[old.node].name.clone();
@@ -112,7 +110,8 @@ impl Engine {
 
     /// The profiles that an item inherits from; endpoints also need their rules.
     fn set_parents(&mut self, id: Id<Item>, names: &[ArcStr]) {
-        let parents = names.iter().map(|name| self.policies.profile(name)).collect::<Vec<_>>();
+        let parents = names.iter().map(|name| self.policies.profile(name));
+        let parents = parents.collect::<Box<[_]>>();
         for prof in &parents {
             self.policies.profiles[*prof].items.insert(id);
             self.need_profile(id, *prof, true);
@@ -146,8 +145,8 @@ impl Engine {
             self.dirty.classes.insert(class);
         }
         let items = &mut self.index.classes[class].items;
-        items.swap_remove(position);
-        if let Some(moved) = items.get(position) {
+        items.swap_remove(position as usize);
+        if let Some(moved) = items.get(position as usize) {
             self.items[*moved].position = position;
         }
         self.dirty.empty_classes.insert(class);
@@ -161,7 +160,7 @@ impl Engine {
             let item = &mut self.items[id];
             let items = &mut self.index.classes[class].items;
             item.class = Some(class);
-            item.position = items.len();
+            item.position = items.len() as u32;
             items.push(id);
             if item.is_endpoint() {
                 self.dirty.endpoints.insert(id);
@@ -257,7 +256,9 @@ impl Engine {
                     self.need(node, Need::Plist(plist), false);
                 }
             }
-            let Data::Endpoint(local) = &mut self.items[id].data else { continue };
+            let Item { parents, data: Data::Endpoint(local), .. } = &mut self.items[id] else {
+                continue;
+            };
             if Planted::PendingForgotten.is_here() && local.entry.is_pending() {
                 continue;
             }
@@ -265,8 +266,10 @@ impl Engine {
                 local.held = due;
                 local.published = true;
                 let ids = due.map(|plist| Some(self.policies.plists[plist?].id.clone()));
+                let profiles = parents.iter().map(|id| self.policies.profiles[*id].name.clone());
+                let entry = local.entry.with(profiles.collect(), ids);
                 let name = self.nodes.slab[node].name.clone();
-                out.put(Topic::Node(name), local.key.clone(), local.entry.with(ids));
+                out.put(Topic::Node(name), local.key.clone(), entry);
             }
         }
     }
