@@ -14,6 +14,7 @@ use std::{
 
 use arcstr::ArcStr;
 use bytes::Bytes;
+use imbl::OrdMap;
 use model::view::Topic;
 use proto::v1::{Delta, KeyValue};
 
@@ -257,7 +258,11 @@ impl Publisher {
             state.digest.plus(hash);
             state.buckets.iter_mut().for_each(|buckets| buckets.at(key).plus(hash));
             state.bytes += key.len() + value.len();
-            state.entries.insert(key.clone(), value.clone());
+        }
+        if is_new {
+            state.entries = filled(std::mem::take(&mut puts));
+        } else {
+            state.entries.extend(puts.iter().map(|(key, value)| (key.clone(), value.clone())));
         }
         keep_buckets(state, self.buckets_from, &self.key, &name);
         let from = std::mem::replace(&mut state.changed, publication);
@@ -345,6 +350,22 @@ impl Publisher {
             self.now.views.remove(&change.node);
         }
     }
+}
+
+/// A map of these. Every second one comes first: filled in order, a leaf is split when it is full, and
+/// stays half empty.
+fn filled(entries: BTreeMap<ArcStr, Bytes>) -> OrdMap<ArcStr, Bytes> {
+    let mut map = OrdMap::new();
+    let mut between = Vec::with_capacity(entries.len() / 2);
+    for (place, (key, value)) in entries.into_iter().enumerate() {
+        if place % 2 == 0 {
+            map.insert(key, value);
+        } else {
+            between.push((key, value));
+        }
+    }
+    map.extend(between);
+    map
 }
 
 /// A topic that has become large has digests of its buckets, until it is half as large.
