@@ -116,7 +116,12 @@ impl Engine {
             self.policies.profiles[*prof].items.insert(id);
             self.need_profile(id, *prof, true);
         }
-        let old = std::mem::replace(&mut self.items[id].parents, parents);
+        let item = &mut self.items[id];
+        if let Data::Endpoint(local) = &mut item.data {
+            // Its entry names them.
+            local.stale |= item.parents != parents;
+        }
+        let old = std::mem::replace(&mut item.parents, parents);
         for prof in &old {
             if !self.items[id].parents.contains(prof) {
                 self.policies.profiles[*prof].items.remove(&id);
