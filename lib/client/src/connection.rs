@@ -1,11 +1,14 @@
 //! One stream to one server.
 
-use std::{collections::VecDeque, error::Error, sync::Arc, time::Duration};
+use std::{collections::VecDeque, error::Error, future::poll_fn, sync::Arc, time::Duration};
 
-use proto::v1::{
-    AgentHello, AgentMessage, ServerMessage, agent_message::Message, server_message,
-    typha_client::TyphaClient,
-};
+use bytes::{BufMut as _, Bytes};
+use futures::StreamExt as _;
+use http::{HeaderValue, Request, Uri, header};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use prost::Message as _;
+use proto::v1::{AgentHello, AgentMessage, ServerMessage, agent_message::Message, server_message};
 use sync::{ClientSession, Event};
 use tokio::{
     sync::mpsc,
@@ -14,25 +17,29 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Request, Status, Streaming,
-    codec::CompressionEncoding,
-    metadata::AsciiMetadataValue,
+    Code, Status,
+    body::Body,
     transport::{Channel, Endpoint},
 };
+use tower_service::Service as _;
 
-use crate::{DEFAULT_PORT, StreamError, Tls, connector::Connector};
+use crate::{DEFAULT_PORT, StreamError, Tls, connector::Connector, inbound::Inbound};
 
 /// How long a server may take to accept a connection, then to answer, then to say hello.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A server that says nothing for so many heartbeats is gone.
 const MISSED_HEARTBEATS: u32 = 3;
+/// Whatever a server says of itself, heartbeats are waited for as if they came at least so often, in seconds.
+const RAREST_HEARTBEAT: u32 = 100;
+/// The stream of an agent.
+const SYNC: &str = "/bulrush.v1.Typha/Sync";
 /// Messages that the transport holds for a server that doesn't read them.
 const IN_FLIGHT: usize = 16;
 
 /// An open stream.
 pub struct Connection {
     address: String,
-    inbound: Streaming<ServerMessage>,
+    inbound: Inbound,
     outbound: mpsc::Sender<AgentMessage>,
     /// What the transport has no room for. The newest ack and status only, so it is bounded by the
     /// number of topics that are asked for again.
@@ -65,13 +72,7 @@ impl Connection {
         let (outbound, messages) = mpsc::channel(IN_FLIGHT);
         // The channel is new and has room.
         let _ = outbound.try_send(AgentMessage { message: Some(Message::Hello(hello)) });
-        // A message that unpacks to more than 4 MiB is refused, as one that is longer is.
-        let mut client = TyphaClient::new(channel).accept_compressed(CompressionEncoding::Zstd);
-        let mut request = Request::new(ReceiverStream::new(messages));
-        if let Some(token) = token {
-            request.metadata_mut().insert("authorization", token);
-        }
-        let call = timeout(CONNECT_TIMEOUT, client.sync(request)).await;
+        let call = timeout(CONNECT_TIMEOUT, call(channel, request(messages, token))).await;
         let call = call.map_err(|_| StreamError::Unanswered {
             address: address.to_owned(),
             seconds: CONNECT_TIMEOUT.as_secs(),
@@ -85,7 +86,7 @@ impl Connection {
         })?;
         Ok(Self {
             address: address.to_owned(),
-            inbound: inbound.into_inner(),
+            inbound,
             outbound,
             queue: VecDeque::new(),
             // Until the hello says how often heartbeats come.
@@ -174,8 +175,7 @@ impl Connection {
             .ok_or_else(|| ended("it closed the stream"))?;
         match &message.message {
             Some(server_message::Message::Hello(hello)) => {
-                let heartbeat = u64::from(hello.heartbeat_seconds.max(1));
-                self.silence = Duration::from_secs(heartbeat) * MISSED_HEARTBEATS;
+                self.silence = silence(hello.heartbeat_seconds);
             }
             Some(server_message::Message::Commit(_)) => self.committed = true,
             _ => {}
@@ -208,8 +208,13 @@ impl Connection {
     }
 }
 
+/// How long a server may be silent that says how often its heartbeats come.
+fn silence(heartbeat_seconds: u32) -> Duration {
+    Duration::from_secs(heartbeat_seconds.clamp(1, RAREST_HEARTBEAT).into()) * MISSED_HEARTBEATS
+}
+
 /// The token as the server reads it.
-fn bearer(address: &str, tls: Option<&Tls>) -> Result<Option<AsciiMetadataValue>, StreamError> {
+fn bearer(address: &str, tls: Option<&Tls>) -> Result<Option<HeaderValue>, StreamError> {
     let Some(path) = tls.and_then(|tls| tls.token.as_ref()) else { return Ok(None) };
     let fault = |reason: String| StreamError::Token {
         address: address.to_owned(),
@@ -217,11 +222,48 @@ fn bearer(address: &str, tls: Option<&Tls>) -> Result<Option<AsciiMetadataValue>
         reason,
     };
     let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
-    let value = format!("Bearer {}", text.trim()).parse();
-    let mut value: AsciiMetadataValue =
-        value.map_err(|_| fault("it holds no token but other text".to_owned()))?;
+    let value = HeaderValue::try_from(format!("Bearer {}", text.trim()));
+    let mut value = value.map_err(|_| fault("it holds no token but other text".to_owned()))?;
     value.set_sensitive(true);
     Ok(Some(value))
+}
+
+/// The call of an agent, which says these messages.
+fn request(messages: mpsc::Receiver<AgentMessage>, token: Option<HeaderValue>) -> Request<Body> {
+    let frames = ReceiverStream::new(messages).map(|message| Ok::<_, Status>(framed(&message)));
+    let mut request = Request::new(Body::new(StreamBody::new(frames)));
+    *request.method_mut() = http::Method::POST;
+    *request.uri_mut() = Uri::from_static(SYNC);
+    let headers = request.headers_mut();
+    headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("zstd,identity"));
+    headers.extend(token.map(|token| (header::AUTHORIZATION, token)));
+    request
+}
+
+fn framed(message: &AgentMessage) -> Frame<Bytes> {
+    let length = message.encoded_len();
+    let mut bytes = Vec::with_capacity(5 + length);
+    // Not packed; then the length.
+    bytes.put_u8(0);
+    bytes.put_u32(length as u32);
+    message.encode_raw(&mut bytes);
+    Frame::data(bytes.into())
+}
+
+/// Makes the call. The server's answer begins before it has read the hello.
+async fn call(mut channel: Channel, request: Request<Body>) -> Result<Inbound, Status> {
+    let failed = |error: tonic::transport::Error| Status::from_error(error.into());
+    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(failed)?;
+    let (head, body) = channel.call(request).await.map_err(failed)?.into_parts();
+    match Status::from_header_map(&head.headers) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        _ if !head.status.is_success() => {
+            Err(Status::unknown(format!("it answers with HTTP status {}", head.status)))
+        }
+        _ => Ok(Inbound::new(body)),
+    }
 }
 
 async fn connect(address: &str, tls: Option<&Tls>) -> Result<Channel, StreamError> {
@@ -290,7 +332,14 @@ fn sources(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::url;
+    use super::{Duration, silence, url};
+
+    #[test]
+    fn a_server_cannot_make_an_agent_wait_for_ever_by_rare_heartbeats() {
+        assert_eq!(silence(10), Duration::from_secs(30));
+        assert_eq!(silence(0), Duration::from_secs(3));
+        assert_eq!(silence(u32::MAX), Duration::from_mins(5));
+    }
 
     #[test]
     fn a_28_an_address_without_a_port_is_of_port_5473() {

@@ -13,6 +13,7 @@
 
 mod connection;
 mod connector;
+mod inbound;
 mod link;
 mod rollback;
 mod servers;
