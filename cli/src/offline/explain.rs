@@ -84,7 +84,7 @@ pub(crate) fn explain(
     let mut ends = Vec::new();
     let ipv6 = family(&source, &destination)?;
     for (peer, direction) in [(&source, Direction::Egress), (&destination, Direction::Ingress)] {
-        if let Peer::Pod(name, _) = peer {
+        if let Peer::Endpoint(name, _) = peer {
             let mut walk = Walk::new(world, name, direction);
             let allowed =
                 world.passes([&source, &destination], direction, (port, ipv6), &mut |it| {

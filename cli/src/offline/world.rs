@@ -12,7 +12,7 @@ use model::{
     Key, Kind, Stored, StreamIndex, Update,
     kinds::{Direction, EndpointId},
     translate::translate,
-    view::{Endpoint, Entry, PolicyId, Topic},
+    view::{Endpoint, Entry, HostEndpoint, PolicyId, Topic},
 };
 use serde_json::Value;
 
@@ -25,7 +25,10 @@ use crate::resource::{kinds::nearest, shape};
 /// Where connections come from: what clients are given by the kernel, and no rule names.
 const CLIENT_PORT: u16 = 49_152;
 
-/// A pod with an address.
+/// What interfaces of nodes are called.
+const HOST: &str = "HostEndpoint ";
+
+/// A pod with an address, or what stands for an interface of a node.
 pub(crate) struct Pod {
     pub(crate) endpoint: Endpoint,
 }
@@ -42,6 +45,8 @@ pub(crate) struct World {
     engine: Engine,
     mirror: Mirror,
     pods: BTreeMap<String, Pod>,
+    /// Interfaces of nodes, `HostEndpoint NAME`, with the policies of the node's own packets.
+    hosts: BTreeMap<String, Pod>,
     warnings: Vec<String>,
 }
 
@@ -54,8 +59,13 @@ impl World {
         if complete.iter().any(|object| object.stored.as_ref().is_some_and(is_slice)) {
             engine = engine.with_services();
         }
-        let mut world =
-            Self { engine, mirror: Mirror::default(), pods: BTreeMap::new(), warnings: Vec::new() };
+        let mut world = Self {
+            engine,
+            mirror: Mirror::default(),
+            pods: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            warnings: Vec::new(),
+        };
         for object in complete {
             world.add(&object);
         }
@@ -63,7 +73,7 @@ impl World {
         for (key, problem) in world.engine.problems() {
             world.warnings.push(format!("{key}: {problem}"));
         }
-        world.find_pods();
+        world.find_endpoints();
         let ignored = objects.ignored().iter().map(|(kind, count)| format!("{count} {kind}"));
         let ignored = ignored.collect::<Vec<_>>();
         if !ignored.is_empty() {
@@ -126,10 +136,16 @@ impl World {
         self.engine.apply(&Update { stream: StreamIndex(0), key, value, version: 0 });
     }
 
-    fn find_pods(&mut self) {
+    fn find_endpoints(&mut self) {
         let topics = self.mirror.topics().filter(|topic| matches!(topic, Topic::Node(_)));
         for topic in topics {
             for (key, entry) in self.mirror.entries(topic) {
+                if let Entry::HostEndpoint(host) = entry {
+                    let name = format!("{HOST}{}", key.rsplit('/').next().unwrap_or_default());
+                    self.warnings.extend(unanswered(&name, host));
+                    self.hosts.insert(name, Pod { endpoint: of_host(host) });
+                    continue;
+                }
                 let Entry::Endpoint(endpoint) = entry else { continue };
                 let mut parts = key.split('/').skip(2);
                 let (Some(namespace), Some(name)) = (parts.next(), parts.next()) else { continue };
@@ -172,17 +188,15 @@ impl World {
     /// Who this is: a pod, `namespace/name`, or an address.
     pub(crate) fn peer(&self, text: &str) -> anyhow::Result<Peer<'_>> {
         if let Ok(address) = text.parse::<IpAddr>() {
-            let of_pod = self
-                .pods
-                .iter()
-                .find(|(_, pod)| pod.endpoint.addresses.iter().any(|net| net.addr() == address));
-            return Ok(match of_pod {
-                Some((name, pod)) => Peer::Pod(name, pod),
+            let has = |it: &Pod| it.endpoint.addresses.iter().any(|net| net.addr() == address);
+            let mut endpoints = self.pods.iter().chain(&self.hosts);
+            return Ok(match endpoints.find(|(_, it)| has(it)) {
+                Some((name, it)) => Peer::Endpoint(name, it),
                 None => Peer::Address(address),
             });
         }
         if let Some((name, pod)) = self.pods.get_key_value(text) {
-            return Ok(Peer::Pod(name, pod));
+            return Ok(Peer::Endpoint(name, pod));
         }
         let near = nearest(text, self.pods.keys().map(String::as_str));
         let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
@@ -198,22 +212,25 @@ impl World {
         step: &mut dyn FnMut(Step<'_>),
     ) -> bool {
         let end = if direction == Direction::Egress { from } else { to };
-        let Peer::Pod(_, pod) = end else { return true };
+        let Peer::Endpoint(_, pod) = end else { return true };
         let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
         let packet = packet(from, to, port);
         Judge::new(&self.mirror).allows(&pod.endpoint, direction, &packet, step)
     }
 
-    /// What selectors see of a pod.
-    pub(crate) fn labels(&self, pod: &str) -> BTreeMap<String, String> {
+    /// What selectors see of an endpoint.
+    pub(crate) fn labels(&self, name: &str) -> BTreeMap<String, String> {
         let nodes = self.mirror.topics().filter_map(|topic| match topic {
             Topic::Node(node) => Some(node),
             _ => None,
         });
         let mut endpoints = nodes.flat_map(|node| self.engine.endpoints(node));
-        let endpoint = endpoints.find(|endpoint| {
-            let id = EndpointId::parse(&endpoint.key.name);
-            id.is_some_and(|id| format!("{}/{}", endpoint.key.namespace, id.workload) == pod)
+        let endpoint = endpoints.find(|endpoint| match name.strip_prefix(HOST) {
+            Some(host) => endpoint.key.kind == Kind::HostEndpoint && endpoint.key.name == host,
+            None => {
+                let id = EndpointId::parse(&endpoint.key.name);
+                id.is_some_and(|id| format!("{}/{}", endpoint.key.namespace, id.workload) == name)
+            }
         });
         let labels = endpoint.map(|endpoint| endpoint.labels).unwrap_or_default();
         labels.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
@@ -245,7 +262,8 @@ impl World {
 
 /// One end of a connection.
 pub(crate) enum Peer<'w> {
-    Pod(&'w str, &'w Pod),
+    /// A pod, or an interface of a node.
+    Endpoint(&'w str, &'w Pod),
     /// Something outside.
     Address(IpAddr),
 }
@@ -253,7 +271,7 @@ pub(crate) enum Peer<'w> {
 impl Peer<'_> {
     fn address(&self, ipv6: bool) -> Option<IpAddr> {
         match self {
-            Self::Pod(_, pod) => pod.address(ipv6),
+            Self::Endpoint(_, pod) => pod.address(ipv6),
             Self::Address(address) => Some(*address).filter(|it| it.is_ipv6() == ipv6),
         }
     }
@@ -262,10 +280,27 @@ impl Peer<'_> {
 impl fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pod(name, _) => f.write_str(name),
+            Self::Endpoint(name, _) => f.write_str(name),
             Self::Address(address) => address.fmt(f),
         }
     }
+}
+
+/// An interface of a node as an endpoint of the packets to and from the node itself.
+fn of_host(host: &HostEndpoint) -> Endpoint {
+    Endpoint {
+        interface: host.interface.clone(),
+        addresses: host.addresses.iter().copied().map(Into::into).collect(),
+        profiles: host.profiles.clone(),
+        plist: host.plist.clone(),
+        ..Endpoint::default()
+    }
+}
+
+/// What verdicts about an interface of a node leave out.
+fn unanswered(name: &str, host: &HostEndpoint) -> Option<String> {
+    let left_out = host.untracked.is_some() || host.pre_dnat.is_some();
+    left_out.then(|| format!("{name}: policies with doNotTrack or preDNAT are not walked"))
 }
 
 /// Whether they talk over IPv6.

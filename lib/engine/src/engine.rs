@@ -385,7 +385,8 @@ impl Engine {
             }
             Said::Other(resource) => {
                 let faults;
-                (metadata, spec, faults) = (resource.metadata, Some(resource.spec), resource.faults);
+                (metadata, spec, faults) =
+                    (resource.metadata, Some(resource.spec), resource.faults);
                 worse(None, Effect::Partial, faults)
             }
         };
