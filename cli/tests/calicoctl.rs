@@ -306,3 +306,76 @@ fn a_shell_gets_its_completions() {
         assert!(script.contains("allow-version-mismatch"), "{shell}");
     }
 }
+
+#[test]
+fn ipam_configure_changes_what_it_is_told_and_keeps_the_rest() {
+    const CONFIG: &str = "/calico/ipam/v2/config";
+    let store = Store::embedded();
+    let configure = |flags: &[&str]| works(&store, &[&["ipam", "configure"], flags].concat(), "");
+    let refused = |flags: &[&str]| fails(&store, &[&["ipam", "configure"], flags].concat(), "");
+
+    assert!(refused(&[]).contains("--strictaffinity"));
+    assert!(refused(&["--strictaffinity=yes"]).contains("write true or false"));
+    assert!(refused(&["--kubevirt-ip-persistence=enabled"]).contains("Enabled"));
+    assert!(refused(&["--ip-cooldown-seconds=-1"]).contains("-1"));
+    assert!(refused(&["--max-blocks-per-host=4"]).contains("add --strictaffinity=true"));
+    assert_eq!(store.contents(), Contents::new());
+
+    assert_eq!(
+        configure(&[
+            "--ip-cooldown-seconds=60",
+            "--strictaffinity=TRUE",
+            "--max-blocks-per-host=4"
+        ]),
+        "Successfully set StrictAffinity to: true\nSuccessfully set MaxBlocksPerHost to: 4\n\
+         Successfully set IPCooldownSeconds to: 60\n"
+    );
+    configure(&["--kubevirt-ip-persistence=Disabled", "--ip-cooldown-seconds=0"]);
+    let after = json!({
+        "strict_affinity": true,
+        "auto_allocate_blocks": true,
+        "maxBlocksPerHost": 4,
+        "kubeVirtVMAddressPersistence": "Disabled",
+    });
+    assert_eq!(store.contents()[CONFIG], after);
+    assert!(refused(&["--strictaffinity=false"]).contains("--max-blocks-per-host=0"));
+    store.put(CONFIG, br#"{"strict_affinity": true}"#);
+    assert!(refused(&["--strictaffinity=0"]).contains("would have no addresses"));
+}
+
+#[test]
+fn a_53_ipam_release_frees_an_address_once() {
+    const BLOCK: &str = "/calico/ipam/v2/assignment/ipv4/block/10.1.0.0-30";
+    const HANDLE: &str = "/calico/ipam/v2/handle/h";
+    let store = Store::embedded();
+    let block = json!({
+        "cidr": "10.1.0.0/30", "affinity": "host:n1", "deleted": false,
+        "allocations": [0, 1, 0, null], "unallocated": [3],
+        "attributes": [{"handle_id": "h", "secondary": {"node": "n1"}}, {"handle_id": "other"}],
+        "sequenceNumber": 7, "sequenceNumberForAllocation": {"0": 1, "1": 2, "2": 3},
+    });
+    let handle = json!({"block": {"10.1.0.0/30": 2, "10.9.0.0/30": 1}, "deleted": false});
+    store.reset(&[(BLOCK.to_owned(), block), (HANDLE.to_owned(), handle)].into());
+    let before = store.contents();
+    for address in ["10.1.0.3", "10.1.0.4", "fd00::1"] {
+        let said = fails(&store, &["ipam", "release", "--ip", address], "");
+        assert!(said.contains(&format!("{address} is not assigned")), "{said}");
+    }
+    assert_eq!(store.contents(), before);
+
+    let release = ["ipam", "release", "--ip=10.1.0.0"];
+    assert_eq!(works(&store, &release, ""), "Successfully released IP address 10.1.0.0\n");
+    let after = store.contents();
+    assert_eq!(after[BLOCK]["allocations"], json!([null, 1, 0, null]));
+    assert_eq!(after[BLOCK]["unallocated"], json!([3, 0]));
+    assert_eq!(after[BLOCK]["sequenceNumber"], 8);
+    assert_eq!(after[BLOCK]["affinity"], "host:n1");
+    assert_eq!(after[HANDLE]["block"], json!({"10.1.0.0/30": 1, "10.9.0.0/30": 1}));
+    assert!(fails(&store, &release, "").contains("10.1.0.0 is not assigned"));
+    assert_eq!(store.contents(), after);
+
+    store.put("/calico/ipam/v2/config", br#"{"ipCooldownSeconds": 60}"#);
+    works(&store, &["ipam", "release", "--ip=10.1.0.2"], "");
+    assert_eq!(store.contents()[BLOCK]["allocations"], json!([null, 0, 1, null]));
+    assert!(store.contents()[BLOCK]["attributes"][1]["releasedAt"].is_string(), "it rests");
+}

@@ -1,6 +1,6 @@
 //! `bulrush delete`: remove resources by name or by file.
 
-mod addresses;
+pub(super) mod addresses;
 
 use std::process::ExitCode;
 
@@ -114,7 +114,7 @@ async fn forget_node(store: &dyn Datastore, node: &Key) -> Result<(), Refusal> {
         Stored::Raw(_) => Vec::new(),
     };
     let texts = nets.chain(tunnels).filter_map(Value::as_str);
-    let leaving = Leaving::new(store, &node.name, texts).await?;
+    let leaving = Leaving::new(store, Some(&node.name), texts).await?;
     let affinities = addresses::affinities(store, &node.name).await?;
     for block in blocks {
         leaving.leave_block(store, block, &affinities).await?;

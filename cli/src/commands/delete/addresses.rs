@@ -1,4 +1,4 @@
-//! Giving back what a node that goes holds: its addresses, and its blocks.
+//! Giving back addresses: those of a node that goes, with its blocks, or single ones.
 //!
 //! A block, the handles of its addresses and its affinity change in one transaction, so that no stop in between leaves
 //! a handle without its address.
@@ -16,7 +16,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     commands::ipam::nth,
-    resource::{called, stored, write::Refusal},
+    resource::{
+        called, stored,
+        write::{Refusal, is_kubernetes},
+    },
 };
 
 /// How often a block is tried again when someone else wrote it in between.
@@ -24,20 +27,21 @@ const ATTEMPTS: usize = 20;
 /// Addresses with this handle are Windows' own: they don't keep a block (Calico: `libcalico-go/lib/ipam`).
 const OF_WINDOWS: &str = "windows-reserved-ipam-handle";
 
-/// What goes with the node.
-pub(super) struct Leaving<'a> {
-    node: &'a str,
-    /// Those of its endpoints and tunnels, for allocations that don't say their node.
+/// What goes.
+pub(in crate::commands) struct Leaving<'a> {
+    /// All that is this node's; none: the addresses alone, whosever they are.
+    node: Option<&'a str>,
+    /// Those of the node's endpoints and tunnels, for allocations that don't say their node.
     addresses: BTreeSet<IpAddr>,
     /// When they go, if an address rests before it is given out again.
     resting_since: Option<String>,
 }
 
 impl<'a> Leaving<'a> {
-    /// `texts` are the addresses of the node's endpoints and tunnels, some with a prefix length.
-    pub(super) async fn new(
+    /// `texts` are the addresses, of the node's endpoints and tunnels if there is a node, some with a prefix length.
+    pub(in crate::commands) async fn new(
         store: &dyn Datastore,
-        node: &'a str,
+        node: Option<&'a str>,
         texts: impl Iterator<Item = &str>,
     ) -> Result<Self, Refusal> {
         let address = |text: &str| text.split('/').next().unwrap_or_default().parse().ok();
@@ -53,31 +57,31 @@ impl<'a> Leaving<'a> {
         Ok(Self { node, addresses, resting_since })
     }
 
-    /// Whether the address of these attributes is the node's. One that says its node is that node's, wherever else the
-    /// address is written.
+    /// Whether the address of these attributes goes. One that says its node is that node's, wherever else the address
+    /// is written.
     fn holds(&self, address: IpAddr, attributes: &Value) -> bool {
-        match attributes["secondary"]["node"].as_str() {
-            Some(node) => node == self.node,
+        match (self.node, attributes["secondary"]["node"].as_str()) {
+            (Some(leaving), Some(node)) => node == leaving,
             // It was released before, and rests.
-            None if !attributes["releasedAt"].is_null() => false,
-            None => self.addresses.contains(&address),
+            _ if !attributes["releasedAt"].is_null() => false,
+            _ => self.addresses.contains(&address),
         }
     }
 
-    /// Releases the node's addresses of a block, and the block itself if it is the node's.
-    pub(super) async fn leave_block(
+    /// Releases what goes of a block, and the block itself if it is the node's; whether there was anything.
+    pub(in crate::commands) async fn leave_block(
         &self,
         store: &dyn Datastore,
         block: Item,
         affinities: &[Key],
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         // The block and its affinity change too.
         let most = store.capabilities().atomic_writes.saturating_sub(2).max(1);
         let key = block.key.clone();
         let mut block = Some(block);
-        let mut attempt = 0;
+        let (mut attempt, mut was_there) = (0, false);
         while let Some(item) = block {
-            let Stored::Json(mut value) = item.value else { return Ok(()) };
+            let Stored::Json(mut value) = item.value else { return Ok(was_there) };
             let released = self
                 .release(&mut value, most)
                 .map_err(|fault| Refusal::Rule(format!("{}: {fault}", called(&key))))?;
@@ -86,26 +90,33 @@ impl<'a> Leaving<'a> {
                 let compare =
                     Compare { key: key.clone(), expected: Expected::Version(item.version) };
                 let (mut compares, mut writes) = (vec![compare], Vec::new());
-                handles(store, &value, &released.handles, &mut compares, &mut writes).await?;
+                if !is_kubernetes(store) {
+                    handles(store, &value, &released.handles, &mut compares, &mut writes).await?;
+                }
                 writes.push(if released.is_over {
                     Write::Delete(key.clone())
                 } else {
                     Write::Put(key.clone(), Stored::Json(value.clone()))
                 });
-                if released.was_the_nodes {
-                    let name = format!("{}-{}", self.node, key.name);
+                if let Some(node) = self.node.filter(|_| released.was_the_nodes) {
+                    let name = format!("{node}-{}", key.name);
                     let affinity = affinities.iter().find(|affinity| affinity.name == name);
                     writes.extend(affinity.cloned().map(Write::Delete));
                 }
                 match store.txn(&compares, &writes).await {
-                    Ok(_) => attempt = 0,
+                    Ok(_) => {
+                        (attempt, was_there) = (0, true);
+                        if is_kubernetes(store) {
+                            handles_after(store, &value, &released.handles).await?;
+                        }
+                    }
                     Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                     Err(error) => return Err(error.into()),
                 }
             }
             block = if is_done { None } else { store.get(&key).await? };
         }
-        Ok(())
+        Ok(was_there)
     }
 
     /// Takes at most so many addresses out of the block, and once none is left of the node's, the block from the node.
@@ -162,7 +173,10 @@ impl<'a> Leaving<'a> {
             drop_unused_attributes(block);
             bump(block);
         }
-        if !is_more && block["affinity"] == format!("host:{}", self.node) {
+        let is_the_nodes = |affinity: &Value| {
+            self.node.is_some_and(|node| *affinity == format!("host:{node}"))
+        };
+        if !is_more && is_the_nodes(&block["affinity"]) {
             (released.is_changed, released.was_the_nodes) = (true, true);
             block["affinity"] = Value::Null;
             if let Some(block) = block.as_object_mut() {
@@ -256,6 +270,32 @@ async fn handles(
     Ok(())
 }
 
+/// The same where one write is all that a transaction takes: after the block, handle by handle. What a stop in between
+/// leaves is a handle that counts too many.
+async fn handles_after(
+    store: &dyn Datastore,
+    block: &Value,
+    fewer: &BTreeMap<String, u64>,
+) -> Result<(), Refusal> {
+    for (id, fewer) in fewer {
+        let one = BTreeMap::from([(id.clone(), *fewer)]);
+        let mut attempt = 0;
+        loop {
+            let (mut compares, mut writes) = (Vec::new(), Vec::new());
+            handles(store, block, &one, &mut compares, &mut writes).await?;
+            if writes.is_empty() {
+                break;
+            }
+            match store.txn(&compares, &writes).await {
+                Ok(_) => break,
+                Err(Error::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
 fn take(blocks: &mut Map<String, Value>, cidr: &str, fewer: u64) {
     let left = blocks.get(cidr).and_then(Value::as_u64).unwrap_or_default().saturating_sub(fewer);
     if left == 0 {
@@ -301,7 +341,7 @@ mod tests {
 
     fn leaving(addresses: &[&str]) -> Leaving<'static> {
         Leaving {
-            node: "n1",
+            node: Some("n1"),
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
             resting_since: None,
         }
@@ -354,6 +394,19 @@ mod tests {
         );
         let again = leaving(&[]).release(&mut block, 100).unwrap();
         assert_eq!(again, Released::default());
+    }
+
+    #[test]
+    fn a_single_address_goes_whosever_it_is_and_the_block_stays_the_nodes() {
+        let mut block = block();
+        let one = Leaving { node: None, ..leaving(&["10.0.0.4"]) };
+        let released = one.release(&mut block, 100).unwrap();
+        assert_eq!(released.handles, [("borrowed".to_owned(), 1)].into());
+        assert!(!released.was_the_nodes && !released.is_over);
+        assert_eq!(block["allocations"], json!([null, 0, 3, null, null, 1, 2, null]));
+        assert_eq!(block["unallocated"], json!([0, 3, 7, 4]));
+        assert_eq!(block["affinity"], "host:n1");
+        assert_eq!(one.release(&mut block, 100).unwrap(), Released::default());
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! `bulrush ipam`: what the address management did.
+//! `bulrush ipam`: what the address management did, and how it works.
 
 mod blocks;
+mod configure;
 mod grid;
+mod release;
 mod show;
 mod usage;
 
 pub(super) use blocks::nth;
 
-use std::process::ExitCode;
+use std::{net::IpAddr, process::ExitCode};
 
 use clap::Subcommand;
 
-/// Look at the addresses that were given out
+/// Look at the addresses that were given out, and configure how they are
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -20,12 +22,21 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum Action {
+    Configure(configure::Args),
+    Release(release::Args),
     Show(show::Args),
+}
+
+/// An address as it is given to a command.
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "no address; write for example 10.0.0.1 or fd00::1".to_owned())
 }
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.action {
+            Action::Configure(args) => args.run(),
+            Action::Release(args) => args.run(),
             Action::Show(args) => args.run(),
         }
     }

@@ -12,6 +12,7 @@ use model::{Key, Kind};
 use serde_json::Value;
 
 use super::{
+    address,
     blocks::{self, Addresses, Attributes},
     grid::{self, count, share},
     usage::{self, Usage},
@@ -39,10 +40,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     store: StoreArgs,
-}
-
-fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "no address; write for example 10.0.0.1 or fd00::1".to_owned())
 }
 
 impl Args {
