@@ -379,3 +379,63 @@ fn a_53_ipam_release_frees_an_address_once() {
     assert_eq!(store.contents()[BLOCK]["allocations"], json!([null, 0, 1, null]));
     assert!(store.contents()[BLOCK]["attributes"][1]["releasedAt"].is_string(), "it rests");
 }
+
+#[test]
+fn ipam_split_wants_a_locked_store_and_puts_all_parts_or_none() {
+    let store = Store::embedded();
+    let pool = |name: &str, spec: &Value| {
+        json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "IPPool",
+            "metadata": {"name": name, "labels": {"site": "west"}}, "spec": spec,
+        })
+    };
+    let large = pool("p", &json!({"cidr": "10.0.0.0/24", "disabled": true, "natOutgoing": true}));
+    let small = pool("s", &json!({"cidr": "fd00::/120", "blockSize": 122}));
+    for pool in [&large, &small] {
+        works(&store, &["apply", "-f", "-"], &pool.to_string());
+    }
+    let split = |number: &'static str| ["ipam", "split", number, "--name=p"];
+    assert!(fails(&store, &split("2"), "").contains("datastore migrate lock"));
+    works(&store, &["datastore", "migrate", "lock"], "");
+
+    let before = store.contents();
+    for (arguments, said) in [
+        (split("3"), "power of 2"),
+        (split("1"), "power of 2"),
+        (split("0"), "power of 2"),
+        (split("512"), "10.0.0.0/24 has no 512 parts"),
+        (split("8"), "10.0.0.0/27 would be no pool"),
+        (["ipam", "split", "2", "--name=x"], "there is no IPPool(x)"),
+        (["ipam", "split", "2", "--cidr=10.0.0.0/25"], "no pool has the range"),
+    ] {
+        let error = fails(&store, &arguments, "");
+        assert!(error.contains(said), "{arguments:?}: {error}");
+    }
+    assert!(fails(&store, &["ipam", "split", "2"], "").contains("--cidr"));
+    assert_eq!(store.contents(), before);
+
+    works(&store, &split("2"), "");
+    works(&store, &["ipam", "split", "4", "--cidr=fd00::/120"], "");
+    let pools: Vec<_> = store
+        .contents()
+        .into_iter()
+        .filter_map(|(path, pool)| {
+            let name = path.strip_prefix(&format!("{RESOURCES}ippools/"))?.to_owned();
+            assert_eq!(pool["metadata"]["labels"], json!({"site": "west"}));
+            assert_eq!(pool["spec"].get("disabled"), None);
+            Some((name, pool["spec"]["cidr"].as_str()?.to_owned()))
+        })
+        .collect();
+    let pools: Vec<_> = pools.iter().map(|(name, cidr)| (name.as_str(), cidr.as_str())).collect();
+    assert_eq!(
+        pools,
+        [
+            ("split-p-0", "10.0.0.0/25"),
+            ("split-p-1", "10.0.0.128/25"),
+            ("split-s-0", "fd00::/122"),
+            ("split-s-1", "fd00::40/122"),
+            ("split-s-2", "fd00::80/122"),
+            ("split-s-3", "fd00::c0/122"),
+        ]
+    );
+}

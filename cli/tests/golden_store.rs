@@ -26,7 +26,7 @@ const COMMANDS: &[&str] = &[
     "datastore",
 ];
 /// Those of `ipam`.
-const IPAM_COMMANDS: &[&str] = &["show", "configure", "release"];
+const IPAM_COMMANDS: &[&str] = &["show", "configure", "release", "split"];
 
 fn cases(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).expect("the cases");

@@ -306,7 +306,7 @@ fn is_same(a: &Stored, b: &Stored) -> bool {
     a == b || without_identity(a) == without_identity(b)
 }
 
-async fn is_ready(store: &dyn Datastore) -> anyhow::Result<bool> {
+pub(super) async fn is_ready(store: &dyn Datastore) -> anyhow::Result<bool> {
     let key = Key::global(Kind::ClusterInformation, "default");
     Ok(match store.get(&key).await?.map(|item| item.value) {
         Some(Stored::Json(object)) => object["spec"]["datastoreReady"] != false,

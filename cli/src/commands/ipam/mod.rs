@@ -5,6 +5,7 @@ mod configure;
 mod grid;
 mod release;
 mod show;
+mod split;
 mod usage;
 
 pub(super) use blocks::nth;
@@ -25,6 +26,7 @@ enum Action {
     Configure(configure::Args),
     Release(release::Args),
     Show(show::Args),
+    Split(split::Args),
 }
 
 /// An address as it is given to a command.
@@ -38,6 +40,7 @@ impl Args {
             Action::Configure(args) => args.run(),
             Action::Release(args) => args.run(),
             Action::Show(args) => args.run(),
+            Action::Split(args) => args.run(),
         }
     }
 }
