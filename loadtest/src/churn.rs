@@ -7,7 +7,7 @@ use datastore::Write;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Pod, Role, Topology, World, stored};
+use crate::world::{Peers, Pod, Role, Topology, World, stored};
 
 /// What changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ pub(crate) enum Audience {
     All,
     /// The agent with this number.
     One(u32),
-    /// Agents of nodes with pods in these namespaces, from the first to before the last.
-    Namespaces(u32, u32),
+    /// Agents of nodes with pods in these namespaces.
+    Namespaces(Peers),
     /// The agents that have these numbers, from the first to before the last.
     Nodes(u32, u32),
 }
@@ -69,7 +69,7 @@ impl Audience {
         match self {
             Self::All => true,
             Self::One(one) => one == agent,
-            Self::Namespaces(first, end) => world.is_home(agent, &(first..end)),
+            Self::Namespaces(peers) => world.is_home(agent, peers),
             Self::Nodes(first, end) => (first..end).contains(&agent),
         }
     }
@@ -184,8 +184,7 @@ impl Churn {
         let audience = match self.world.topology {
             Topology::Clients | Topology::All | Topology::Cohorts => Audience::All,
             Topology::Inside | Topology::Across => {
-                let peers = self.world.peers(pod.namespace);
-                Audience::Namespaces(peers.start, peers.end)
+                Audience::Namespaces(self.world.peers(pod.namespace))
             }
         };
         let is_seen = self.view == View::Node && self.world.is_member(pod.role);

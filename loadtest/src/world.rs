@@ -63,6 +63,19 @@ pub(crate) struct Pod {
     pub(crate) role: Role,
 }
 
+/// The namespaces that have one remainder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Peers {
+    team: u32,
+    teams: u32,
+}
+
+impl Peers {
+    fn has(self, namespace: u32) -> bool {
+        namespace % self.teams == self.team
+    }
+}
+
 /// How large a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct World {
@@ -164,20 +177,23 @@ impl World {
     }
 
     /// Whether a node has a pod of one of these namespaces.
-    pub(crate) fn is_home(&self, node: u32, namespaces: &Range<u32>) -> bool {
-        (0..self.places()).any(|place| namespaces.contains(&self.namespace_at(node, place)))
+    pub(crate) fn is_home(&self, node: u32, peers: Peers) -> bool {
+        (0..self.places()).any(|place| peers.has(self.namespace_at(node, place)))
     }
 
     /// The namespaces whose pods have the addresses of this one in a set.
-    pub(crate) fn peers(&self, namespace: u32) -> Range<u32> {
-        match self.topology {
-            Topology::Across => {
-                let first = namespace / NAMESPACES_PER_TEAM * NAMESPACES_PER_TEAM;
-                first..first + NAMESPACES_PER_TEAM
-            }
-            Topology::Inside => namespace..namespace + 1,
-            Topology::Clients | Topology::All | Topology::Cohorts => 0..self.namespaces(),
-        }
+    pub(crate) fn peers(&self, namespace: u32) -> Peers {
+        let teams = match self.topology {
+            Topology::Inside => self.namespaces(),
+            Topology::Across => self.teams(),
+            Topology::Clients | Topology::All | Topology::Cohorts => 1,
+        };
+        Peers { team: namespace % teams, teams }
+    }
+
+    /// Neighbours in number are neighbours on nodes: so a team has namespaces that are far from each other.
+    fn teams(&self) -> u32 {
+        (self.namespaces() / NAMESPACES_PER_TEAM).max(1)
     }
 
     /// The nodes that have a pod which a policy of [`Topology::Cohorts`] selects.
@@ -255,7 +271,7 @@ impl World {
     /// What a namespace's pods have in common.
     fn profile(&self, namespace: u32) -> (Key, Value) {
         let name = self.namespace_name(namespace);
-        let team = format!("t{}", namespace / NAMESPACES_PER_TEAM);
+        let team = format!("t{}", namespace % self.teams());
         let spec = json!({
             "ingress": [{"action": "Allow"}], "egress": [{"action": "Allow"}],
             "labelsToApply": {"pcns.projectcalico.org/name": name, "pcns.team": team},
@@ -265,7 +281,7 @@ impl World {
 
     /// Who may talk to whom, in a namespace.
     fn peers_policy(&self, namespace: u32) -> Option<(Key, Value)> {
-        let team = format!("team == 't{}'", namespace / NAMESPACES_PER_TEAM);
+        let team = format!("team == 't{}'", namespace % self.teams());
         let (selected, peers) = match self.topology {
             Topology::Clients => ("role == 'client'", json!({"selector": "role == 'web'"})),
             Topology::Inside => ("all()", json!({"selector": "all()"})),
@@ -522,7 +538,7 @@ mod tests {
                 let homes: BTreeSet<u32> = pods.map(|pod| pod.node).collect();
                 let drawn: BTreeSet<u32> = (0..200).map(|n| world.home(namespace, n)).collect();
                 assert_eq!(drawn, homes);
-                let is_home = |node: &u32| world.is_home(*node, &(namespace..namespace + 1));
+                let is_home = |node: &u32| world.is_home(*node, world.peers(namespace));
                 assert_eq!((0..nodes).filter(is_home).collect::<BTreeSet<_>>(), homes);
             }
         }

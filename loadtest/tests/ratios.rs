@@ -22,7 +22,7 @@ fn rows(case: &str, args: &[&str]) -> Vec<(String, Option<f64>, Option<f64>)> {
 }
 
 #[test]
-fn views_of_nodes_take_fewer_bytes_than_the_full_view_the_fewer_pods_may_talk_to_each_other() {
+fn views_of_nodes_take_fewer_bytes_than_the_full_view_and_fewest_where_namespaces_are_apart() {
     let rows = rows("views", &["--agents", "120"]);
     let ratio = |figure: &str| {
         let row = rows.iter().find(|(name, ..)| name == figure);
@@ -32,7 +32,9 @@ fn views_of_nodes_take_fewer_bytes_than_the_full_view_the_fewer_pods_may_talk_to
     let inside = ratio("inside a namespace: bytes of a change");
     let across = ratio("across ten namespaces: bytes of a change");
     let all = ratio("all(): bytes of a change");
-    assert!(inside < across && across < all && all < 1.0, "{inside} {across} {all}");
+    // On 60 nodes every node has every team.
+    assert!(inside < across * 0.8 && inside < all * 0.8, "{inside} {across} {all}");
+    assert!(across < 0.8 && all < 0.8, "{across} {all}");
 }
 
 #[test]

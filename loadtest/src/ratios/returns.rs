@@ -1,11 +1,15 @@
 //! The cases of agents that come back, or come at once: what a resumed session costs beside a first one.
 
 use std::{
+    net::SocketAddr,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use anyhow::bail;
+use client::Connection;
+use prost::Message as _;
+use proto::v1::{AgentHello, View as WireView, server_message::Message};
 
 use super::{
     cases::{Bed, PATIENCE, Rig, synced},
@@ -138,15 +142,30 @@ pub(super) async fn full_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Resul
     let cpu = bed.server.cpu()?.saturating_sub(cpu);
     let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
     let one = received(&bed)? as f64 / f64::from(agents);
-    let columns = Columns("one full sync", "growth");
     let figure = format!("{} endpoints to {agents} agents at once", world.pods());
+    let columns = Columns("one full sync", "growth");
     let row = table.row_of(columns, &figure, Unit::Bytes).target(Target::Ratio(FULL_GROWTH));
-    row.add(true, [one]);
+    row.add(true, [unpacked(bed.server.address).await? as f64]);
     row.add(false, [highest - before]);
     let again = fleet.found().reconnects.load(Ordering::Relaxed);
     row.note(format!(
-        "{seconds:.1} s, {again} reconnects, CPU per agent {:.0} ms; bytes as they come over the wire",
-        cpu.as_secs_f64() * 1e3 / f64::from(agents)
+        "{seconds:.1} s, {again} reconnects, CPU per agent {:.0} ms; over the wire a full sync has {:.1} MiB",
+        cpu.as_secs_f64() * 1e3 / f64::from(agents),
+        one / f64::from(1 << 20)
     ));
     bed.end(Some(fleet)).await
+}
+
+/// Bytes of one full sync before they are compressed.
+async fn unpacked(server: SocketAddr) -> anyhow::Result<u64> {
+    let hello = AgentHello { view: WireView::Full.into(), observer: true, ..AgentHello::default() };
+    let mut connection = Connection::open(&server.to_string(), hello).await?;
+    let mut bytes = 0;
+    loop {
+        let message = connection.message().await?;
+        bytes += message.encoded_len() as u64;
+        if matches!(message.message, Some(Message::Commit(_))) {
+            return Ok(bytes);
+        }
+    }
 }

@@ -37,6 +37,8 @@ const MANY_RATE: f64 = 500.0;
 const MANY_P99: f64 = 1000.0;
 /// Changes a second of the case `affected`: each is a publication of its own.
 const AFFECTED_RATE: u64 = 10;
+/// What idle agents cost is measured for so long.
+const IDLE: Duration = Duration::from_secs(3);
 
 /// Bytes that agents have received from the server.
 pub(super) fn received(bed: &Bed) -> anyhow::Result<u64> {
@@ -63,7 +65,11 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
             synced(&fleet, agents).await?;
             let (first_cpu, first_bytes) = (bed.server.cpu()?.saturating_sub(cpu), received(&bed)?);
             let length = Duration::from_secs(rig.args.churn);
+            let idle = idle(&bed).await?;
+            let began = Instant::now();
             let (cpu, bytes, events) = rolled(&bed, &fleet, view, agents, length).await?;
+            // Whoever is connected and idle costs something, too: heartbeats, pings.
+            let cpu = cpu.saturating_sub(began.elapsed().mul_f64(idle));
             let per_event = |value: f64| value / events.max(1) as f64;
             let mut add = |figure: &str, unit, value, aim: Option<f64>| {
                 let figure = format!("{name}: {figure}");
@@ -83,6 +89,14 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// The part of a processor that the server uses while nothing changes.
+async fn idle(bed: &Bed) -> anyhow::Result<f64> {
+    let (cpu, began) = (bed.server.cpu()?, Instant::now());
+    tokio::time::sleep(IDLE).await;
+    let used = bed.server.cpu()?.saturating_sub(cpu);
+    Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
 /// Writes rolling churn; returns what the server used for it, and how many changes there were.
@@ -176,11 +190,7 @@ pub(super) async fn affected(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result
             let need = bed.world.cohort(cohort).len();
             let mut times = Vec::new();
             for _ in 0..rig.args.rounds {
-                // Whoever is connected and idle costs something, too: heartbeats, pings.
-                let (cpu, began) = (bed.server.cpu()?, Instant::now());
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let idle = bed.server.cpu()?.saturating_sub(cpu).as_secs_f64()
-                    / began.elapsed().as_secs_f64();
+                let idle = idle(&bed).await?;
                 let (cpu, began) = (bed.server.cpu()?, Instant::now());
                 for _ in 0..AFFECTED_RATE {
                     let next = tokio::time::sleep(Duration::from_secs(1) / AFFECTED_RATE as u32);
