@@ -5,9 +5,10 @@
 //!        |<------------------------ Limits::hello ---------------------->|
 //! ```
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use hyper::{Request, body::Incoming, server::conn::http2, service::service_fn};
+use futures::future::BoxFuture;
+use hyper::{Request, Response, body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use identity::Certificate;
 use socket2::{SockRef, TcpKeepalive};
@@ -19,6 +20,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
+use tonic::body::Body;
 use tracing::{debug, warn};
 
 use crate::{
@@ -45,7 +47,6 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a request knows of its connection.
-#[derive(Clone)]
 pub(crate) struct Caller {
     pub(crate) address: SocketAddr,
     pub(crate) credential: Credential,
@@ -55,7 +56,6 @@ pub(crate) struct Caller {
 }
 
 /// What all connections share.
-#[derive(Clone)]
 pub(crate) struct Listener {
     pub(crate) tls: Option<watch::Receiver<Current>>,
     pub(crate) limits: Arc<Limits>,
@@ -66,7 +66,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     /// Accepts until the server drains, and ends when every connection has.
-    pub(crate) async fn run(self, tcp: TcpListener) {
+    pub(crate) async fn run(self: Arc<Self>, tcp: TcpListener) {
         let mut connections = JoinSet::new();
         let mut draining = self.draining.clone();
         let mut drained = pin!(draining.wait_for(|draining| *draining));
@@ -92,20 +92,25 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(self, stream: TcpStream, address: SocketAddr, arrival: Arrival) {
+    /// What is only needed until there is a session is in boxes of its own: else it would take up room
+    /// for as long as the session lasts.
+    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, arrival: Arrival) {
         let deadline = Instant::now() + self.limits.hello;
         if let Err(error) = options(&stream) {
             debug!(%address, %error, "socket options can't be set");
         }
-        let mut draining = self.draining.clone();
-        let secured = tokio::select! {
-            // A stranger has nothing to lose.
-            _ = draining.wait_for(|draining| *draining) => return,
-            secured = timeout_at(deadline, self.secure(stream)) => secured,
-        };
+        let secured = Box::pin(async {
+            let mut draining = self.draining.clone();
+            tokio::select! {
+                // A stranger has nothing to lose.
+                _ = draining.wait_for(|draining| *draining) => None,
+                secured = timeout_at(deadline, self.secure(stream)) => Some(secured),
+            }
+        });
+        let Some(secured) = secured.await else { return };
         let refused = match secured {
             Ok(Ok((stream, credential))) => {
-                let caller = Caller { address, credential, arrival, deadline };
+                let caller = Arc::new(Caller { address, credential, arrival, deadline });
                 match stream {
                     Stream::Plain(stream) => self.serve(stream, caller).await,
                     Stream::Tls(stream) => self.serve(stream, caller).await,
@@ -117,7 +122,7 @@ impl Listener {
         };
         self.door.turn_away(address, Cause::Handshake, refused.reason);
         if let Some((stream, word)) = refused.last_word {
-            part(stream, &word).await;
+            Box::pin(part(stream, &word)).await;
         }
     }
 
@@ -167,31 +172,35 @@ impl Listener {
         Ok((Stream::Tls(Box::new(stream)), Credential::Certificate(certificate)))
     }
 
-    /// Serves a connection to its end.
-    async fn serve<S>(self, stream: S, caller: Caller)
+    fn http<S>(&self, stream: S, caller: Arc<Caller>, streams: &Streams) -> Http<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Caller { address, deadline, .. } = caller;
-        let mut stage = caller.arrival.stage();
-        let grpc = self.service.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let mut grpc = grpc.clone();
-            request.extensions_mut().insert(caller.clone());
-            async move { grpc.call(request).await }
-        });
-        let streams = Streams::default();
-        let mut running = Running::default();
-        let mut http = http2::Builder::new(streams.clone());
-        http.timer(TokioTimer::new())
+        let service = Requests { service: self.service.clone(), caller };
+        http2::Builder::new(streams.clone())
+            .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
             .max_send_buf_size(SEND_BUFFER)
             .max_header_list_size(16 * 1024)
+            // Nobody reads it, and each connection would remember it for a second answer.
+            .auto_date_header(false)
             .initial_stream_window_size(RECEIVE_WINDOW)
             .initial_connection_window_size(RECEIVE_WINDOW)
             .keep_alive_interval(self.limits.ping)
-            .keep_alive_timeout(self.limits.ping_timeout);
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+            .keep_alive_timeout(self.limits.ping_timeout)
+            .serve_connection(TokioIo::new(stream), service)
+    }
+
+    /// Serves a connection to its end.
+    async fn serve<S>(self: Arc<Self>, stream: S, caller: Arc<Caller>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Caller { address, deadline, .. } = *caller;
+        let mut stage = caller.arrival.stage();
+        let streams = Streams::default();
+        let mut running = Running::default();
+        let mut connection = pin!(self.http(stream, caller, &streams));
         let mut draining = self.draining.clone();
         let mut drained = pin!(draining.wait_for(|draining| *draining));
         let mut going = false;
@@ -240,6 +249,26 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// A connection of HTTP/2.
+type Http<S> = http2::Connection<TokioIo<S>, Requests, Streams>;
+
+/// The requests of one connection.
+struct Requests {
+    service: Service,
+    caller: Arc<Caller>,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Requests {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.caller.clone());
+        self.service.call(request)
     }
 }
 

@@ -10,19 +10,16 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use proto::v1::{
-    AgentHello, AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason,
-    server_message::Message,
+    AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason, server_message::Message,
 };
 use sync::{Advance, Encoding, Outgoing, ServerFacts, ServerSession};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tracing::{info, warn};
 
 use crate::{
-    access::Credential,
     body::go_away,
     inbound::{Inbound, InboundError},
-    listener::Caller,
     service::Shared,
     sessions::{Mark, Marks, Session, Sessions},
 };
@@ -31,8 +28,6 @@ use crate::{
 const SMALL: usize = 4 * 1024;
 /// The largest chunk: that of a frame of HTTP/2.
 const CHUNK: usize = 16 * 1024;
-/// Room for more messages than this isn't kept: a first sync is many.
-const QUEUE: usize = 64;
 /// How many messages of its agent a session looks at before it lets others work.
 const AT_ONCE: usize = 16;
 
@@ -79,22 +74,17 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Enters a session into the table. Its first words are the server's hello.
+    /// A session's first words are the server's hello. What it came with is believed until `until`.
     pub(crate) fn begin(
         shared: Arc<Shared>,
-        hello: &AgentHello,
+        session: Arc<Session>,
         protocol: ServerSession,
         facts: Arc<ServerFacts>,
         inbound: Inbound,
-        caller: Caller,
+        until: Option<Instant>,
         encoding: Encoding,
     ) -> Self {
-        let subscription = protocol.subscription().clone();
-        let expiry = match &caller.credential {
-            Credential::Token(holder) => Some(Box::pin(sleep_until(holder.until.into()))),
-            _ => None,
-        };
-        let session = shared.sessions.open(hello, subscription, caller.address, caller.arrival);
+        let expiry = until.map(|until| Box::pin(sleep_until(until)));
         let queue = VecDeque::from([Outgoing::Own(Box::new(facts.hello()))]);
         Self {
             shared,
@@ -307,7 +297,8 @@ impl Live {
             let bytes = self.shared.traffic.bytes(message, self.encoding);
             let fits = bytes.len() < SMALL && small.len() + bytes.len() <= CHUNK;
             self.queue.pop_front();
-            if self.queue.is_empty() && self.queue.capacity() > QUEUE {
+            if self.queue.is_empty() {
+                // A first sync is many messages, and those after it go by without a queue.
                 self.queue = VecDeque::new();
             }
             if self.queue.is_empty() && self.begun {

@@ -196,7 +196,7 @@ impl Typha {
             health::start(shared.published.clone(), draining.clone());
         let service = Service { shared: shared.clone(), health: health_service };
         let limits = Arc::new(config.limits);
-        let listener = Listener { tls, limits, door, service, draining };
+        let listener = Arc::new(Listener { tls, limits, door, service, draining });
         let grpc = tokio::spawn(listener.run(agents));
         let quiet = Duration::from_secs(HEARTBEAT_SECONDS.into());
         others.extend([

@@ -76,15 +76,15 @@ pub(crate) struct Service {
 impl Service {
     /// Answers a request.
     pub(crate) fn call(
-        &mut self,
+        &self,
         request: Request<Incoming>,
     ) -> BoxFuture<'static, Result<Response<Body>, Infallible>> {
         let path = request.uri().path();
         if path.starts_with(HEALTH) {
-            if let Some(caller) = request.extensions().get::<Caller>() {
+            if let Some(caller) = request.extensions().get::<Arc<Caller>>() {
                 caller.arrival.visits();
             }
-            return self.health.call(request);
+            return self.health.clone().call(request);
         }
         let response = if path == SYNC {
             self.sync(request)
@@ -96,7 +96,7 @@ impl Service {
 
     fn sync(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        let Some(caller) = head.extensions.get::<Caller>().cloned() else {
+        let Some(caller) = head.extensions.get::<Arc<Caller>>().cloned() else {
             return Status::internal("a stream without a connection").into_http();
         };
         // No message of an agent is large enough to win by it, and what it unpacks to can't be known
@@ -141,7 +141,7 @@ impl Shared {
     async fn open(
         self: Arc<Self>,
         mut inbound: Inbound,
-        mut caller: Caller,
+        caller: Arc<Caller>,
         token: Option<String>,
         encoding: Encoding,
     ) -> Opened {
@@ -171,11 +171,12 @@ impl Shared {
                 return self.refuse(&caller, Status::invalid_argument(refusal.to_string()));
             }
         };
+        let mut believed = None;
         if let (Credential::Absent, Some(tokens), Some(token)) =
             (&caller.credential, &self.tokens, &token)
         {
             match tokens.review(token).await {
-                Ok(Ok(holder)) => caller.credential = Credential::Token(holder),
+                Ok(Ok(holder)) => believed = Some(Credential::Token(holder)),
                 Ok(Err(refusal)) => {
                     return self.refuse(&caller, Status::permission_denied(refusal));
                 }
@@ -186,7 +187,8 @@ impl Shared {
                 }
             }
         }
-        if let Err(text) = access::check(&caller.credential, &hello) {
+        let credential = believed.as_ref().unwrap_or(&caller.credential);
+        if let Err(text) = access::check(credential, &hello) {
             return self.refuse(&caller, Status::permission_denied(text));
         }
         if *self.draining.borrow() {
@@ -197,8 +199,18 @@ impl Shared {
             return self.send_away(&caller, Reason::Full, &text);
         }
         let welcome = caller.arrival.welcome();
-        let live =
-            Live::begin(self, &hello, session, published.facts.clone(), inbound, caller, encoding);
+        let until = match credential {
+            Credential::Token(holder) => Some(holder.until.into()),
+            _ => None,
+        };
+        let opened = self.sessions.open(
+            &hello,
+            session.subscription().clone(),
+            address,
+            caller.arrival.clone(),
+        );
+        let facts = published.facts.clone();
+        let live = Live::begin(self, opened, session, facts, inbound, until, encoding);
         info!(node = hello.node, %address, "session opened");
         Opened::Session(Box::new(live), welcome)
     }
