@@ -5,7 +5,14 @@
 //!        |<------------------------ Limits::hello ---------------------->|
 //! ```
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, server::conn::http2};
@@ -17,7 +24,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
@@ -205,15 +212,19 @@ impl Listener {
         let mut drained = pin!(draining.wait_for(|draining| *draining));
         let mut going = false;
         let mut over = false;
-        let mut wait = pin!(sleep_until(deadline));
+        // Not needed during a session.
+        let mut wait = Some(Box::pin(sleep_until(deadline)));
         loop {
             let now = *stage.borrow_and_update();
             let stranger = matches!(now, Stage::Waiting | Stage::Visiting);
+            if matches!(now, Stage::In(_)) && !over {
+                wait = None;
+            }
             if matches!(now, Stage::Over | Stage::Cut) && !over {
                 // What its last session said still goes out.
                 (going, over) = (true, true);
                 connection.as_mut().graceful_shutdown();
-                wait.as_mut().reset(Instant::now() + FAREWELL);
+                wait = Some(Box::pin(sleep(FAREWELL)));
             }
             tokio::select! {
                 result = streams.drive(connection.as_mut(), &mut running) => {
@@ -227,7 +238,7 @@ impl Listener {
                     return;
                 }
                 _ = stage.changed() => {}
-                () = &mut wait, if over || (stranger && !going) => {
+                () = passed(&mut wait), if over || (stranger && !going) => {
                     if over {
                         return;
                     }
@@ -237,7 +248,7 @@ impl Listener {
                     }
                     (going, over) = (true, true);
                     connection.as_mut().graceful_shutdown();
-                    wait.as_mut().reset(Instant::now() + FAREWELL);
+                    wait = Some(Box::pin(sleep(FAREWELL)));
                 }
                 _ = &mut drained, if !going => {
                     if stranger {
@@ -249,6 +260,14 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// Ends at its time; never, without one.
+async fn passed(wait: &mut Option<Pin<Box<Sleep>>>) {
+    match wait {
+        Some(wait) => wait.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -125,6 +125,8 @@ impl Service {
         if encoding == Encoding::Zstd {
             headers.insert("grpc-encoding", header::HeaderValue::from_static("zstd"));
         }
+        // Else the connection would keep a table of them for a second answer.
+        headers.values_mut().for_each(|value| value.set_sensitive(true));
         response
     }
 }
