@@ -19,20 +19,20 @@ impl Cluster {
     /// Namespaces with a label `name`, and pods `NAMESPACE/NAME ADDRESS LABELS [SERVICE ACCOUNT]`.
     fn new(namespaces: &[(&str, &str)], pods: &[(&str, &str, &str, &str)]) -> Self {
         let cluster = Self(tempfile::tempdir().unwrap());
-        let mut text = String::new();
-        for (name, labels) in namespaces {
-            text += &format!(
-                "---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}\n"
-            );
-        }
-        for (pod, address, labels, account) in pods {
+        let namespaces = namespaces.iter().map(|(name, labels)| {
+            format!(
+                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}"
+            )
+        });
+        let pods = pods.iter().map(|(pod, address, labels, account)| {
             let (namespace, name) = pod.split_once('/').unwrap();
-            text += &format!(
-                "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}, \
+            format!(
+                "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}, \
                  labels: {{{labels}}}}}, spec: {{serviceAccountName: {account}}}, \
-                 status: {{podIPs: [{{ip: {address}}}]}}}}\n"
-            );
-        }
+                 status: {{podIPs: [{{ip: {address}}}]}}}}"
+            )
+        });
+        let text = namespaces.chain(pods).collect::<Vec<_>>().join("\n---\n");
         cluster.with("cluster", &text)
     }
 
@@ -46,16 +46,9 @@ impl Cluster {
         self.0.path().to_str().unwrap()
     }
 
-    fn ask(&self, arguments: &[&str]) -> Output {
-        let bulrush = Command::new(env!("CARGO_BIN_EXE_bulrush")).args(arguments).output().unwrap();
-        let error = String::from_utf8_lossy(&bulrush.stderr);
-        assert!(matches!(bulrush.status.code(), Some(0 | 2)), "{arguments:?}: {error}");
-        bulrush
-    }
-
     /// Who reaches whom at a port: `FROM TO`.
     fn reach(&self, port: &str) -> BTreeSet<String> {
-        let output = self.ask(&["matrix", "-f", self.path(), "--port", port, "-o", "json"]);
+        let output = ask(&["matrix", "-f", self.path(), "--port", port, "-o", "json"]);
         let matrix: Value = serde_json::from_slice(&output.stdout).unwrap();
         let mut pairs = BTreeSet::new();
         for (from, targets) in matrix["reach"].as_object().unwrap() {
@@ -70,13 +63,13 @@ impl Cluster {
 
     /// Whether a connection is allowed, and why at the end that decides it.
     fn explain(&self, from: &str, to: &str) -> (bool, String) {
-        let output = self.ask(&["explain", from, to, "-f", self.path(), "-o", "json"]);
+        let output = ask(&["explain", from, to, "-f", self.path(), "-o", "json"]);
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         let allowed = said["allowed"].as_bool().unwrap();
         let ends = said["ends"].as_array().unwrap();
-        let because = ends.iter().filter(|end| end["allowed"] == allowed);
-        let because = because.map(|end| end["because"].as_str().unwrap().to_owned());
-        (allowed, because.last().unwrap_or_default())
+        let deciding = ends.iter().rfind(|end| end["allowed"] == allowed);
+        let because = deciding.map(|end| end["because"].as_str().unwrap().to_owned());
+        (allowed, because.unwrap_or_default())
     }
 
     fn allows(&self, from: &str, to: &str) -> bool {
@@ -90,7 +83,7 @@ impl Cluster {
         fs::write(&file, manifests).unwrap();
         let new = file.to_str().unwrap();
         let arguments = ["whatif", "-f", new, "--base", self.path(), "--port", port, "-o", "json"];
-        let output = self.ask(&arguments);
+        let output = ask(&arguments);
         let said: Value = serde_json::from_slice(&output.stdout).unwrap();
         let changes = said["changes"].as_array().unwrap();
         assert_eq!(output.status.code(), Some(if changes.is_empty() { 0 } else { 2 }));
@@ -101,6 +94,13 @@ impl Cluster {
         };
         (pairs(true), pairs(false))
     }
+}
+
+fn ask(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_bulrush")).args(arguments).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{arguments:?}: {error}");
+    output
 }
 
 fn pairs(pairs: &[&str]) -> BTreeSet<String> {

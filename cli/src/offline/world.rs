@@ -225,12 +225,12 @@ impl World {
             _ => None,
         });
         let mut endpoints = nodes.flat_map(|node| self.engine.endpoints(node));
-        let endpoint = endpoints.find(|endpoint| match name.strip_prefix(HOST) {
-            Some(host) => endpoint.key.kind == Kind::HostEndpoint && endpoint.key.name == host,
-            None => {
-                let id = EndpointId::parse(&endpoint.key.name);
-                id.is_some_and(|id| format!("{}/{}", endpoint.key.namespace, id.workload) == name)
+        let endpoint = endpoints.find(|endpoint| {
+            let Key { kind, namespace, name: of } = &endpoint.key;
+            if let Some(host) = name.strip_prefix(HOST) {
+                return *kind == Kind::HostEndpoint && of == host;
             }
+            EndpointId::parse(of).is_some_and(|id| format!("{namespace}/{}", id.workload) == name)
         });
         let labels = endpoint.map(|endpoint| endpoint.labels).unwrap_or_default();
         labels.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()

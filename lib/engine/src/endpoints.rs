@@ -76,9 +76,7 @@ impl Mac {
     fn text(self) -> ArcStr {
         match self.0 {
             None => ArcStr::new(),
-            Some([a, b, c, d, e, f]) => {
-                arcstr::format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-            }
+            Some(bytes) => bytes.map(|byte| format!("{byte:02x}")).join(":").into(),
         }
     }
 }
