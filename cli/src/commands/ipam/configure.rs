@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER")]
     max_blocks_per_host: Option<u32>,
 
-    /// Whether a virtual machine of `KubeVirt` keeps its addresses while it moves
+    /// Whether virtual machines keep their addresses while they move
     #[arg(long, value_name = "Enabled|Disabled", value_parser = ["Enabled", "Disabled"])]
     kubevirt_ip_persistence: Option<String>,
 
