@@ -267,20 +267,43 @@ fn the_processes_of_a_run_end_with_it_even_when_it_is_killed() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
     command.args(["--agents", "5", "--for", "10m"]).stdout(Stdio::null());
     let mut run = command.spawn().unwrap();
-    let children = || -> Vec<u32> {
-        let mut children = Vec::new();
-        for task in std::fs::read_dir(format!("/proc/{}/task", run.id())).unwrap() {
-            let text = std::fs::read_to_string(task.unwrap().path().join("children"));
-            let text = text.unwrap_or_default();
-            children.extend(text.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
-        }
-        children
-    };
-    until("a store and a typha", || children().len() == 2);
-    let children = children();
+    let id = run.id();
+    until("a store and a typha", || children(id).len() == 2);
+    let children = children(id);
     run.kill().unwrap();
     run.wait().unwrap();
     until("both gone", || !children.iter().any(|pid| is_alive(*pid)));
+}
+
+#[test]
+fn a_process_of_agents_that_is_stopped_ends_with_the_run_too() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    command.args(["ratios", "--only", "stuck", "--agents", "100", "--stuck", "600"]);
+    let mut run = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let id = run.id();
+    let has_agents = |pid: &u32| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        let words = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        words.contains("--part\0agents") && files > 40
+    };
+    until("a process with 50 agents", || children(id).iter().any(has_agents));
+    let children = children(id);
+    let agents = *children.iter().find(|pid| has_agents(pid)).unwrap();
+    let stop = nix::sys::signal::Signal::SIGSTOP;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(agents.cast_signed()), stop).unwrap();
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until("all gone", || !children.iter().any(|pid| is_alive(*pid)));
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let mut children = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{process}/task")).unwrap() {
+        let text = std::fs::read_to_string(task.unwrap().path().join("children"));
+        let text = text.unwrap_or_default();
+        children.extend(text.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+    }
+    children
 }
 
 /// Whether a process runs; one that has ended and that nobody has waited for doesn't.
