@@ -89,6 +89,18 @@ enum Said {
     Other(Box<Resource>),
 }
 
+/// What is known of an object by its key.
+pub(crate) struct Known {
+    /// Of its JSON. In halves: a `u128` would make room for itself at a multiple of 16.
+    hash: [u64; 2],
+    /// What it is, if it has labels and addresses.
+    pub(crate) item: Option<Id<Item>>,
+}
+
+fn halves(hash: u128) -> [u64; 2] {
+    [(hash >> 64) as u64, hash as u64]
+}
+
 /// An object for the full view.
 enum Json {
     /// It is gone, or not JSON.
@@ -110,8 +122,8 @@ pub struct Engine {
     pending_policies: Waiting<Pending>,
     problems: BTreeMap<Key, Problem>,
     datastore_ready: bool,
-    /// Hashes of the JSON of every object, as published.
-    objects: HashMap<Key, u128>,
+    /// Every object that is published as JSON.
+    pub(crate) objects: HashMap<Key, Known>,
     /// Where JSON is written before its length is known.
     scratch: String,
     /// Specs in the topics `config` and `node/…`, as published.
@@ -123,7 +135,6 @@ pub struct Engine {
     texts: Texts,
     pub(crate) index: Index,
     pub(crate) items: Slab<Item>,
-    pub(crate) item_by_key: HashMap<Key, Id<Item>>,
     pub(crate) policies: Policies,
     pub(crate) sets: Sets,
     pub(crate) nodes: Nodes,
@@ -183,7 +194,6 @@ impl Engine {
             texts: Texts::default(),
             index: Index::default(),
             items: Slab::default(),
-            item_by_key: HashMap::default(),
             policies: Policies::default(),
             sets: Sets::default(),
             nodes: Nodes::default(),
@@ -305,7 +315,7 @@ impl Engine {
         self.scratch.clear();
         json::object(&mut self.scratch, value);
         let hash = fingerprint(&self.scratch);
-        if self.objects.get(key) == Some(&hash) {
+        if self.objects.get(key).is_some_and(|known| known.hash == halves(hash)) {
             return Json::Same;
         }
         Json::New(self.scratch.as_str().into(), hash)
@@ -384,10 +394,9 @@ impl Engine {
                 worse(None, Effect::Partial, faults)
             }
             Said::Other(resource) => {
-                let faults;
-                (metadata, spec, faults) =
-                    (resource.metadata, Some(resource.spec), resource.faults);
-                worse(None, Effect::Partial, faults)
+                let resource = *resource;
+                (metadata, spec) = (resource.metadata, Some(resource.spec));
+                worse(None, Effect::Partial, resource.faults)
             }
         };
         match (key.kind, spec) {
@@ -446,12 +455,19 @@ impl Engine {
         match json {
             Json::Same => {}
             Json::New(json, hash) => {
-                self.objects.insert(key.clone(), hash);
+                let hash = halves(hash);
+                match self.objects.get_mut(key) {
+                    Some(known) => known.hash = hash,
+                    None => drop(self.objects.insert(key.clone(), Known { hash, item: None })),
+                }
                 out.put(Topic::res(key), key.path(), Entry::Res(json.into()));
             }
             Json::Absent => {
-                if self.objects.remove(key).is_some() {
+                if let Some(known) = self.objects.remove(key) {
                     out.delete(Topic::res(key), key.path());
+                    if let Some(id) = known.item {
+                        self.remove_item(id, out);
+                    }
                 }
             }
         }

@@ -22,7 +22,9 @@ impl Engine {
         if read.as_ref().is_some_and(|read| self.moves(key, read)) {
             self.set_item(key, None, out);
         }
-        match (self.item_by_key.get(key).copied(), read) {
+        // Without JSON it was removed with its object.
+        let Some(known) = self.objects.get(key) else { return };
+        match (known.item, read) {
             (None, Some(read)) => {
                 let data = match read.data {
                     ReadData::Nets(nets) => Data::Nets(nets),
@@ -39,7 +41,7 @@ impl Engine {
                 let parents = Box::default();
                 let item = Item { own: read.own, parents, class: None, position: 0, data };
                 let id = self.items.insert(item);
-                self.item_by_key.insert(key.clone(), id);
+                self.keep_item(key, Some(id));
                 self.set_parents(id, &read.parents);
                 self.dirty.items.insert(id);
             }
@@ -52,21 +54,32 @@ impl Engine {
             }
             (None, None) | (Some(_), Some(_)) => {}
             (Some(id), None) => {
-                self.detach(id);
-                self.set_parents(id, &[]);
-                self.withdraw(id, out);
-                self.item_by_key.remove(key);
-                self.dirty.items.remove(&id);
-                self.items.remove(id);
+                self.keep_item(key, None);
+                self.remove_item(id, out);
             }
         }
+    }
+
+    fn keep_item(&mut self, key: &Key, item: Option<Id<Item>>) {
+        if let Some(known) = self.objects.get_mut(key) {
+            known.item = item;
+        }
+    }
+
+    /// An endpoint or a network set is gone.
+    pub(super) fn remove_item(&mut self, id: Id<Item>, out: &mut Out) {
+        self.detach(id);
+        self.set_parents(id, &[]);
+        self.withdraw(id, out);
+        self.dirty.items.remove(&id);
+        self.items.remove(id);
     }
 
     /// Whether an endpoint is on another node than before: a host endpoint's object says which.
     fn moves(&self, key: &Key, read: &Read) -> bool {
         let ReadData::Endpoint { node, .. } = &read.data else { return false };
-        let Some(id) = self.item_by_key.get(key) else { return false };
-        match &self.items[*id].data {
+        let Some(id) = self.objects.get(key).and_then(|known| known.item) else { return false };
+        match &self.items[id].data {
             Data::Endpoint(local) => self.nodes.slab[local.node].name != *node,
             Data::Nets(_) => false,
         }

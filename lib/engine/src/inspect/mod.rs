@@ -125,8 +125,8 @@ impl Engine {
     /// The endpoints of a node, sorted by key.
     pub fn endpoints(&self, node: &str) -> Vec<InspectedEndpoint> {
         let mut endpoints = Vec::new();
-        for (key, id) in &self.item_by_key {
-            let item = &self.items[*id];
+        for (key, known) in &self.objects {
+            let Some(item) = known.item.map(|id| &self.items[id]) else { continue };
             let Data::Endpoint(local) = &item.data else { continue };
             if self.nodes.slab[local.node].name != node {
                 continue;
@@ -181,8 +181,7 @@ impl Engine {
     /// hint `AssumeNeededOnEveryNode`. Sorted by key.
     pub fn policies_of(&self, node: &str) -> Vec<InspectedPolicy> {
         let mut selecting = BTreeSet::new();
-        for id in self.item_by_key.values() {
-            let item = &self.items[*id];
+        for item in self.items.iter() {
             let Data::Endpoint(local) = &item.data else { continue };
             let class = item.class.map(|class| &self.index.classes[class]);
             if let Some(class) = class
