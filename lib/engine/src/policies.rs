@@ -215,13 +215,13 @@ pub(crate) fn deny() -> ProfileRules {
 /// An ordered list of tiers and policies, shared by all classes that have it.
 pub(crate) struct Plist {
     pub(crate) id: ArcStr,
-    pub(crate) list: Arc<PolicyList>,
     /// Every policy in it, once.
     pub(crate) policies: Arc<[Id<Pol>]>,
     pub(crate) classes: usize,
     pub(crate) nodes: usize,
     pub(crate) published: bool,
-    code: Box<[u32]>,
+    /// What is in it: see [`Policies::code`].
+    pub(crate) code: Arc<[u32]>,
 }
 
 /// Of so many profiles the rules are looked at to be shared: the first ones are everybody's.
@@ -239,7 +239,7 @@ pub(crate) struct Policies {
     /// Rules that profiles have in common.
     shared: Vec<Arc<ProfileRules>>,
     pub(crate) plists: Slab<Plist>,
-    plist_by_code: HashMap<Box<[u32]>, Id<Plist>>,
+    plist_by_code: HashMap<Arc<[u32]>, Id<Plist>>,
 }
 
 impl Policies {
@@ -349,15 +349,13 @@ impl Policies {
         if let Some(id) = self.plist_by_code.get(&code) {
             return *id;
         }
-        let content = self.content(list, policies);
         let plist = Plist {
-            id: plist_id(&content),
-            list: Arc::new(content),
+            id: plist_id(&self.content(&code)),
             policies: policies.into(),
             classes: 0,
             nodes: 0,
             published: false,
-            code: code.clone(),
+            code: Arc::clone(&code),
         };
         let id = self.plists.insert(plist);
         self.plist_by_code.insert(code, id);
@@ -375,7 +373,7 @@ impl Policies {
     /// A list in numbers: equal just where the lists are equal, for the id is of the list alone.
     /// How policies of different directions lie between each other is no part of it. The policies
     /// and tiers that the numbers stand for live as long as a list names them.
-    fn code(&self, list: List, policies: &[Id<Pol>]) -> Box<[u32]> {
+    fn code(&self, list: List, policies: &[Id<Pol>]) -> Arc<[u32]> {
         let mut code = Vec::with_capacity(2 * policies.len() + 3);
         for (tier, policies) in self.by_tier(policies) {
             let pass = u32::from(list.passes() || self.tiers[tier].default_pass());
@@ -392,18 +390,23 @@ impl Policies {
         code.into()
     }
 
-    fn content(&self, list: List, policies: &[Id<Pol>]) -> PolicyList {
+    /// The list that a code stands for.
+    pub(crate) fn content(&self, code: &[u32]) -> PolicyList {
         let mut content = PolicyList::default();
-        for (tier, policies) in self.by_tier(policies) {
-            let ids = |acts: fn(&Place) -> bool| {
-                let acting = policies.iter().filter(|id| acts(&self.slab[**id].place));
-                acting.map(|id| self.slab[*id].id.clone()).collect()
+        let mut numbers = code.iter().copied();
+        while let Some(tier) = numbers.next() {
+            let mut ids = || {
+                let count = numbers.next().unwrap_or(0) as usize;
+                let policies = numbers.by_ref().take(count).filter_map(Id::of_number);
+                policies.map(|id: Id<Pol>| self.slab[id].id.clone()).collect()
             };
+            let (ingress, egress) = (ids(), ids());
+            let Some(id) = Id::of_number(tier >> 1) else { continue };
             content.tiers.push(PolicyTier {
-                name: self.tiers[tier].name.clone(),
-                default_pass: list.passes() || self.tiers[tier].default_pass(),
-                ingress: ids(|place| place.ingress),
-                egress: ids(|place| place.egress),
+                name: self.tiers[id].name.clone(),
+                default_pass: tier & 1 == 1,
+                ingress,
+                egress,
             });
         }
         content

@@ -60,6 +60,11 @@ impl<T> Id<T> {
         self.0.get()
     }
 
+    /// The id of this [`Id::number`].
+    pub(crate) fn of_number(number: u32) -> Option<Self> {
+        NonZeroU32::new(number).map(|number| Self(number, PhantomData))
+    }
+
     fn place(self) -> (usize, usize) {
         let slot = self.number() as usize - 1;
         (slot / CHUNK, slot % CHUNK)

@@ -67,12 +67,12 @@ impl Engine {
     pub(super) fn settle_needs(&mut self, out: &mut Out) {
         let key = ArcStr::new;
         for id in &self.dirty.plists {
-            let plist = &mut self.policies.plists[*id];
+            let plist = &self.policies.plists[*id];
             let needed = plist.nodes > 0;
             if needed != plist.published {
-                plist.published = needed;
-                let entry = needed.then(|| Entry::Plist(plist.list.as_ref().clone()));
+                let entry = needed.then(|| Entry::Plist(self.policies.content(&plist.code)));
                 out.set(Topic::Plist(plist.id.clone()), key(), entry);
+                self.policies.plists[*id].published = needed;
             }
         }
         for id in std::mem::take(&mut self.dirty.policies) {
