@@ -14,7 +14,7 @@ pub(crate) struct NetMap<T> {
     map: Nets<T>,
     /// How many keys there are of each prefix length: IPv4, IPv6. Enclosing CIDRs are looked for
     /// only where there are some, and a map of single addresses has none.
-    lengths: [Vec<(u8, usize)>; 2],
+    lengths: [Vec<(u8, u32)>; 2],
 }
 
 /// Most IP sets have one member.
@@ -61,7 +61,10 @@ impl<T> NetMap<T> {
             let lengths = &mut self.lengths[family(net)];
             match lengths.binary_search_by_key(&net.prefix_len(), |(length, _)| *length) {
                 Ok(place) => lengths[place].1 += 1,
-                Err(place) => lengths.insert(place, (net.prefix_len(), 1)),
+                Err(place) => {
+                    lengths.reserve_exact(1);
+                    lengths.insert(place, (net.prefix_len(), 1));
+                }
             }
             if let Nets::Few(few) = &mut self.map
                 && few.len() == FEW
@@ -74,6 +77,8 @@ impl<T> NetMap<T> {
                 let place = match few.binary_search_by_key(&net, |(known, _)| *known) {
                     Ok(place) => place,
                     Err(place) => {
+                        // Room for one more: there is mostly none.
+                        few.reserve_exact(1);
                         few.insert(place, (net, T::default()));
                         place
                     }

@@ -260,6 +260,7 @@ impl One<'_, '_> {
         let mut add = |list: &mut Vec<ArcStr>, spec: SetSpec| {
             let id = spec.id();
             if repeats || !list.contains(&id) {
+                list.reserve_exact(1);
                 list.push(id.clone());
                 sets.push((id, spec));
             }
@@ -350,7 +351,9 @@ fn with_protocol(
 }
 
 fn parts(ports: &[PortMatch]) -> (Vec<PortRange>, Vec<ArcStr>) {
-    let (mut ranges, mut names) = (Vec::new(), Vec::new());
+    let is_range = |port: &&PortMatch| matches!(port, PortMatch::Range(_));
+    let mut ranges = Vec::with_capacity(ports.iter().filter(is_range).count());
+    let mut names = Vec::new();
     for port in ports {
         match port {
             PortMatch::Range(range) => ranges.push(*range),

@@ -76,7 +76,7 @@ impl Engine {
 
         let tier = self.policies.tier(&policy.tier);
         let id = PolicyId {
-            kind: ArcStr::from(key.kind.name()),
+            kind: self.strings.get(ArcStr::from(key.kind.name())),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
         };
