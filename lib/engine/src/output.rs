@@ -85,7 +85,7 @@ fn sorted_topics(topics: Vec<Topic>) -> Vec<Topic> {
 
 /// Sorted by topic and key. The first bytes of what orders them are looked at first: of two changes
 /// they mostly differ, and lie side by side.
-fn sorted(changes: Vec<Change>) -> Vec<Change> {
+fn sorted(mut changes: Vec<Change>) -> Vec<Change> {
     let mut order = Vec::with_capacity(changes.len());
     order.extend(
         changes
@@ -100,8 +100,19 @@ fn sorted(changes: Vec<Change>) -> Vec<Change> {
         };
         a.cmp(b).then_with(|| change(*a_place).cmp(&change(*b_place)))
     });
-    let mut changes = changes.into_iter().map(Some).collect::<Vec<_>>();
-    order.into_iter().filter_map(|(_, place)| changes[place as usize].take()).collect()
+    let mut from = order.into_iter().map(|(_, place)| place as usize).collect::<Vec<_>>();
+    // In place, for a first list is large: each change goes where it belongs, and what was there on.
+    for start in 0..from.len() {
+        let mut at = start;
+        while from[at] != start {
+            let next = from[at];
+            changes.swap(at, next);
+            from[at] = at;
+            at = next;
+        }
+        from[at] = at;
+    }
+    changes
 }
 
 /// A number that never orders two topics, or keys of a topic, otherwise than they do: the topic's kind,
