@@ -189,7 +189,10 @@ impl Live {
         } else if marks.has(Mark::Shed) {
             Some(End::Away(Reason::Full, "this server has more than its share of the agents"))
         } else if marks.has(Mark::Behind) && self.protocol.is_waiting() {
-            let text = "this server has not caught up with what the agent has seen";
+            let text = match self.shared.store.borrow().stale_milliseconds() {
+                0 => "this server has not caught up with what the agent has seen",
+                _ => "this server has lost its store, and can't catch up",
+            };
             Some(End::Away(Reason::Behind, text))
         } else {
             None
@@ -255,8 +258,8 @@ impl Live {
                     self.say(Message::Behind(behind));
                 }
                 if stale {
-                    let text = "this server has lost its store, and can't catch up";
-                    return Err(End::Away(Reason::Behind, text));
+                    // Nothing is to be waited for; it hears why first.
+                    Sessions::waits_in_vain(&self.session);
                 }
             }
             Advance::Rewound => {

@@ -481,6 +481,11 @@ impl Sessions {
         true
     }
 
+    /// The session waits for what this server can't do.
+    pub(crate) fn waits_in_vain(session: &Session) {
+        session.mark(Mark::Behind);
+    }
+
     /// The session hands something over to its connection, which asks for more when it has room.
     pub(crate) fn sends(&self, session: &Session) {
         let now = self.now();

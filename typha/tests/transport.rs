@@ -342,6 +342,42 @@ async fn progress_alone_wakes_an_agent_that_waits_for_it_and_time_sends_it_elsew
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_its_store_says_for_how_long_and_sends_on_who_has_seen_more() {
+    let world = World::with_sets(1, 100, |config| {
+        config.limits.behind = support::PATIENCE * 2;
+        config.alternatives = vec!["10.0.0.2:5473".into()];
+    })
+    .await;
+    let mut agent = world.agent(full()).await;
+    agent.committed().await;
+    let seen = world.typha.status().streams[0].progress;
+    world.store.shutdown().await.unwrap();
+    until("the age shows", || world.typha.status().stale_milliseconds > 0).await;
+    let mut hello = agent.session.hello(full(), false);
+    hello.vector[0].version = seen + 1;
+    let address = world.typha.address().to_string();
+    let mut connection = Connection::open(&address, hello).await.unwrap();
+    let (mut session, mut said) = (ClientSession::new(), None);
+    loop {
+        match connection.next(&mut session).await.unwrap() {
+            Event::Behind(behind) => said = Some(behind),
+            Event::GoAway(go_away) => {
+                assert_eq!(go_away.why(), Reason::Behind);
+                assert_eq!(go_away.others, ["10.0.0.2:5473"]);
+                assert!(go_away.message.contains("lost its store"), "{}", go_away.message);
+                break;
+            }
+            Event::Committed(_) => panic!("it was served what it has seen more than"),
+            _ => {}
+        }
+    }
+    let behind = said.unwrap();
+    assert_eq!((behind.have, behind.need), (seen, seen + 1));
+    assert!(behind.stale_milliseconds > 0);
+    world.typha.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_store_at_the_address_makes_the_server_begin_anew() {
     let mut world = World::with_sets(3, 100, |_| {}).await;
     let mut agent = world.agent(full()).await;

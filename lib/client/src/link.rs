@@ -238,7 +238,7 @@ impl Link {
             Ok(Event::Send(message)) => connection.send(message),
             Ok(Event::Behind(behind)) => {
                 let server = connection.address().to_owned();
-                self.rollback.behind(&server, Instant::now().into_std());
+                self.rollback.behind(&server, &behind, Instant::now().into_std());
                 return Some(News::Behind { server, behind });
             }
             Ok(Event::GoAway(go_away)) => self.leave(go_away),

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proto::v1::Behind;
+
 /// How long every server must have been behind.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A server that answered longer ago may be gone: it has no say.
@@ -34,8 +36,11 @@ impl Rollback {
         self.answered.insert(server.to_owned(), now);
     }
 
-    /// A server said that it is behind.
-    pub(crate) fn behind(&mut self, server: &str, now: Instant) {
+    /// A server said that it is behind. One that has lost its store doesn't know what became of that.
+    pub(crate) fn behind(&mut self, server: &str, behind: &Behind, now: Instant) {
+        if behind.stale_milliseconds > 0 {
+            return;
+        }
         self.behind.insert(server.to_owned());
         self.since.get_or_insert(now);
     }
@@ -65,16 +70,31 @@ mod tests {
         let mut rollback = Rollback::default();
         rollback.answered("a", at(0));
         assert!(!rollback.accepted(at(1000)), "nobody said so");
-        rollback.behind("a", at(0));
-        rollback.behind("a", at(50));
+        rollback.behind("a", &Behind::default(), at(0));
+        rollback.behind("a", &Behind::default(), at(50));
         assert!(!rollback.accepted(at(59)));
         assert!(rollback.accepted(at(60)));
         rollback.answered("b", at(60));
         assert!(!rollback.accepted(at(60)), "b may know more");
-        rollback.behind("b", at(61));
+        rollback.behind("b", &Behind::default(), at(61));
         assert!(rollback.accepted(at(61)));
         rollback.served();
         assert!(!rollback.accepted(at(1000)));
+    }
+
+    #[test]
+    fn a_server_that_lost_its_store_takes_nobody_back() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut rollback = Rollback::default();
+        let stale = Behind { stale_milliseconds: u64::MAX, ..Behind::default() };
+        for seconds in [0, 60, 120] {
+            rollback.answered("a", at(seconds));
+            rollback.behind("a", &stale, at(seconds));
+            assert!(!rollback.accepted(at(seconds)));
+        }
+        rollback.behind("b", &Behind::default(), at(120));
+        assert!(!rollback.accepted(at(180)), "a may know more when its store is back");
     }
 
     #[test]
@@ -84,7 +104,7 @@ mod tests {
         let mut rollback = Rollback::default();
         rollback.answered("gone", at(0));
         rollback.answered("named once", at(0));
-        rollback.behind("a", at(0));
+        rollback.behind("a", &Behind::default(), at(0));
         rollback.tried("gone");
         assert!(!rollback.accepted(at(60)), "it may know more");
         assert!(rollback.accepted(at(120)), "nobody asks it any more");
