@@ -5,14 +5,7 @@
 //!        |<------------------------ Limits::hello ---------------------->|
 //! ```
 
-use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, server::conn::http2};
@@ -24,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
-    time::{Instant, Sleep, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
@@ -179,11 +172,11 @@ impl Listener {
         Ok((Stream::Tls(Box::new(stream)), Credential::Certificate(certificate)))
     }
 
-    fn http<S>(&self, stream: S, caller: Arc<Caller>, streams: &Streams) -> Http<S>
+    fn http<S>(self: &Arc<Self>, stream: S, caller: Arc<Caller>, streams: &Streams) -> Http<S>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = Requests { service: self.service.clone(), caller };
+        let service = Requests { listener: self.clone(), caller };
         http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
@@ -208,27 +201,24 @@ impl Listener {
         let streams = Streams::default();
         let mut running = Running::default();
         let mut connection = pin!(self.http(stream, caller, &streams));
-        let mut draining = self.draining.clone();
-        let mut drained = pin!(draining.wait_for(|draining| *draining));
-        let mut going = false;
         let mut over = false;
-        // Not needed during a session.
-        let mut wait = Some(Box::pin(sleep_until(deadline)));
+        // Nothing of it is needed during a session, which is ended by others.
+        let mut wait = Some(stranger(deadline, self.draining.clone()));
         loop {
             let now = *stage.borrow_and_update();
-            let stranger = matches!(now, Stage::Waiting | Stage::Visiting);
-            if matches!(now, Stage::In(_)) && !over {
-                wait = None;
-            }
-            if matches!(now, Stage::Over | Stage::Cut) && !over {
-                // What its last session said still goes out.
-                (going, over) = (true, true);
-                connection.as_mut().graceful_shutdown();
-                wait = Some(Box::pin(sleep(FAREWELL)));
+            match now {
+                Stage::In(_) if !over => wait = None,
+                Stage::Over | Stage::Cut if !over => {
+                    // What its last session said still goes out.
+                    over = true;
+                    connection.as_mut().graceful_shutdown();
+                    wait = Some(Box::pin(farewell()));
+                }
+                _ => {}
             }
             tokio::select! {
                 result = streams.drive(connection.as_mut(), &mut running) => {
-                    if now == Stage::Waiting && !going {
+                    if now == Stage::Waiting && !over {
                         let reason = match result {
                             Ok(()) => "it left without a hello".into(),
                             Err(error) => reason(&error),
@@ -238,33 +228,48 @@ impl Listener {
                     return;
                 }
                 _ = stage.changed() => {}
-                () = passed(&mut wait), if over || (stranger && !going) => {
-                    if over {
+                end = passed(&mut wait) => {
+                    if over || end == Wait::Drained {
                         return;
                     }
                     // A stream without a hello is told by its session, and ends then.
                     if now == Stage::Waiting {
                         self.door.turn_away(address, Cause::Late, self.late());
                     }
-                    (going, over) = (true, true);
+                    over = true;
                     connection.as_mut().graceful_shutdown();
-                    wait = Some(Box::pin(sleep(FAREWELL)));
-                }
-                _ = &mut drained, if !going => {
-                    if stranger {
-                        return;
-                    }
-                    // No new streams; those that are open end by themselves.
-                    going = true;
-                    connection.as_mut().graceful_shutdown();
+                    wait = Some(Box::pin(farewell()));
                 }
             }
         }
     }
 }
 
-/// Ends at its time; never, without one.
-async fn passed(wait: &mut Option<Pin<Box<Sleep>>>) {
+/// What ends a connection without a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Time,
+    /// The server stops.
+    Drained,
+}
+
+/// Waits for what ends the connection of somebody who has not come in.
+fn stranger(deadline: Instant, mut draining: watch::Receiver<bool>) -> BoxFuture<'static, Wait> {
+    Box::pin(async move {
+        tokio::select! {
+            () = sleep_until(deadline) => Wait::Time,
+            _ = draining.wait_for(|draining| *draining) => Wait::Drained,
+        }
+    })
+}
+
+async fn farewell() -> Wait {
+    sleep(FAREWELL).await;
+    Wait::Time
+}
+
+/// What was waited for; never, without anything.
+async fn passed(wait: &mut Option<BoxFuture<'static, Wait>>) -> Wait {
     match wait {
         Some(wait) => wait.await,
         None => std::future::pending().await,
@@ -276,7 +281,7 @@ type Http<S> = http2::Connection<TokioIo<S>, Requests, Streams>;
 
 /// The requests of one connection.
 struct Requests {
-    service: Service,
+    listener: Arc<Listener>,
     caller: Arc<Caller>,
 }
 
@@ -287,7 +292,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.caller.clone());
-        self.service.call(request)
+        self.listener.service.call(request)
     }
 }
 
