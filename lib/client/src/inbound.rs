@@ -1,7 +1,7 @@
 //! What a server says: the messages of gRPC in the body of its answer.
 //!
-//! tonic's own reader makes a context of zstd for every message, which takes longer than all else that
-//! is done with most of them.
+//! tonic's own reader makes a context of zstd for every message, which takes longer than to unpack most
+//! of them.
 
 use std::{
     cell::RefCell,
