@@ -12,7 +12,10 @@
 
 mod held;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use arcstr::ArcStr;
 use model::{
@@ -86,8 +89,8 @@ pub enum Refusal {
 pub enum Subscription {
     /// The view of this node.
     Node(ArcStr),
-    /// All objects of these kinds.
-    Full(BTreeSet<Kind>),
+    /// All objects of these kinds; sessions of every kind share the set.
+    Full(Arc<BTreeSet<Kind>>),
 }
 
 impl Subscription {
@@ -479,13 +482,15 @@ fn message(message: Message) -> ServerMessage {
     ServerMessage { message: Some(message) }
 }
 
-fn full_view(kinds: &[String]) -> Result<BTreeSet<Kind>, Refusal> {
+fn full_view(kinds: &[String]) -> Result<Arc<BTreeSet<Kind>>, Refusal> {
+    static EVERY_KIND: LazyLock<Arc<BTreeSet<Kind>>> =
+        LazyLock::new(|| Arc::new(Kind::all().chain(Kind::derived()).collect()));
     if kinds.is_empty() {
-        return Ok(Kind::all().chain(Kind::derived()).collect());
+        return Ok(EVERY_KIND.clone());
     }
     let parse =
         |kind: &String| Kind::from_name(kind).ok_or_else(|| Refusal::UnknownKind(kind.clone()));
-    kinds.iter().map(parse).collect()
+    kinds.iter().map(parse).collect::<Result<_, _>>().map(Arc::new)
 }
 
 #[cfg(test)]
