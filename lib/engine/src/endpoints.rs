@@ -1,6 +1,6 @@
 //! What has labels and addresses: workload endpoints, host endpoints and network sets.
 
-use std::{ops::Deref, sync::Arc};
+use std::{fmt::Write, ops::Deref, sync::Arc};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -74,10 +74,14 @@ impl Mac {
     }
 
     fn text(self) -> ArcStr {
-        match self.0 {
-            None => ArcStr::new(),
-            Some(bytes) => bytes.map(|byte| format!("{byte:02x}")).join(":").into(),
+        let Some(bytes) = self.0 else { return ArcStr::new() };
+        let mut text = String::with_capacity(17);
+        for (place, byte) in bytes.into_iter().enumerate() {
+            let colon = if place > 0 { ":" } else { "" };
+            // Writing to a string can't fail.
+            let _ = write!(text, "{colon}{byte:02x}");
         }
+        text.into()
     }
 }
 
