@@ -4,14 +4,18 @@
 //! ends, however it ends.
 
 use std::{
+    ffi::OsString,
     io::{self, Write as _},
     net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    path::Path,
     process::Stdio,
 };
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use datastore::StoreConfig;
+use nix::sys::{prctl, signal::Signal};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     process::{Child, ChildStdin, Command},
@@ -28,6 +32,8 @@ pub(crate) enum Part {
     Typha,
     /// Some of the agents.
     Agents,
+    /// Another program, in the place of this one.
+    Program,
 }
 
 /// A running child.
@@ -77,6 +83,24 @@ pub(crate) fn command(prefix: &[&str], part: Part) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// `program` as a child that ends with this process, however it ends. Its arguments are added to the command.
+pub(crate) fn guarded(prefix: &[&str], program: &Path) -> anyhow::Result<Command> {
+    let mut command = command(prefix, Part::Program)?;
+    command.arg("--").arg(program);
+    Ok(command)
+}
+
+/// Goes on as another program, which is killed when the parent ends; returns only when that fails.
+pub(crate) fn become_program(program: &[OsString]) -> io::Error {
+    let Some((file, arguments)) = program.split_first() else {
+        return io::Error::new(io::ErrorKind::InvalidInput, "a program must be given");
+    };
+    match prctl::set_pdeathsig(Signal::SIGKILL) {
+        Ok(()) => std::process::Command::new(file).args(arguments).exec(),
+        Err(error) => error.into(),
+    }
+}
+
 /// What a child does until its stdin is closed. `listen`: where a server does, else anywhere.
 pub(crate) async fn run(
     part: Part,
@@ -115,6 +139,7 @@ pub(crate) async fn run(
             drop(typha);
         }
         Part::Agents => worker::run().await?,
+        Part::Program => bail!("a program takes the place of this one before"),
     }
     Ok(())
 }

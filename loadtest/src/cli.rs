@@ -1,6 +1,9 @@
 //! The flags of `loadtest`, which are also those of `bulrush loadtest`.
 
-use std::{fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    ffi::OsString, fs, io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
@@ -87,9 +90,11 @@ pub struct Args {
     output: Output,
     #[command(subcommand)]
     command: Option<Command>,
-    /// Be one of the processes of a test.
+    /// Be one of the processes of a test; with Program, become the program that follows.
     #[arg(long, hide = true)]
     part: Option<Part>,
+    #[arg(last = true, hide = true, requires = "part")]
+    program: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -134,6 +139,9 @@ impl Args {
             let table = runtime::block_on(ratios::run(args, prefix))?;
             self.print(&table, ratios::Table::text)?;
             return Ok(if table.is_whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        if self.part == Some(Part::Program) {
+            return Err(children::become_program(&self.program).into());
         }
         if let Some(part) = self.part {
             let listen = self.server.first().map(|server| loopback(server)).transpose()?;

@@ -70,14 +70,23 @@ impl Programs {
         Ok(Self { typha: program.is_file().then_some(program), baseline, prefix })
     }
 
+    fn prefix(&self) -> Vec<&str> {
+        self.prefix.iter().map(String::as_str).collect()
+    }
+
+    fn baseline(&self, address: SocketAddr) -> anyhow::Result<Command> {
+        let mut command = children::guarded(&self.prefix(), &self.baseline)?;
+        command.args(["--listen", &address.to_string()]);
+        Ok(command)
+    }
+
     fn typha(&self, address: SocketAddr) -> anyhow::Result<Command> {
         let Some(program) = &self.typha else {
-            let prefix: Vec<&str> = self.prefix.iter().map(String::as_str).collect();
-            let mut command = children::command(&prefix, Part::Typha)?;
+            let mut command = children::command(&self.prefix(), Part::Typha)?;
             command.args(["--server", &address.to_string(), "--agents", "100000"]);
             return Ok(command);
         };
-        let mut command = Command::new(program);
+        let mut command = children::guarded(&self.prefix(), program)?;
         let port = address.port().to_string();
         command.args(["--log", "error", "--port", &port, "--max-connections", "100000"]);
         command.args(["--health-port", "0", "--metrics-port", "0", "--status-port", "0"]);
@@ -130,11 +139,7 @@ impl Server {
         let mut certificates = None;
         let mut tls = None;
         let mut command = match kind {
-            Kind::Baseline => {
-                let mut command = Command::new(&programs.baseline);
-                command.args(["--listen", &address.to_string()]);
-                command
-            }
+            Kind::Baseline => programs.baseline(address)?,
             Kind::Typha | Kind::TyphaTls => programs.typha(address)?,
         };
         if kind == Kind::TyphaTls {
