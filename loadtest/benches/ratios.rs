@@ -11,7 +11,8 @@ use std::{
 fn main() {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     // Not by package: the features would be others than the whole project's, and all be built again.
-    let servers = ["build", "--release", "--bin", "typha", "--bin", "bulrush-baseline"];
+    let servers =
+        ["build", "--release", "--workspace", "--bin", "typha", "--bin", "bulrush-baseline"];
     assert!(Command::new(cargo).args(servers).status().unwrap().success());
     // Cargo adds a flag of its own for benchmarks.
     let flags = env::args().skip(1).filter(|flag| flag != "--bench");
