@@ -85,12 +85,12 @@ impl Edge {
                     });
                     tokio::select! {
                         biased;
-                        Some(early) = list.early.recv() => vec![self.follower.early(early)],
+                        Some(early) = list.early.recv() => self.follower.early(early).into_iter().collect(),
                         result = &mut list.result => {
                             // What was sent while the list ended.
                             let mut feeds = Vec::new();
                             while let Ok(early) = list.early.try_recv() {
-                                feeds.push(self.follower.early(early));
+                                feeds.extend(self.follower.early(early));
                             }
                             self.list = None;
                             let now = Instant::now().into_std();

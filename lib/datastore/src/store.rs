@@ -149,13 +149,14 @@ impl fmt::Display for Position {
     }
 }
 
-/// Objects of a list that is still being read.
+/// What is known of a list that is still being read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Early {
-    /// The list starts here: what was sent before of it was of another try, and counts no more.
-    pub anew: bool,
+pub enum Early {
+    /// A try begins, the first one too: what was sent before it counts no more, also when the list is then whole
+    /// without another part.
+    Anew,
     /// Some of its objects.
-    pub items: Vec<Item>,
+    Items(Vec<Item>),
 }
 
 /// All objects at one version.

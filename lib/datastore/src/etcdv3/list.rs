@@ -39,8 +39,14 @@ async fn list_once(
     early: Option<&UnboundedSender<Early>>,
 ) -> Result<Listing> {
     let at = shared.now().await?;
+    let send = |part| {
+        if let Some(early) = early {
+            // Who no longer listens doesn't wait for the list either.
+            let _ = early.send(part);
+        }
+    };
+    send(Early::Anew);
     let mut items = Vec::new();
-    let mut anew = true;
     let mut unknown_keys = 0;
     let mut page = FIRST_PAGE;
     for (mut start, end) in keys::ranges(selection) {
@@ -83,10 +89,8 @@ async fn list_once(
             if !response.more() {
                 break;
             }
-            if let Some(early) = early {
-                // Who no longer listens doesn't wait for the list either.
-                let _ = early.send(Early { anew, items: std::mem::take(&mut items) });
-                anew = false;
+            if early.is_some() {
+                send(Early::Items(std::mem::take(&mut items)));
             }
         }
     }

@@ -123,7 +123,7 @@ pub struct Follower {
     was_not_served: bool,
     /// Values are only a part of what is written: most writes change nothing here, and are not told.
     slim: bool,
-    /// Some of the list that is being read was delivered.
+    /// The list that is being read has begun to tell.
     early: bool,
 }
 
@@ -195,17 +195,18 @@ impl Follower {
         self.at.is_none()
     }
 
-    /// A part of the list that is being read. Its feed is of version 0: what the stream is at is known when the list
-    /// is whole.
-    pub fn early(&mut self, Early { anew, items }: Early) -> Feed {
-        if anew || !self.early {
+    /// A part of the list that is being read, or its begin, which feeds nothing. The feed is of version 0: what the
+    /// stream is at is known when the list is whole.
+    pub fn early(&mut self, early: Early) -> Option<Feed> {
+        let is_first = !std::mem::replace(&mut self.early, true);
+        if is_first || matches!(early, Early::Anew) {
             self.begin_list();
         }
-        self.early = true;
+        let Early::Items(items) = early else { return None };
         let mut updates = Vec::with_capacity(items.len());
         self.found(items, false, &mut updates);
         let objects = self.seen.len() as u64;
-        Feed::Changes { stream: self.stream, version: 0, updates, objects, list: None }
+        Some(Feed::Changes { stream: self.stream, version: 0, updates, objects, list: None })
     }
 
     /// What is found from now on counts, and nothing that was found before.

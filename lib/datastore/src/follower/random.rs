@@ -97,7 +97,7 @@ enum Op {
     Cut,
     /// The next lists fail.
     FailLists(u8),
-    /// Of the next lists so many objects are delivered before they are whole, or fail.
+    /// Of the next lists so many objects are delivered before they are whole, or fail, or start over after a change.
     Early(u8, bool),
     /// The store is saved, or restored to what was saved.
     Backup,
@@ -219,19 +219,11 @@ impl World {
         match self.follower.step(self.now) {
             Step::Wait(until) => self.now = until,
             Step::List => {
-                let mut listing = self.sim.list();
-                if self.follower.takes_early() {
-                    for anew in [true, true, false].into_iter().skip(usize::from(!self.early.1)) {
-                        let some = usize::from(self.early.0).min(listing.items.len());
-                        let items = if anew {
-                            listing = self.sim.list();
-                            listing.items.drain(..some).collect()
-                        } else {
-                            Vec::new()
-                        };
-                        let feed = self.follower.early(Early { anew, items });
-                        self.check(vec![feed]);
-                    }
+                let is_early = self.follower.takes_early();
+                let mut listing = self.begin_list(is_early);
+                if is_early && self.early.1 {
+                    self.sim.write(&[(0, None)]);
+                    listing = self.begin_list(true);
                 }
                 let result = if self.fail_lists > 0 {
                     self.fail_lists -= 1;
@@ -245,6 +237,21 @@ impl World {
             Step::Watch(from) => self.watched(&from),
         }
         assert!(self.follower.is_watching() || self.watch.is_none());
+    }
+
+    /// A try to list, of which some may have been delivered.
+    fn begin_list(&mut self, is_early: bool) -> Listing {
+        let mut listing = self.sim.list();
+        if is_early {
+            let some = usize::from(self.early.0).min(listing.items.len());
+            let items: Vec<_> = listing.items.drain(..some).collect();
+            let part = (!items.is_empty()).then_some(Early::Items(items));
+            for part in std::iter::once(Early::Anew).chain(part) {
+                let feed = self.follower.early(part);
+                self.check(feed.into_iter().collect());
+            }
+        }
+        listing
     }
 
     fn watched(&mut self, from: &Position) {

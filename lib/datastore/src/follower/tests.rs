@@ -312,3 +312,14 @@ fn of_a_slim_stream_a_write_that_changes_nothing_is_progress() {
     run.watch(Ok(WatchEvent::Compacted { oldest: 13 }));
     assert_eq!(run.list(Ok(list(14, &[("a", 7, 2), ("b", 9, 2)]))), ["synced 14 newest 9"]);
 }
+
+#[test]
+fn what_came_early_of_a_list_that_started_over_is_gone_unless_it_is_found_again() {
+    let mut run = Run::new();
+    let Listing { items, .. } = list(5, &[("a", 3, 1), ("b", 5, 2)]);
+    assert!(run.follower.early(Early::Anew).is_none());
+    assert!(run.follower.early(Early::Items(items)).is_some());
+    assert!(run.follower.early(Early::Anew).is_none());
+    run.list(Ok(list(6, &[("a", 3, 1)])));
+    assert_eq!(run.follower.objects(), 1);
+}

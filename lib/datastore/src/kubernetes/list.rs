@@ -39,8 +39,6 @@ struct Found {
     unknown: u64,
     /// Where objects may be sent before the list is whole.
     early: Option<UnboundedSender<Early>>,
-    /// Some were.
-    sent: bool,
 }
 
 /// In a task of its own: whoever waits for the lists of several streams in one task has them read at the same time.
@@ -97,7 +95,7 @@ async fn whole(
     group: ApiGroup,
     early: Option<UnboundedSender<Early>>,
 ) -> Result<(Found, u64)> {
-    let found = || Found { early: early.clone(), ..Found::default() };
+    let found = || Found::anew(early.clone());
     if shared.streamed_lists.load(Ordering::Relaxed)
         && let Some(listed) = streamed(shared, resource, group, found()).await?
     {
@@ -236,6 +234,20 @@ async fn in_pages(
 }
 
 impl Found {
+    /// Nothing, at the begin of a try.
+    fn anew(early: Option<UnboundedSender<Early>>) -> Self {
+        let found = Self { early, ..Self::default() };
+        found.send(Early::Anew);
+        found
+    }
+
+    fn send(&self, part: Early) {
+        if let Some(early) = &self.early {
+            // Who no longer listens doesn't wait for the list either.
+            let _ = early.send(part);
+        }
+    }
+
     fn add(
         &mut self,
         shared: &Shared,
@@ -254,10 +266,9 @@ impl Found {
         if let (Some(key), Some(value)) = (object.key, object.value) {
             self.items.push(Item { key, value, version });
         }
-        if let Some(early) = self.early.as_ref().filter(|_| self.items.len() == BATCH) {
-            let anew = !std::mem::replace(&mut self.sent, true);
-            // Who no longer listens doesn't wait for the list either.
-            let _ = early.send(Early { anew, items: std::mem::take(&mut self.items) });
+        if self.early.is_some() && self.items.len() == BATCH {
+            let items = std::mem::take(&mut self.items);
+            self.send(Early::Items(items));
         }
         Ok(())
     }

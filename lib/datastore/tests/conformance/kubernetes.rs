@@ -97,6 +97,36 @@ async fn an_expired_page_starts_the_list_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_first_list_before_its_page_expired_goes_with_it() {
+    let config = |config| KubernetesConfig { streamed_lists: false, ..config };
+    let Some(mut it) = meddled(config).await else { return };
+    for chunk in 0..7 {
+        it.writer.write((0..40).map(|i| put(&format!("t{}", chunk * 40 + i), 0)).collect()).await;
+    }
+    let (reached, at_second_page) = std::sync::mpsc::channel();
+    let (expire, expired) = std::sync::mpsc::channel::<()>();
+    it.meddler.meddle(move |path| {
+        if path.contains("continue=") && reached.send(()).is_ok() {
+            let _ = tokio::task::block_in_place(|| expired.recv());
+            return Act::Answer(410, json!({ "code": 410, "reason": "Expired" }).to_string());
+        }
+        Act::Pass
+    });
+    let mut mirror = Mirror::new(&it.store, Selection::fan_out());
+    mirror.until("the first page", |mirror| mirror.objects.len() == 250).await;
+    let mirroring = tokio::spawn(async move {
+        mirror.until_told("list").await;
+        mirror
+    });
+    tokio::task::block_in_place(|| at_second_page.recv()).expect("the second page");
+    for chunk in 0..7 {
+        it.writer.write((0..40).map(|i| delete(&format!("t{}", chunk * 40 + i))).collect()).await;
+    }
+    drop((at_second_page, expire));
+    assert_eq!(mirroring.await.unwrap().objects, it.writer.objects);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_cant_stream_lists_is_read_in_pages() {
     let Some(it) = meddled(|config| config).await else { return };
     let no = json!({ "code": 422, "message": "forbidden for watch" }).to_string();

@@ -185,6 +185,35 @@ async fn a_list_that_compaction_overtakes_is_never_half() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_came_of_a_first_list_before_compaction_overtook_it_goes_with_it() {
+    on_every_etcd(async |running| {
+        let store = running.store().await;
+        let mut writer = Writer::new(running.raw().await);
+        // Four pages and more.
+        let all: Vec<String> = (0..2000).map(|i| format!("t{i}")).collect();
+        for names in all.chunks(100) {
+            let big = |name: &String| {
+                let (key, path, _) = put(name, 1);
+                let value = json!({ "spec": {}, "padding": "x".repeat(4096) });
+                (key, path, Some(value.to_string().into_bytes()))
+            };
+            writer.write(names.iter().map(big).collect()).await;
+        }
+        // The list goes on only while somebody takes from the feed; one more page may be on its way.
+        let mut mirror = Mirror::new(&store, Selection::fan_out());
+        mirror.until("the first page", |mirror| !mirror.objects.is_empty()).await;
+        let mut last = 0;
+        for names in all.chunks(100) {
+            last = writer.write(names.iter().map(|name| delete(name)).collect()).await;
+        }
+        writer.compact(last).await;
+        mirror.until_told("list").await;
+        assert_eq!(mirror.objects, writer.objects);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_follows_writes_that_the_watch_isnt_about() {
     let all = common::target::etcd_targets().into_iter().map(|target| async move {
         let running: Running = target.start().await;
