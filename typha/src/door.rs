@@ -4,12 +4,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::poll_fn,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use futures::task::AtomicWaker;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 use crate::sessions::Patience;
@@ -221,8 +224,11 @@ impl Door {
             *count += 1;
         }
         let place = Place { _room: room, door: self.clone(), ip };
-        let (stage, _) = watch::channel(Stage::Waiting);
-        Some(Arrival(Arc::new(Inner { place: Mutex::new(Some(place)), stage })))
+        let progress = Progress { place: Some(Box::new(place)), stage: Stage::Waiting };
+        Some(Arrival(Arc::new(Inner {
+            progress: Mutex::new(progress),
+            connection: AtomicWaker::new(),
+        })))
     }
 
     /// Notes who was turned away, and why.
@@ -293,55 +299,76 @@ pub(crate) enum Stage {
     Cut,
 }
 
-/// A connection, from its accept on.
+/// A connection, from its accept on. Only the task of the connection waits for its stage, so that a waker is enough.
 #[derive(Clone)]
 pub(crate) struct Arrival(Arc<Inner>);
 
 struct Inner {
-    place: Mutex<Option<Place>>,
-    stage: watch::Sender<Stage>,
+    progress: Mutex<Progress>,
+    connection: AtomicWaker,
+}
+
+struct Progress {
+    place: Option<Box<Place>>,
+    stage: Stage,
 }
 
 impl Arrival {
     /// A session begins; it lasts as long as the answer.
     pub(crate) fn welcome(&self) -> Welcome {
-        drop(self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.0.stage.send_modify(|stage| {
-            *stage = match *stage {
-                Stage::In(sessions) => Stage::In(sessions + 1),
-                Stage::Waiting | Stage::Visiting | Stage::Over => Stage::In(1),
-                Stage::Cut => Stage::Cut,
-            }
+        drop(self.progress().place.take());
+        self.go(|stage| match stage {
+            Stage::In(sessions) => Stage::In(sessions + 1),
+            Stage::Waiting | Stage::Visiting | Stage::Over => Stage::In(1),
+            Stage::Cut => Stage::Cut,
         });
         Welcome(self.clone())
     }
 
     /// There will be no session: the hello was refused.
     pub(crate) fn refused(&self) {
-        self.0.stage.send_modify(|stage| {
-            if matches!(*stage, Stage::Waiting | Stage::Visiting) {
-                *stage = Stage::Over;
-            }
+        self.go(|stage| match stage {
+            Stage::Waiting | Stage::Visiting => Stage::Over,
+            stage => stage,
         });
     }
 
     /// It asks for the server's health, and needn't say hello.
     pub(crate) fn visits(&self) {
-        self.0.stage.send_modify(|stage| {
-            if *stage == Stage::Waiting {
-                *stage = Stage::Visiting;
-            }
+        self.go(|stage| match stage {
+            Stage::Waiting => Stage::Visiting,
+            stage => stage,
         });
     }
 
     /// It takes nothing any more.
     pub(crate) fn cut(&self) {
-        self.0.stage.send_replace(Stage::Cut);
+        self.go(|_| Stage::Cut);
     }
 
-    /// How far it has come, and goes.
-    pub(crate) fn stage(&self) -> watch::Receiver<Stage> {
-        self.0.stage.subscribe()
+    /// How far it has come.
+    pub(crate) fn stage(&self) -> Stage {
+        self.progress().stage
+    }
+
+    /// Waits until it is no longer where it was. For the task of the connection.
+    pub(crate) async fn left(&self, stage: Stage) {
+        poll_fn(|cx| {
+            self.0.connection.register(cx.waker());
+            if self.stage() == stage { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+
+    fn go(&self, next: impl FnOnce(Stage) -> Stage) {
+        let mut progress = self.progress();
+        progress.stage = next(progress.stage);
+        drop(progress);
+        self.0.connection.wake();
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -350,12 +377,10 @@ pub(crate) struct Welcome(Arrival);
 
 impl Drop for Welcome {
     fn drop(&mut self) {
-        self.0.0.stage.send_modify(|stage| {
-            *stage = match *stage {
-                Stage::In(sessions) if sessions > 1 => Stage::In(sessions - 1),
-                Stage::Cut => Stage::Cut,
-                _ => Stage::Over,
-            }
+        self.0.go(|stage| match stage {
+            Stage::In(sessions) if sessions > 1 => Stage::In(sessions - 1),
+            Stage::Cut => Stage::Cut,
+            _ => Stage::Over,
         });
     }
 }
@@ -427,13 +452,14 @@ mod tests {
     async fn a_connection_is_over_when_its_last_session_is() {
         let door = door(1, 1);
         let arrival = enter(&door, "10.0.0.1").await.unwrap();
-        let stage = arrival.stage();
-        assert_eq!(*stage.borrow(), Stage::Waiting);
+        let mut left = std::pin::pin!(arrival.left(Stage::Waiting));
+        assert!(futures::poll!(&mut left).is_pending());
         let (first, second) = (arrival.welcome(), arrival.welcome());
+        assert!(futures::poll!(&mut left).is_ready(), "who waits for it is told");
         arrival.refused();
         drop(first);
-        assert_eq!(*stage.borrow(), Stage::In(1), "a second stream that is refused ends nothing");
+        assert_eq!(arrival.stage(), Stage::In(1), "a second stream that is refused ends nothing");
         drop(second);
-        assert_eq!(*stage.borrow(), Stage::Over);
+        assert_eq!(arrival.stage(), Stage::Over);
     }
 }

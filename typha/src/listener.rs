@@ -197,7 +197,7 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Caller { address, deadline, .. } = *caller;
-        let mut stage = caller.arrival.stage();
+        let arrival = caller.arrival.clone();
         let streams = Streams::default();
         let mut running = Running::default();
         let mut connection = pin!(self.http(stream, caller, &streams));
@@ -205,7 +205,7 @@ impl Listener {
         // Nothing of it is needed during a session, which is ended by others.
         let mut wait = Some(stranger(deadline, self.draining.clone()));
         loop {
-            let now = *stage.borrow_and_update();
+            let now = arrival.stage();
             match now {
                 Stage::In(_) if !over => wait = None,
                 Stage::Over | Stage::Cut if !over => {
@@ -227,7 +227,7 @@ impl Listener {
                     }
                     return;
                 }
-                _ = stage.changed() => {}
+                () = arrival.left(now) => {}
                 end = passed(&mut wait) => {
                     if over || end == Wait::Drained {
                         return;

@@ -223,7 +223,7 @@ impl Shared {
         inbound: &mut Inbound,
         caller: &Caller,
     ) -> Result<Option<AgentHello>, InboundError> {
-        let deadline = match *caller.arrival.stage().borrow() {
+        let deadline = match caller.arrival.stage() {
             Stage::Waiting | Stage::Visiting => caller.deadline,
             // A second stream of a connection that has come in.
             Stage::In(_) | Stage::Over | Stage::Cut => Instant::now() + self.limits.hello,
