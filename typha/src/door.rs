@@ -352,12 +352,11 @@ impl Arrival {
     }
 
     /// Waits until it is no longer where it was. For the task of the connection.
-    pub(crate) async fn left(&self, stage: Stage) {
-        poll_fn(|cx| {
+    pub(crate) fn left(&self, stage: Stage) -> impl Future<Output = ()> {
+        poll_fn(move |cx| {
             self.0.connection.register(cx.waker());
             if self.stage() == stage { Poll::Pending } else { Poll::Ready(()) }
         })
-        .await;
     }
 
     fn go(&self, next: impl FnOnce(Stage) -> Stage) {

@@ -5,7 +5,10 @@
 //!        |<------------------------ Limits::hello ---------------------->|
 //! ```
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, task::Poll,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, server::conn::http2};
@@ -37,6 +40,8 @@ const TLS_FIRST: u8 = 0x16;
 const HTTP2_FIRST: u8 = b'P';
 /// What the kernel may hold for one agent; it doubles it.
 const SEND_BUFFER: usize = 32 * 1024;
+/// What may be queued for the connection of one agent: few frames, because room for many stays.
+const SEND_QUEUE: usize = 16 * 1024;
 /// What an agent may send before it is read.
 const RECEIVE_WINDOW: u32 = 64 * 1024;
 /// Streams of one connection.
@@ -92,38 +97,56 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    /// What is only needed until there is a session is in boxes of its own: else it would take up room
-    /// for as long as the session lasts.
-    async fn connection(self: Arc<Self>, stream: TcpStream, address: SocketAddr, arrival: Arrival) {
+    /// What is only needed until there is a session is in a box of its own, and what both need is moved only
+    /// once: else it would take up room for as long as the session lasts.
+    fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        arrival: Arrival,
+    ) -> impl Future<Output = ()> + Send {
+        let met = Box::pin(self.clone().meet(stream, address, arrival));
+        async move {
+            match met.await {
+                Some((Stream::Plain(stream), caller)) => self.serve(stream, caller).await,
+                Some((Stream::Tls(stream), caller)) => self.serve(stream, caller).await,
+                None => {}
+            }
+        }
+    }
+
+    /// Finds out who comes; none: it was turned away, or the server stops.
+    async fn meet(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        arrival: Arrival,
+    ) -> Option<(Stream, Arc<Caller>)> {
         let deadline = Instant::now() + self.limits.hello;
         if let Err(error) = options(&stream) {
             debug!(%address, %error, "socket options can't be set");
         }
-        let secured = Box::pin(async {
-            let mut draining = self.draining.clone();
-            tokio::select! {
-                // A stranger has nothing to lose.
-                _ = draining.wait_for(|draining| *draining) => None,
-                secured = timeout_at(deadline, self.secure(stream)) => Some(secured),
-            }
-        });
-        let Some(secured) = secured.await else { return };
+        let mut draining = self.draining.clone();
+        let secured = tokio::select! {
+            // A stranger has nothing to lose.
+            _ = draining.wait_for(|draining| *draining) => return None,
+            secured = timeout_at(deadline, self.secure(stream)) => secured,
+        };
         let refused = match secured {
             Ok(Ok((stream, credential))) => {
-                let caller = Arc::new(Caller { address, credential, arrival, deadline });
-                match stream {
-                    Stream::Plain(stream) => self.serve(stream, caller).await,
-                    Stream::Tls(stream) => self.serve(stream, caller).await,
-                }
-                return;
+                return Some((stream, Arc::new(Caller { address, credential, arrival, deadline })));
             }
             Ok(Err(stranger)) => stranger,
-            Err(_) => return self.door.turn_away(address, Cause::Late, self.late()),
+            Err(_) => {
+                self.door.turn_away(address, Cause::Late, self.late());
+                return None;
+            }
         };
         self.door.turn_away(address, Cause::Handshake, refused.reason);
         if let Some((stream, word)) = refused.last_word {
-            Box::pin(part(stream, &word)).await;
+            part(stream, &word).await;
         }
+        None
     }
 
     fn late(&self) -> String {
@@ -180,7 +203,7 @@ impl Listener {
         http2::Builder::new(streams.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS)
-            .max_send_buf_size(SEND_BUFFER)
+            .max_send_buf_size(SEND_QUEUE)
             .max_header_list_size(16 * 1024)
             // Nobody reads it, and each connection would remember it for a second answer.
             .auto_date_header(false)
@@ -196,16 +219,14 @@ impl Listener {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Caller { address, deadline, .. } = *caller;
-        let arrival = caller.arrival.clone();
         let streams = Streams::default();
         let mut running = Running::default();
-        let mut connection = pin!(self.http(stream, caller, &streams));
-        let mut over = false;
+        let mut connection = pin!(self.http(stream, caller.clone(), &streams));
         // Nothing of it is needed during a session, which is ended by others.
-        let mut wait = Some(stranger(deadline, self.draining.clone()));
+        let mut wait = Some(stranger(caller.deadline, self.draining.clone()));
+        let mut over = false;
         loop {
-            let now = arrival.stage();
+            let now = caller.arrival.stage();
             match now {
                 Stage::In(_) if !over => wait = None,
                 Stage::Over | Stage::Cut if !over => {
@@ -223,18 +244,18 @@ impl Listener {
                             Ok(()) => "it left without a hello".into(),
                             Err(error) => reason(&error),
                         };
-                        self.door.turn_away(address, Cause::Left, reason);
+                        self.door.turn_away(caller.address, Cause::Left, reason);
                     }
                     return;
                 }
-                () = arrival.left(now) => {}
+                () = caller.arrival.left(now) => {}
                 end = passed(&mut wait) => {
                     if over || end == Wait::Drained {
                         return;
                     }
                     // A stream without a hello is told by its session, and ends then.
                     if now == Stage::Waiting {
-                        self.door.turn_away(address, Cause::Late, self.late());
+                        self.door.turn_away(caller.address, Cause::Late, self.late());
                     }
                     over = true;
                     connection.as_mut().graceful_shutdown();
@@ -269,11 +290,8 @@ async fn farewell() -> Wait {
 }
 
 /// What was waited for; never, without anything.
-async fn passed(wait: &mut Option<BoxFuture<'static, Wait>>) -> Wait {
-    match wait {
-        Some(wait) => wait.await,
-        None => std::future::pending().await,
-    }
+fn passed(wait: &mut Option<BoxFuture<'static, Wait>>) -> impl Future<Output = Wait> {
+    poll_fn(|cx| wait.as_mut().map_or(Poll::Pending, |wait| wait.as_mut().poll(cx)))
 }
 
 /// A connection of HTTP/2.

@@ -34,12 +34,12 @@ impl Streams {
     }
 
     /// Drives a connection together with its streams, to its end.
-    pub(crate) async fn drive<C: Future>(
+    pub(crate) fn drive<C: Future>(
         &self,
         mut connection: Pin<&mut C>,
         running: &mut Running,
-    ) -> C::Output {
-        poll_fn(|cx| {
+    ) -> impl Future<Output = C::Output> {
+        poll_fn(move |cx| {
             loop {
                 // First: what they send goes out with this turn of the connection.
                 running.poll(cx);
@@ -53,7 +53,6 @@ impl Streams {
                 running.0.extend(new);
             }
         })
-        .await
     }
 }
 
