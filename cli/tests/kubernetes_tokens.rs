@@ -68,6 +68,7 @@ async fn world() -> Option<World> {
         record: None,
         listen: any,
         tls: Some(files),
+        shared_name: None,
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections: 10,

@@ -9,7 +9,7 @@ use std::{fs, time::Duration};
 
 use client::{Connection, Tls};
 use common::{bulrush, client, until};
-use identity::Identity;
+use identity::{Identity, ServerCheck, Shared, SharedName, SharedSettings};
 use proto::v1::{
     AgentHello, AgentMessage, Resync, View, agent_message, go_away::Reason,
     typha_client::TyphaClient,
@@ -146,6 +146,86 @@ async fn a_server_must_be_one() {
         .open(Some(&by_host), hello("node-1"))
         .await
         .expect("its address is in the certificate");
+}
+
+/// What the settings of a migration come to.
+fn shared(common_name: &str, uri: Option<&str>) -> SharedName {
+    let settings = SharedSettings {
+        allow: true,
+        common_name: ("TYPHA_CLIENTCN", Some(common_name)),
+        uri: ("TYPHA_CLIENTURISAN", uri),
+    };
+    let Ok(Shared::Allowed(name)) = settings.read() else { panic!("it is allowed") };
+    name
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_all_agents_share_is_believed_for_any_nodes_view_where_that_is_allowed() {
+    let uri = "spiffe://cluster/typha-client";
+    let world = World::sharing(shared("typha-client", Some(uri))).await;
+    let with = |common_name: &str, uri| Tls {
+        files: world.ca.without_identity(common_name, uri),
+        check: ServerCheck::Typha,
+        token: None,
+    };
+    let both = with("typha-client", Some(uri));
+    let opened = async |tls: &Tls, hello| Agent::new(world.open(Some(tls), hello).await.unwrap());
+    for name in ["node-1", "node-2"] {
+        opened(&both, hello(name)).await.first_commit().await;
+    }
+
+    let full = AgentHello { view: View::Full.into(), ..hello("") };
+    let error = opened(&both, full).await.next().await.unwrap_err();
+    assert_bad_input("typha: the full view with a shared name", &world.masked(&error));
+    for half in [with("typha-client", None), with("other", Some(uri))] {
+        let error = opened(&half, hello("node-1")).await.next().await.unwrap_err();
+        assert_bad_input("typha: a certificate without the shared name", &world.masked(&error));
+    }
+    // Who says whose it is, is held to that.
+    let mut own = world.agent_saying(&node("node-1"), hello("node-2")).await.unwrap();
+    let error = own.next().await.unwrap_err();
+    assert_bad_input(
+        "typha: the hello names another node than the certificate",
+        &world.masked(&error),
+    );
+    // Elsewhere the same certificate says nothing.
+    let strict = World::tls(Limits::default()).await;
+    let tls = Tls {
+        files: strict.ca.without_identity("typha-client", Some(uri)),
+        check: ServerCheck::Typha,
+        token: None,
+    };
+    let connection = strict.open(Some(&tls), hello("node-1")).await.unwrap();
+    let error = Agent::new(connection).next().await.unwrap_err();
+    assert_bad_input("typha: a certificate without an identity", &strict.masked(&error));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_believes_servers_by_the_name_that_they_share_where_that_is_allowed() {
+    let ca = Ca::new();
+    let mut tls = ca.tls(&node("node-1"));
+    let server = ca.without_identity("typha-server", None);
+    let world = World::serving(Some(server), quick()).await;
+    tls.check = ServerCheck::Shared(shared("typha-server", None));
+    world.open(Some(&tls), hello("node-1")).await.expect("it has the name");
+    tls.check = ServerCheck::Shared(shared("another", None));
+    let error = world.open(Some(&tls), hello("node-1")).await.err().unwrap();
+    assert_bad_input("agent: a server without the shared name", &world.masked(&error));
+}
+
+#[test]
+fn a_shared_name_counts_for_nothing_without_the_flag_and_the_flag_needs_a_name() {
+    let typha = ["run", "typha", "--allow-shared-identity"];
+    let output = bulrush().args(typha).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_bad_input("typha: a shared identity without a name", error.lines().last().unwrap());
+    let settings = SharedSettings {
+        allow: false,
+        common_name: ("TYPHA_CLIENTCN", Some("typha-client")),
+        uri: ("TYPHA_CLIENTURISAN", Some("")),
+    };
+    let Ok(Shared::Ignored(why)) = settings.read() else { panic!("it is ignored") };
+    assert_bad_input("typha: a shared name without the flag", &why);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,6 +123,7 @@ pub(crate) async fn run(
                 record: None,
                 listen: listen.unwrap_or(any),
                 tls: None,
+                shared_name: None,
                 plaintext: false,
                 limits: typha::Limits::default(),
                 max_connections: agents,

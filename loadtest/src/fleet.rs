@@ -162,7 +162,7 @@ impl Fleet {
     pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let (again, told) = watch::channel(0);
-        let config = |tls: &Tls| tls.files.read()?.client(tls.check);
+        let config = |tls: &Tls| tls.files.read()?.client(tls.check.clone());
         let connector = setup.tls.as_ref().map(config).transpose()?.map(Arc::new);
         let common = Arc::new(Common {
             servers: setup.servers,

@@ -167,6 +167,7 @@ async fn start_typha(store: &str) -> typha::Typha {
         record: None,
         listen: any,
         tls: None,
+        shared_name: None,
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections: 100,

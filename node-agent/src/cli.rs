@@ -11,6 +11,7 @@ use clap::{Args, builder::BoolishValueParser};
 
 use client::Tls;
 use datastore::{StoreConfig, config::KubernetesConfig};
+use identity::{ServerCheck, Shared, SharedSettings};
 
 use crate::{
     agent::{self, Config, Origin, Servers},
@@ -75,6 +76,17 @@ pub struct Flags {
     /// `bulrush://server/typha`.
     #[arg(long, requires = "ca")]
     pub verify_host: bool,
+    /// Believe a server by a name that all servers' certificates share, as in Calico's installations: for the time of
+    /// a migration.
+    #[arg(long, env = "BULRUSH_ALLOW_SHARED_IDENTITY", conflicts_with = "verify_host")]
+    pub allow_shared_identity: bool,
+    /// With --allow-shared-identity: the common name in the certificates of servers.
+    #[arg(long, env = "FELIX_TYPHACN", value_name = "NAME")]
+    pub typha_cn: Option<String>,
+    /// With --allow-shared-identity: the URI in the certificates of servers; with a common name too, both must be
+    /// there.
+    #[arg(long, env = "FELIX_TYPHAURISAN", value_name = "URI")]
+    pub typha_uri_san: Option<String>,
     /// Folder of what must survive a restart: the view that was received last.
     #[arg(long, default_value = "/var/lib/bulrush", value_name = "DIR")]
     pub state_dir: PathBuf,
@@ -94,7 +106,20 @@ pub struct Flags {
 /// # Errors
 /// When the agent can't start; once it runs, it goes on.
 pub async fn run(flags: Flags, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
-    let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.token_file, flags.verify_host)?;
+    let shared = SharedSettings {
+        allow: flags.allow_shared_identity,
+        common_name: ("FELIX_TYPHACN", flags.typha_cn.as_deref()),
+        uri: ("FELIX_TYPHAURISAN", flags.typha_uri_san.as_deref()),
+    };
+    let check = match shared.read()? {
+        Shared::Allowed(name) => ServerCheck::Shared(name),
+        Shared::Refused => ServerCheck::by_host(flags.verify_host),
+        Shared::Ignored(why) => {
+            tracing::warn!("{why}");
+            ServerCheck::by_host(flags.verify_host)
+        }
+    };
+    let tls = Tls::given(flags.cert, flags.key, flags.ca, flags.token_file, check)?;
     let node = node_name(flags.node)?;
     // What the manifests of Calico set where there is none.
     let is_given = |value: &String| !value.eq_ignore_ascii_case("none");

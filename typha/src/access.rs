@@ -1,7 +1,7 @@
 //! Who may see what: the credential of a connection against the hello that came over it. Pure.
 
 use datastore::kubernetes::Holder;
-use identity::{Certificate, Identity};
+use identity::{Certificate, Identity, SharedName};
 use proto::v1::{AgentHello, View};
 
 /// What is known of who is at the other end.
@@ -18,7 +18,12 @@ pub(crate) enum Credential {
 }
 
 /// Whether the credential covers what the hello asks for; else what is wrong, and the way out.
-pub(crate) fn check(credential: &Credential, hello: &AgentHello) -> Result<(), String> {
+/// A certificate that says of nobody whose it is, but carries the `shared` name, is that of any node's agent.
+pub(crate) fn check(
+    credential: &Credential,
+    hello: &AgentHello,
+    shared: Option<&SharedName>,
+) -> Result<(), String> {
     let certificate = match credential {
         Credential::None => return Ok(()),
         Credential::Certificate(certificate) => certificate,
@@ -31,13 +36,25 @@ pub(crate) fn check(credential: &Credential, hello: &AgentHello) -> Result<(), S
         }
         Credential::Token(holder) => return check_token(holder, hello),
     };
+    let sees_all = hello.view == i32::from(View::Full) || hello.observer;
     if certificate.identities.is_empty() {
-        return Err(format!(
-            "the certificate, {certificate}, says nothing of whose it is: `bulrush certs issue` makes \
-             one that does"
-        ));
+        match shared {
+            Some(shared) if shared.is_of(certificate) && !sees_all => return Ok(()),
+            Some(shared) if shared.is_of(certificate) => {}
+            Some(shared) => {
+                return Err(format!(
+                    "the certificate, {certificate}, neither says whose it is nor has the shared name {shared}"
+                ));
+            }
+            None => {
+                return Err(format!(
+                    "the certificate, {certificate}, says nothing of whose it is: `bulrush certs issue` makes \
+                     one that does"
+                ));
+            }
+        }
     }
-    if hello.view == i32::from(View::Full) || hello.observer {
+    if sees_all {
         if certificate.is(&Identity::Full) {
             return Ok(());
         }

@@ -7,6 +7,7 @@ use std::{
 
 use clap::{Args, builder::BoolishValueParser};
 use datastore::StoreConfig;
+use identity::{Shared, SharedSettings};
 
 use crate::{Limits, StartError, server::Config};
 
@@ -29,6 +30,16 @@ pub struct Flags {
     /// The CAs that sign agents' certificates, PEM.
     #[arg(long, env = "TYPHA_CAFILE", value_name = "FILE")]
     pub ca: Option<PathBuf>,
+    /// Believe agents by a name that all their certificates share, as in Calico's installations, where a certificate
+    /// doesn't say whose it is. Whoever has one may read any node's view: for the time of a migration.
+    #[arg(long, env = "BULRUSH_ALLOW_SHARED_IDENTITY")]
+    pub allow_shared_identity: bool,
+    /// With --allow-shared-identity: the common name in the certificates of agents.
+    #[arg(long, env = "TYPHA_CLIENTCN", value_name = "NAME")]
+    pub client_cn: Option<String>,
+    /// With --allow-shared-identity: the URI in the certificates of agents; with a common name too, both must be there.
+    #[arg(long, env = "TYPHA_CLIENTURISAN", value_name = "URI")]
+    pub client_uri_san: Option<String>,
     /// Serve without TLS on an address that other machines reach. Everybody who reaches it may then
     /// read any node's view: for closed test networks only.
     #[arg(long)]
@@ -125,12 +136,26 @@ fn unknown_variables(set: impl Iterator<Item = String>) -> Vec<String> {
 impl Flags {
     /// The configuration that the flags and the environment give.
     pub fn config(self) -> Result<Config, StartError> {
+        let shared = SharedSettings {
+            allow: self.allow_shared_identity,
+            common_name: ("TYPHA_CLIENTCN", self.client_cn.as_deref()),
+            uri: ("TYPHA_CLIENTURISAN", self.client_uri_san.as_deref()),
+        };
+        let shared_name = match shared.read()? {
+            Shared::Allowed(name) => Some(name),
+            Shared::Refused => None,
+            Shared::Ignored(why) => {
+                tracing::warn!("{why}");
+                None
+            }
+        };
         Ok(Config {
             store: StoreConfig::given(self.store.as_deref())?,
             pod_cidrs: self.use_pod_cidr,
             record: self.record,
             listen: SocketAddr::new(self.listen, self.port),
             tls: identity::Files::given(self.cert, self.key, self.ca)?,
+            shared_name,
             plaintext: self.plaintext,
             limits: Limits::default(),
             max_connections: self.max_connections,

@@ -48,6 +48,8 @@ pub struct Config {
     /// Certificate, key and the CAs of agents; none: without TLS. With it and a Kubernetes store, an agent may show
     /// the token of its service account in place of a certificate.
     pub tls: Option<identity::Files>,
+    /// A name by which the certificates of all agents are believed; none: each must say whose it is.
+    pub shared_name: Option<identity::SharedName>,
     /// Serve without TLS on an address that isn't loopback.
     pub plaintext: bool,
     /// What a connection may use.
@@ -72,6 +74,9 @@ pub enum StartError {
     /// The store's configuration or the store.
     #[error(transparent)]
     Store(#[from] datastore::Error),
+    /// A shared identity is allowed, and not named.
+    #[error(transparent)]
+    SharedName(#[from] identity::NoSharedName),
     /// A port is taken, or not ours to take.
     #[error("can't listen on {address} for {what}: {error}; choose another with --{flag}")]
     Listen {
@@ -132,6 +137,13 @@ impl Typha {
         if config.tls.is_none() && !config.listen.ip().is_loopback() && !config.plaintext {
             return Err(StartError::Plaintext(config.listen));
         }
+        if let Some(name) = &config.shared_name {
+            warn!(
+                %name,
+                "agents are believed by a name that they share: whoever has a certificate with it may read any \
+                 node's view"
+            );
+        }
         let mut others = Vec::new();
         // In Kubernetes agents have tokens; without TLS nobody should show one.
         let tokens = match (&config.store, &config.tls) {
@@ -183,6 +195,7 @@ impl Typha {
             limits: config.limits.clone(),
             door: door.clone(),
             tokens,
+            shared_name: config.shared_name,
             alternatives: config.alternatives,
             draining: draining.clone(),
         });

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use datastore::kubernetes::Tokens;
 use futures::future::BoxFuture;
 use hyper::{Request, Response, body::Incoming, header};
+use identity::SharedName;
 use pipeline::StoreState;
 use proto::v1::{AgentHello, AgentMessage, GoAway, agent_message, go_away::Reason};
 use sync::{Encoding, ServerSession};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) door: Arc<Door>,
     /// Who believes tokens; none: nobody does.
     pub(crate) tokens: Option<Tokens>,
+    /// A name by which the certificates of all agents are believed.
+    pub(crate) shared_name: Option<SharedName>,
     /// Other servers, for agents that this one sends away.
     pub(crate) alternatives: Vec<String>,
     /// The server stops.
@@ -190,7 +193,7 @@ impl Shared {
             }
         }
         let credential = believed.as_ref().unwrap_or(&caller.credential);
-        if let Err(text) = access::check(credential, &hello) {
+        if let Err(text) = access::check(credential, &hello, self.shared_name.as_ref()) {
             return self.refuse(&caller, Status::permission_denied(text));
         }
         if *self.draining.borrow() {

@@ -63,6 +63,7 @@ impl Args {
             record: None,
             listen: free_or(5473).await?,
             tls: None,
+            shared_name: None,
             plaintext: false,
             limits: typha::Limits::default(),
             max_connections: 10_000,

@@ -11,6 +11,7 @@ use anyhow::bail;
 use clap::ValueEnum;
 use model::view::Topic;
 use client::{Connection, Tls};
+use identity::ServerCheck;
 use proto::v1::{AgentHello, View};
 use serde_json::{Value, json};
 use sync::{ClientSession, Committed, Event, TopicDigest};
@@ -82,7 +83,7 @@ impl Args {
             ..AgentHello::default()
         };
         let (cert, key, ca) = (self.cert.clone(), self.key.clone(), self.ca.clone());
-        let tls = Tls::given(cert, key, ca, None, self.verify_host)?;
+        let tls = Tls::given(cert, key, ca, None, ServerCheck::by_host(self.verify_host))?;
         let mut connection = Connection::open_with(&self.server, tls.as_ref(), hello).await?;
         let mut session = ClientSession::new();
         let mut streams = Vec::new();

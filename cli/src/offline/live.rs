@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use client::{Connection, Tls};
+use identity::ServerCheck;
 use model::{
     Key, Kind,
     view::{Entry, Topic},
@@ -78,7 +79,7 @@ impl LiveArgs {
             ..AgentHello::default()
         };
         let (cert, key, ca) = (self.cert.clone(), self.key.clone(), self.ca.clone());
-        let tls = Tls::given(cert, key, ca, None, self.verify_host)?;
+        let tls = Tls::given(cert, key, ca, None, ServerCheck::by_host(self.verify_host))?;
         let mut connection = Connection::open_with(server, tls.as_ref(), hello).await?;
         let mut session = ClientSession::new();
         loop {

@@ -126,6 +126,7 @@ pub(crate) fn typha_config(store: &str, max_connections: usize) -> typha::Config
         record: None,
         listen: any,
         tls: None,
+        shared_name: None,
         plaintext: false,
         limits: typha::Limits::default(),
         max_connections,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use client::{Connection, StreamError, Tls};
-use identity::{Authority, Files, Identity, Issued, ServerCheck, Validity};
+use identity::{Authority, Files, Identity, Issued, ServerCheck, SharedName, Validity};
 use proto::v1::AgentHello;
 use sync::{ClientSession, Committed, Event};
 use tempfile::TempDir;
@@ -92,14 +92,21 @@ impl Ca {
 
     /// A server's certificate from another source: for a host, and without an identity.
     pub(crate) fn server_without_identity(&self) -> Files {
+        self.without_identity("other", None)
+    }
+
+    /// A certificate from another source, as Calico's installations have them.
+    pub(crate) fn without_identity(&self, common_name: &str, uri: Option<&str>) -> Files {
         let names = ["127.0.0.1".to_owned()];
         let mut params = rcgen::CertificateParams::new(names).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "other");
+        params.distinguished_name.push(rcgen::DnType::CommonName, common_name);
+        let uri = uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap()));
+        params.subject_alt_names.extend(uri);
         let key = rcgen::KeyPair::generate().unwrap();
         let ca_key = rcgen::KeyPair::from_pem(&self.made.key).unwrap();
         let issuer = rcgen::Issuer::from_ca_cert_pem(&self.made.certificate, ca_key).unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap().pem();
-        self.write("other", &Issued { certificate, key: key.serialize_pem() })
+        self.write(common_name, &Issued { certificate, key: key.serialize_pem() })
     }
 }
 
@@ -121,18 +128,30 @@ impl World {
         let own = files.ca.with_file_name("server-ca.crt");
         fs::copy(&files.ca, &own).unwrap();
         files.ca = own;
-        Self::with(ca, Some(files), limits).await
+        Self::with(ca, Some(files), None, limits).await
+    }
+
+    /// One in which agents are believed by a name that they share.
+    pub(crate) async fn sharing(name: SharedName) -> Self {
+        let ca = Ca::new();
+        let files = ca.tls(&Identity::Server).files;
+        Self::with(ca, Some(files), Some(name), Limits::default()).await
     }
 
     pub(crate) async fn plain(limits: Limits) -> Self {
-        Self::with(Ca::new(), None, limits).await
+        Self::with(Ca::new(), None, None, limits).await
     }
 
     pub(crate) async fn serving(files: Option<Files>, limits: Limits) -> Self {
-        Self::with(Ca::new(), files, limits).await
+        Self::with(Ca::new(), files, None, limits).await
     }
 
-    async fn with(ca: Ca, files: Option<Files>, limits: Limits) -> Self {
+    async fn with(
+        ca: Ca,
+        files: Option<Files>,
+        shared_name: Option<SharedName>,
+        limits: Limits,
+    ) -> Self {
         let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
         let store_url = format!("http://{}", store.addr());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -142,6 +161,7 @@ impl World {
             record: None,
             listen: any,
             tls: files.clone(),
+            shared_name,
             plaintext: false,
             limits,
             max_connections: 10,

@@ -280,7 +280,7 @@ async fn connect(address: &str, tls: Option<&Tls>) -> Result<Channel, StreamErro
         .initial_stream_window_size(1024 * 1024);
     let connecting = async {
         let Some(tls) = tls else { return Ok(endpoint.connect().await) };
-        let config = tls.files.read().and_then(|read| read.client(tls.check));
+        let config = tls.files.read().and_then(|read| read.client(tls.check.clone()));
         let config =
             config.map_err(|error| StreamError::Tls { address: address.to_owned(), error })?;
         let connector = Connector { tls: TlsConnector::from(Arc::new(config)) };

@@ -49,9 +49,8 @@ impl Tls {
         key: Option<PathBuf>,
         ca: Option<PathBuf>,
         token: Option<PathBuf>,
-        verify_host: bool,
+        check: ServerCheck,
     ) -> Result<Option<Self>, TlsError> {
-        let check = if verify_host { ServerCheck::Host } else { ServerCheck::Typha };
         let files = match (certificate, key, ca, &token) {
             (None, None, Some(ca), Some(_)) => Some(Files::of_authority(ca)),
             (certificate, key, ca, _) => Files::given(certificate, key, ca)?,

@@ -19,6 +19,8 @@ pub struct Unreadable(String);
 pub struct Certificate {
     /// Its `bulrush://` identities. One that this version doesn't know grants nothing and is left out.
     pub identities: Vec<Identity>,
+    common_names: Vec<String>,
+    uris: Vec<String>,
     subject: String,
     issuer: String,
     not_after: String,
@@ -37,13 +39,18 @@ impl Certificate {
             .map_err(|error| unreadable(error.to_string()))?
             .map(|extension| extension.value.general_names.as_slice())
             .unwrap_or_default();
-        let identities = names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) => uri.parse().ok(),
+        let uris = names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
             _ => None,
         });
+        let uris: Vec<String> = uris.collect();
+        let common_names = parsed.subject().iter_common_name();
+        let common_names = common_names.filter_map(|name| name.as_str().ok().map(str::to_owned));
         let validity = parsed.validity();
         Ok(Self {
-            identities: identities.collect(),
+            identities: uris.iter().filter_map(|uri| uri.parse().ok()).collect(),
+            common_names: common_names.collect(),
+            uris,
             subject: name(parsed.subject()),
             issuer: name(parsed.issuer()),
             not_after: validity.not_after.to_string(),
@@ -61,6 +68,16 @@ impl Certificate {
     /// Whether it carries this identity.
     pub fn is(&self, identity: &Identity) -> bool {
         self.identities.contains(identity)
+    }
+
+    /// The common names of its subject, of which most have one.
+    pub(crate) fn common_names(&self) -> &[String] {
+        &self.common_names
+    }
+
+    /// The URIs among its subject alternative names.
+    pub(crate) fn uris(&self) -> &[String] {
+        &self.uris
     }
 
     /// Its identities in words, or that it has none.

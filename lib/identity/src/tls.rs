@@ -23,7 +23,7 @@ use tokio_rustls::rustls::{
     },
 };
 
-use crate::{Certificate, Identity};
+use crate::{Certificate, Identity, SharedName};
 
 /// Where a side's certificate and key are, and the CAs that it believes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,12 +123,21 @@ impl Files {
 const RECORD: usize = 4096 - 17;
 
 /// What a client asks of a server's certificate, beyond that its CA signed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerCheck {
     /// The identity `bulrush://server/typha`.
     Typha,
+    /// That identity, or a name that all servers' certificates share.
+    Shared(SharedName),
     /// That it is valid for the name that the client connects to.
     Host,
+}
+
+impl ServerCheck {
+    /// What `--verify-host` says, where there is nothing else to say.
+    pub fn by_host(verify_host: bool) -> Self {
+        if verify_host { Self::Host } else { Self::Typha }
+    }
 }
 
 /// The contents of the files.
@@ -353,8 +362,15 @@ impl ServerCertVerifier for Servers {
         .map_err(|error| wrong(certificate, &error))?;
         let named = Certificate::read(certificate)
             .map_err(|error| refused(format!("its certificate is refused: {error}")))?;
-        match self.check {
-            ServerCheck::Typha if named.is(&Identity::Server) => {}
+        match &self.check {
+            ServerCheck::Typha | ServerCheck::Shared(_) if named.is(&Identity::Server) => {}
+            ServerCheck::Shared(name) if name.is_of(&named) => {}
+            ServerCheck::Shared(name) => {
+                return Err(refused(format!(
+                    "its certificate, {named}, is refused: it has neither {} nor the shared name {name}",
+                    Identity::Server
+                )));
+            }
             ServerCheck::Typha => {
                 return Err(refused(format!(
                     "its certificate, {named}, is refused: it is no server's, which has {}; `bulrush \

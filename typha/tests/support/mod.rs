@@ -50,6 +50,7 @@ pub(crate) fn config(store: &embedded::Server) -> Config {
         record: None,
         listen: any,
         tls: None,
+        shared_name: None,
         plaintext: false,
         limits: Limits::default(),
         max_connections: 1000,
