@@ -7,7 +7,7 @@ use std::time::Duration;
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use futures::stream::{self, BoxStream, StreamExt};
 use model::Stored;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::connection::Session;
 use super::{Shared, epoch, keys, lock, revision, version};
@@ -17,7 +17,8 @@ use crate::store::{Change, Position, WatchEvent};
 
 /// How often the store is asked how far it is complete.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// How long a watch may take to be in place.
+/// How long the store may take for each answer until a watch is in place. They are several, one after the other: a limit
+/// for all of them would never let a slow store be watched.
 const OPEN: Duration = Duration::from_secs(10);
 
 pub(super) fn watch(
@@ -80,10 +81,7 @@ impl Watch {
         from: Position,
     ) -> Result<(WatchEvent, Option<Self>)> {
         let session = shared.connection.session().await?;
-        let opening = Box::pin(Self::try_open(&shared, &session, selection, from));
-        let result = tokio::time::timeout(OPEN, opening).await.unwrap_or_else(|_| {
-            Err(session.unavailable(format!("no watch in {} s", OPEN.as_secs())))
-        });
+        let result = Box::pin(Self::try_open(&shared, &session, selection, from)).await;
         if result.is_err() {
             shared.connection.failed(&session);
         }
@@ -96,7 +94,10 @@ impl Watch {
         selection: Selection,
         from: Position,
     ) -> Result<(WatchEvent, Option<Self>)> {
-        let progress = super::progress::stays_behind_events(session).await;
+        let silent =
+            |_| session.unavailable(format!("no watch: nothing came for {} s", OPEN.as_secs()));
+        let progress = timeout(OPEN, super::progress::stays_behind_events(session)).await;
+        let progress = progress.map_err(silent)?;
         let (start, end) = keys::hull(selection);
         let options = WatchOptions::new()
             .with_range(end)
@@ -108,8 +109,10 @@ impl Watch {
             .client
             .watch_client()
             .max_decoding_message_size(super::connection::LARGEST_MESSAGE);
-        let mut stream = client.watch(start, Some(options)).await.map_err(error)?;
-        let created = stream.message().await.map_err(error)?.ok_or(Error::WatchEnded)?;
+        let stream = timeout(OPEN, client.watch(start, Some(options))).await.map_err(silent)?;
+        let mut stream = stream.map_err(error)?;
+        let created = timeout(OPEN, stream.message()).await.map_err(silent)?.map_err(error)?;
+        let created = created.ok_or(Error::WatchEnded)?;
         if created.canceled() {
             return Ok((shared.canceled(session, &created)?, None));
         }

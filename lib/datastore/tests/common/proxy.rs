@@ -1,11 +1,13 @@
-//! A TCP proxy that a test can cut, stall, close and point elsewhere.
+//! A TCP proxy that a test can cut, stall, slow down, close and point elsewhere.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// Listens on loopback. Dropping it ends its connections.
 pub struct Proxy {
@@ -22,13 +24,16 @@ struct State {
     stalled: bool,
     /// New connections end at once.
     closed: bool,
+    /// What the server says comes so much later.
+    late: Duration,
 }
 
 impl Proxy {
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = State { target, generation: 0, stalled: false, closed: false };
+        let state =
+            State { target, generation: 0, stalled: false, closed: false, late: Duration::ZERO };
         let (sender, receiver) = watch::channel(state);
         tokio::spawn(accept(listener, receiver));
         Self { port, state: sender }
@@ -65,6 +70,11 @@ impl Proxy {
         self.state.send_modify(|state| state.stalled = false);
     }
 
+    /// What the server says from now on comes so much later.
+    pub fn delay(&self, late: Duration) {
+        self.state.send_modify(|state| state.late = late);
+    }
+
     /// Sends new connections elsewhere, and ends the old.
     pub fn point_to(&self, target: u16) {
         self.state.send_modify(|state| {
@@ -99,22 +109,40 @@ async fn connection(client: TcpStream, born: State, mut state: watch::Receiver<S
     let (client_read, client_write) = client.into_split();
     let (server_read, server_write) = server.into_split();
     tokio::select! {
-        () = pump(client_read, server_write, state.clone()) => {}
-        () = pump(server_read, client_write, state.clone()) => {}
+        () = pump(client_read, server_write, state.clone(), |_| Duration::ZERO) => {}
+        () = pump(server_read, client_write, state.clone(), |now| now.late) => {}
         _ = state.wait_for(|now| now.generation != born.generation) => {}
     }
 }
 
-/// Ends with its connection. Once stalled it never goes on.
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: watch::Receiver<State>) {
-    let mut bytes = vec![0; 64 << 10];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut bytes).await else { return };
-        if state.borrow().stalled {
-            std::future::pending::<()>().await;
+/// Ends with its connection. Once stalled it never goes on. `late` says how much later bytes come, in their order.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    state: watch::Receiver<State>,
+    late: fn(&State) -> Duration,
+) {
+    let (queue, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(64);
+    let read = async {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = from.read(&mut bytes).await {
+            let now = *state.borrow();
+            if now.stalled {
+                std::future::pending::<()>().await;
+            }
+            let _ = queue.send((Instant::now() + late(&now), bytes[..read].to_vec())).await;
         }
-        if to.write_all(&bytes[..read]).await.is_err() {
-            return;
+    };
+    let write = async {
+        while let Some((time, bytes)) = due.recv().await {
+            tokio::time::sleep_until(time).await;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = read => {}
+        () = write => {}
     }
 }

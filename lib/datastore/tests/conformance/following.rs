@@ -105,6 +105,27 @@ async fn a_connection_that_is_silently_dead_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_seconds_for_each_answer_is_followed() {
+    // A while each, so all at once.
+    let all = common::target::etcd_targets().into_iter().map(|target| async move {
+        let running = target.start().await;
+        let proxy = Proxy::start(running.port).await;
+        let store = connect(&proxy.url()).await;
+        let mut writer = Writer::new(running.raw().await);
+        let first = writer.write(vec![put("a", 1)]).await;
+        // A list takes two answers, and a watch three; all three together take longer than one may.
+        proxy.delay(Duration::from_secs(4));
+        let mut mirror = Mirror::new(&store, Selection::fan_out());
+        mirror.reach(first).await;
+        let last = writer.write(vec![put("a", 2)]).await;
+        mirror.reach(last).await;
+        assert_eq!(mirror.objects, writer.objects, "{}", running.label);
+        assert!(!mirror.told().contains(&"lost".to_owned()), "{}", running.label);
+    });
+    futures::future::join_all(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_next_address_is_used_when_one_fails() {
     on_every_etcd(async |running| {
         let [one, two] = [Proxy::start(running.port).await, Proxy::start(running.port).await];
