@@ -2,8 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+use crate::find::snapshot_restorer;
 
 use crate::process::{Folder, Process};
 
@@ -12,25 +16,51 @@ const START: Duration = Duration::from_secs(30);
 /// How often another port is tried when someone took it between our look and etcd's bind.
 const TRIES: usize = 5;
 
-/// A running etcd of one member with an empty store. Dropping it, or the end of the test binary, kills the process and
+/// An etcd of one member, always at the same address. Dropping it, or the end of the test binary, kills the process and
 /// removes its data.
 #[derive(Debug)]
 pub struct RealEtcd {
-    process: Process,
+    binary: PathBuf,
+    /// None: it was killed.
+    process: Option<Process>,
+    client: u16,
+    peer: u16,
     endpoint: String,
-    _folder: Folder,
+    folder: Folder,
+}
+
+/// What was in the store at a time: see [`RealEtcd::backup`].
+#[derive(Debug)]
+pub struct Backup {
+    path: PathBuf,
+    restorer: Option<PathBuf>,
 }
 
 impl RealEtcd {
-    /// Starts `binary` (see [`crate::etcd_binaries`]) and returns when it serves.
+    /// Starts `binary` (see [`crate::etcd_binaries`]) with an empty store, and returns when it serves.
     ///
     /// # Panics
     /// When it doesn't serve within 30 s, with its log.
     pub fn start(binary: &Path) -> Self {
         let mut last = String::new();
         for _ in 0..TRIES {
-            match Self::try_start(binary) {
-                Ok(etcd) => return etcd,
+            // Both ports are held until both are known, so that they differ.
+            let (client, peer) = (free_port(), free_port());
+            let port = |listener: &TcpListener| {
+                listener.local_addr().expect("a bound listener has an address").port()
+            };
+            let ports = (port(&client), port(&peer));
+            drop((client, peer));
+            let mut etcd = Self {
+                binary: binary.to_owned(),
+                process: None,
+                client: ports.0,
+                peer: ports.1,
+                endpoint: format!("http://127.0.0.1:{}", ports.0),
+                folder: Folder::new(),
+            };
+            match etcd.try_run() {
+                Ok(()) => return etcd,
                 Err(log) => last = log,
             }
         }
@@ -42,47 +72,132 @@ impl RealEtcd {
         &self.endpoint
     }
 
-    /// The process, for tests that stop or kill it.
+    /// The process, for tests that stop it for a while.
+    ///
+    /// # Panics
+    /// When it was killed.
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.process.as_ref().expect("it runs").pid()
     }
 
-    fn try_start(binary: &Path) -> Result<Self, String> {
-        let folder = Folder::new();
-        // Both ports are held until both are known, so that they differ.
-        let (client, peer) = (free_port(), free_port());
-        let port = |listener: TcpListener| {
-            listener.local_addr().expect("a bound listener has an address").port()
-        };
-        let (client, peer) = (port(client), port(peer));
-        let endpoint = format!("http://127.0.0.1:{client}");
-        let peer_url = format!("http://127.0.0.1:{peer}");
-        let data = folder.path().join("data").display().to_string();
-        let cluster = format!("real={peer_url}");
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts it again with the data that it has, and returns when it serves.
+    ///
+    /// # Panics
+    /// When it doesn't serve within 30 s, with its log.
+    pub fn run(&mut self) {
+        if let Err(log) = self.try_run() {
+            panic!("{} doesn't come back; the end of its log:\n{log}", self.binary.display());
+        }
+    }
+
+    /// Saves what it has now: with etcd's own tool where that can also restore it, else as a copy of the data, for
+    /// which etcd is restarted.
+    ///
+    /// # Panics
+    /// When that can't be done.
+    pub fn backup(&mut self) -> Backup {
+        let path = self.folder.path().join("backup");
+        let restorer = snapshot_restorer(&self.binary);
+        if let Some(etcdctl) = &restorer {
+            let endpoints = format!("--endpoints={}", self.endpoint());
+            tool(etcdctl, &[&endpoints, "snapshot", "save", &path.display().to_string()]);
+        } else {
+            self.kill();
+            copy(&self.data(), &path);
+            self.run();
+        }
+        Backup { path, restorer }
+    }
+
+    /// Goes on with what was saved: the same cluster, back in time. Returns when it serves.
+    ///
+    /// # Panics
+    /// When it can't, with etcd's log.
+    pub fn restore(&mut self, backup: &Backup) {
+        self.kill();
+        std::fs::remove_dir_all(self.data()).expect("its data can be removed");
+        if let Some(etcdctl) = &backup.restorer {
+            let (file, data) = (backup.path.display().to_string(), self.data());
+            let mut arguments = vec!["snapshot", "restore", &file];
+            let data = format!("--data-dir={}", data.display());
+            let cluster = format!("--initial-cluster={}", self.cluster());
+            let peer = format!("--initial-advertise-peer-urls={}", self.peer_url());
+            arguments.extend(["--name=real", &data, &cluster, &peer]);
+            tool(etcdctl, &arguments);
+        } else {
+            copy(&backup.path, &self.data());
+        }
+        self.run();
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer)
+    }
+
+    fn cluster(&self) -> String {
+        format!("real={}", self.peer_url())
+    }
+
+    fn try_run(&mut self) -> Result<(), String> {
+        let (endpoint, peer_url, cluster) = (&self.endpoint, self.peer_url(), self.cluster());
+        let data = self.data().display().to_string();
         let mut arguments = vec!["--name", "real", "--log-outputs", "stderr"];
         arguments.extend(["--unsafe-no-fsync=true", "--data-dir", &data]);
-        arguments.extend(["--listen-client-urls", &endpoint, "--advertise-client-urls", &endpoint]);
+        arguments.extend(["--listen-client-urls", endpoint, "--advertise-client-urls", endpoint]);
         arguments.extend(["--listen-peer-urls", &peer_url]);
         arguments.extend(["--initial-advertise-peer-urls", &peer_url]);
         arguments.extend(["--initial-cluster", &cluster]);
-        let process = Process::spawn(binary, &arguments, &folder.path().join("log"));
-        // From here on a drop kills the process.
-        let mut etcd = Self { process, endpoint, _folder: folder };
+        let mut process = Process::spawn(&self.binary, &arguments, &self.folder.path().join("log"));
         let deadline = Instant::now() + START;
-        while Instant::now() < deadline && !etcd.process.has_ended() {
+        while Instant::now() < deadline && !process.has_ended() {
             // The log tells that it is our etcd, and not a stranger on the same port, that answers.
-            let is_ours = etcd.process.log().contains("ready to serve client requests");
-            if is_ours && is_healthy(client) {
-                return Ok(etcd);
+            let is_ours = process.log().contains("ready to serve client requests");
+            if is_ours && is_healthy(self.client) {
+                self.process = Some(process);
+                return Ok(());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Err(etcd.process.log())
+        Err(process.log())
     }
 }
 
+fn tool(etcdctl: &Path, arguments: &[&str]) {
+    let output = Command::new(etcdctl).args(arguments).env("ETCDCTL_API", "3").output();
+    let output = output.expect("etcdctl starts");
+    assert!(output.status.success(), "etcdctl {arguments:?}: {output:?}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder can be read") {
+        let entry = entry.expect("an entry of a folder");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("a file can be copied");
+        }
+    }
+}
+
+/// Below those that the kernel gives to outgoing connections: it stays free while etcd is down.
 fn free_port() -> TcpListener {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback")
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    let port = || 10_000 + (begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    let mut listeners = (0..20_000)
+        .filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(port()).ok()?)).ok());
+    listeners.next().expect("a free port on loopback")
 }
 
 fn is_healthy(port: u16) -> bool {

@@ -14,6 +14,12 @@ pub fn etcdctl_binaries() -> Vec<(String, PathBuf)> {
     found("etcdctl", &["version"], [0; 3])
 }
 
+/// The etcdctl of this etcd's version, if it can also restore what it saves: up to 3.5.
+pub(crate) fn snapshot_restorer(etcd: &Path) -> Option<PathBuf> {
+    let of = version(etcd, &["--version"]).filter(|version| *version < [3, 6, 0])?;
+    candidates("etcdctl").into_iter().find(|path| version(path, &["version"]) == Some(of))
+}
+
 /// The programs of Kubernetes without which no test can use it.
 const KUBERNETES: [&str; 2] = ["kube-apiserver", "kubectl"];
 

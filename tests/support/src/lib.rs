@@ -21,7 +21,7 @@ mod token;
 
 pub use bad_input::{assert_bad_input, rows};
 pub use definitions::definition;
-pub use etcd::RealEtcd;
+pub use etcd::{Backup, RealEtcd};
 pub use find::{etcd_binaries, etcdctl_binaries, kubernetes};
 pub use kubernetes::{ApiServer, RealKubernetes, USERS};
 pub use require::skipped;
