@@ -25,7 +25,7 @@ use model::{
     StreamIndex,
     view::{Entry, Topic},
 };
-use moves_support::{Lag, Server};
+use moves_support::{Proxy, Server, Way};
 use proto::v1::{AgentHello, go_away::Reason};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
@@ -200,7 +200,12 @@ async fn churn(mut store: Client, seed: u64, stop: Arc<AtomicBool>) {
 }
 
 /// Kills servers at random and starts them again; how many kills.
-async fn kills(servers: &mut [Server; 2], lag: (&Lag, Duration), seed: u64, until: Instant) -> u64 {
+async fn kills(
+    servers: &mut [Server; 2],
+    lag: (&Proxy, Duration),
+    seed: u64,
+    until: Instant,
+) -> u64 {
     let mut random = StdRng::seed_from_u64(seed);
     let mut kills = 0;
     // When each comes back, and whether what the late one is told lags yet: it starts without a lag.
@@ -215,7 +220,7 @@ async fn kills(servers: &mut [Server; 2], lag: (&Lag, Duration), seed: u64, unti
             }
         }
         if servers[1].runs() && servers[1].is_ready().await {
-            lag.0.set(lag.1);
+            lag.0.set(Way { lag: lag.1, ..Way::default() });
         }
         if Instant::now() < next {
             continue;
@@ -228,7 +233,7 @@ async fn kills(servers: &mut [Server; 2], lag: (&Lag, Duration), seed: u64, unti
             back[victim] =
                 Some(Instant::now() + Duration::from_millis(random.random_range(0..1500)));
             if victim == 1 {
-                lag.0.set(Duration::ZERO);
+                lag.0.set(Way::default());
             }
         }
         next = Instant::now() + Duration::from_millis(random.random_range(300..3000));
@@ -241,8 +246,8 @@ async fn kills(servers: &mut [Server; 2], lag: (&Lag, Duration), seed: u64, unti
 
 async fn moves(etcd: &RealEtcd, late: Duration, time: Duration, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
-    let lag = Lag::before(etcd.endpoint()).await;
-    let mut servers = [("prompt", etcd.endpoint()), ("late", lag.url.as_str())]
+    let lag = Proxy::before(etcd.endpoint()).await;
+    let mut servers = [("prompt", etcd.endpoint()), ("late", &lag.url())]
         .map(|(name, store)| Server::new(name, store, folder.path()));
     servers.iter_mut().for_each(Server::start);
     let addresses: Vec<String> = servers.iter().map(Server::address).collect();

@@ -1,5 +1,6 @@
-//! Servers as processes that are killed and come back, and a proxy that makes one of them lag.
+//! Servers as processes that are killed or stopped and come back, and proxies that are late, stall, or are cut.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -7,18 +8,18 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Stdio},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -65,7 +66,10 @@ impl Server {
         let flags = [("--port", self.port), ("--health-port", self.health)];
         let flags =
             flags.into_iter().chain([("--metrics-port", 0), ("--status-port", self.status)]);
+        // As a child that ends with this process, however it ends.
         let mut command = bulrush();
+        let program = bulrush();
+        command.args(["loadtest", "--part", "program", "--"]).arg(program.get_program());
         command.args(["run", "typha", "--store", &self.store]);
         command.args(flags.flat_map(|(flag, port)| [flag.to_owned(), port.to_string()]));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -80,6 +84,19 @@ impl Server {
         }
     }
 
+    /// Whether it ended by itself: at its start it does when the store can't be reached.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|end| end.is_some()))
+    }
+
+    /// Stops it where it is, as a machine that hangs; or lets it go on.
+    pub(crate) fn freeze(&self, frozen: bool) {
+        if let Some(child) = &self.child {
+            let signal = if frozen { Signal::SIGSTOP } else { Signal::SIGCONT };
+            signal::kill(Pid::from_raw(child.id().cast_signed()), signal).expect("our child");
+        }
+    }
+
     /// Whether it is in sync, and serves.
     pub(crate) async fn is_ready(&self) -> bool {
         get(self.health, "/readiness")
@@ -87,11 +104,20 @@ impl Server {
             .is_some_and(|answer| answer.starts_with("HTTP/1.0 200"))
     }
 
+    /// What it says of itself; none while it doesn't answer.
+    pub(crate) async fn status(&self) -> Option<Value> {
+        let answer = get(self.status, "/api/v1/status").await?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// Where it says so.
+    pub(crate) fn status_address(&self) -> String {
+        format!("127.0.0.1:{}", self.status)
+    }
+
     /// The version of the store that it serves.
     pub(crate) async fn version(&self) -> Option<u64> {
-        let answer = get(self.status, "/api/v1/status").await?;
-        let status: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        status["streams"][0]["version"].as_u64()
+        self.status().await?["streams"][0]["version"].as_u64()
     }
 
     fn last_words(&self) -> String {
@@ -123,57 +149,86 @@ async fn get(port: u16, path: &str) -> Option<String> {
     timeout(Duration::from_secs(2), exchange).await.ok().flatten()
 }
 
-/// Before a store: what it says comes late.
-pub(crate) struct Lag {
-    pub(crate) url: String,
-    milliseconds: Arc<AtomicU64>,
+/// How a proxy treats what passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Way {
+    /// What the server says comes so much later.
+    pub(crate) lag: Duration,
+    /// Nothing passes, in neither direction; it waits.
+    pub(crate) is_stalled: bool,
+    /// Connections end, and new ones at once.
+    pub(crate) is_cut: bool,
 }
 
-impl Lag {
-    pub(crate) async fn before(store: &str) -> Self {
-        let store: SocketAddr = store.trim_start_matches("http://").parse().unwrap();
+/// Before a server, on loopback.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    way: watch::Sender<Way>,
+}
+
+impl Proxy {
+    /// `server` is an address, or a URL with one.
+    pub(crate) async fn before(server: &str) -> Self {
+        let server: SocketAddr = server.trim_start_matches("http://").parse().unwrap();
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let milliseconds = Arc::new(AtomicU64::new(0));
-        let lag = milliseconds.clone();
+        let address = listener.local_addr().unwrap();
+        let (way, ways) = watch::channel(Way::default());
         tokio::spawn(async move {
             loop {
                 let Ok((client, _)) = listener.accept().await else { continue };
-                let lag = lag.clone();
-                tokio::spawn(async move {
-                    let Ok(server) = TcpStream::connect(store).await else { return };
-                    let (client_in, client_out) = client.into_split();
-                    let (server_in, server_out) = server.into_split();
-                    tokio::select! {
-                        () = pass(client_in, server_out, Arc::default()) => {}
-                        () = pass(server_in, client_out, lag) => {}
-                    }
-                });
+                if !ways.borrow().is_cut {
+                    tokio::spawn(connection(client, server, ways.clone()));
+                }
             }
         });
-        Self { url, milliseconds }
+        Self { address, way }
     }
 
-    /// What the store says from now on comes so much later.
-    pub(crate) fn set(&self, lag: Duration) {
-        self.milliseconds.store(lag.as_millis() as u64, Ordering::SeqCst);
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on.
+    pub(crate) fn set(&self, way: Way) {
+        self.way.send_replace(way);
     }
 }
 
-/// Ends when either side does. Bytes keep their order, whatever happens to the lag.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, lag: Arc<AtomicU64>) {
+/// Ends when either side does, or when it is cut.
+async fn connection(client: TcpStream, server: SocketAddr, mut ways: watch::Receiver<Way>) {
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let (client_in, client_out) = client.into_split();
+    let (server_in, server_out) = server.into_split();
+    tokio::select! {
+        () = pass(client_in, server_out, false, ways.clone()) => {}
+        () = pass(server_in, client_out, true, ways.clone()) => {}
+        _ = ways.wait_for(|way| way.is_cut) => {}
+    }
+}
+
+/// Bytes keep their order, whatever happens to the lag.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    is_late: bool,
+    mut ways: watch::Receiver<Way>,
+) {
     let (queue, mut late) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let reading = ways.clone();
     let read = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
-            let due = Instant::now() + Duration::from_millis(lag.load(Ordering::SeqCst));
-            let _ = queue.send((due, buffer[..count].to_vec()));
+            let lag = if is_late { reading.borrow().lag } else { Duration::ZERO };
+            let _ = queue.send((Instant::now() + lag, buffer[..count].to_vec()));
         }
     };
     let write = async {
         while let Some((due, bytes)) = late.recv().await {
             sleep_until(due).await;
-            if to.write_all(&bytes).await.is_err() {
+            // An error: the proxy is gone.
+            if ways.wait_for(|way| !way.is_stalled).await.is_err()
+                || to.write_all(&bytes).await.is_err()
+            {
                 return;
             }
         }
