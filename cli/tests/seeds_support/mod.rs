@@ -1,0 +1,6 @@
+//! What a walk over real processes is made of.
+
+pub(crate) mod agent;
+pub(crate) mod ledger;
+pub(crate) mod place;
+pub(crate) mod writes;

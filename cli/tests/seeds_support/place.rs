@@ -1,0 +1,138 @@
+//! Two servers of one store, with proxies before the store and before the servers, and what can happen to them.
+
+use std::{path::Path, time::Duration};
+
+use rand::{Rng as _, rngs::StdRng};
+use tokio::time::Instant;
+
+use crate::moves_support::{Proxy, Server, Way};
+
+/// A server that ended by itself is started again after so long.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// How a fault of a part ends.
+type End = Option<Instant>;
+
+/// One server, and the ways to and from it.
+pub(crate) struct Side {
+    pub(crate) server: Server,
+    /// Between the store and it.
+    store: Proxy,
+    /// Between it and agents.
+    door: Proxy,
+    back: End,
+    awake: End,
+    store_well: End,
+    door_well: End,
+}
+
+/// All of them.
+pub(crate) struct Place {
+    pub(crate) sides: Vec<Side>,
+    begin: Instant,
+    /// What was done, for people.
+    pub(crate) log: Vec<String>,
+}
+
+impl Place {
+    pub(crate) async fn new(store: &str, folder: &Path) -> Self {
+        let mut sides = Vec::new();
+        for name in ["one", "two"] {
+            let store = Proxy::before(store).await;
+            let mut server = Server::new(name, &store.url(), folder);
+            server.start();
+            let door = Proxy::before(&server.address()).await;
+            let (back, awake, store_well, door_well) = Default::default();
+            sides.push(Side { server, store, door, back, awake, store_well, door_well });
+        }
+        Self { sides, begin: Instant::now(), log: Vec::new() }
+    }
+
+    /// Where agents find the servers.
+    pub(crate) fn doors(&self) -> Vec<String> {
+        self.sides.iter().map(|side| side.door.address.to_string()).collect()
+    }
+
+    pub(crate) fn say(&mut self, what: &str) {
+        self.log.push(format!("{:.2} s: {what}", self.begin.elapsed().as_secs_f64()));
+    }
+
+    /// Something happens to one of them, for a while.
+    pub(crate) fn fault(&mut self, random: &mut StdRng) {
+        let which = random.random_range(0..self.sides.len());
+        let mut lasting = |from: u64, to: u64| Duration::from_millis(random.random_range(from..to));
+        let (short, long) = (lasting(0, 1500), lasting(200, 3000));
+        let lag = lasting(50, 2500);
+        let (store, way) = (random.random_bool(0.5), random.random_range(0..3));
+        let what = random.random_range(0..10);
+        let side = &mut self.sides[which];
+        let name = ["one", "two"][which];
+        let now = Instant::now();
+        let said = match what {
+            0..3 if side.server.runs() => {
+                side.server.kill();
+                (side.back, side.awake) = (Some(now + short), None);
+                format!("server {name} is killed, for {short:?}")
+            }
+            3..5 if side.server.runs() => {
+                side.server.freeze(true);
+                side.awake = Some(now + long);
+                format!("server {name} stops for {long:?}")
+            }
+            _ => {
+                let way = match way {
+                    0 => Way { lag, ..Way::default() },
+                    1 => Way { is_stalled: true, ..Way::default() },
+                    _ => Way { is_cut: true, ..Way::default() },
+                };
+                let (proxy, well, of) = if store {
+                    (&side.store, &mut side.store_well, "store")
+                } else {
+                    (&side.door, &mut side.door_well, "agents")
+                };
+                proxy.set(way);
+                *well = Some(now + long);
+                format!("between server {name} and {of} for {long:?}: {way:?}")
+            }
+        };
+        self.say(&said);
+    }
+
+    /// Ends what has lasted long enough.
+    pub(crate) fn heal(&mut self) {
+        let now = Instant::now();
+        for side in &mut self.sides {
+            if side.server.has_ended() {
+                side.server.kill();
+                side.back = Some(now + AGAIN);
+            }
+            side.heal(|end| end <= now);
+        }
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal_all(&mut self) {
+        self.say("all is well again");
+        for side in &mut self.sides {
+            side.heal(|_| true);
+        }
+    }
+}
+
+impl Side {
+    fn heal(&mut self, is_over: impl Fn(Instant) -> bool) {
+        let over = |end: &mut End| end.take_if(|end| is_over(*end)).is_some();
+        if over(&mut self.back) {
+            self.server.start();
+        }
+        if over(&mut self.awake) {
+            self.server.freeze(false);
+        }
+        if over(&mut self.store_well) {
+            self.store.set(Way::default());
+        }
+        if over(&mut self.door_well) {
+            self.door.set(Way::default());
+        }
+    }
+}
