@@ -28,7 +28,8 @@ use std::{
 use moves_support::Server;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use seeds_support::{
-    agent::{Agent, Board, Entries, Order, fresh},
+    agent::{Agent, Board, Entries, Order, PATIENCE, fresh},
+    ledger::locked,
     place::{Place, Side},
     writes::{NODES, Writer},
 };
@@ -45,8 +46,6 @@ const FULL: [&str; 2] = ["full-1", "full-2"];
 const PART: Duration = Duration::from_secs(3);
 /// How long after the last fault all may take to agree.
 const SETTLE: Duration = Duration::from_mins(1);
-/// An agent lets itself be taken back when all servers were behind for a minute.
-const PATIENCE_OF_AGENTS: Duration = Duration::from_mins(1);
 /// In one of so many walks nothing is written after the restore until agents have lost their patience.
 const PATIENT: u64 = 8;
 /// Walks at a time.
@@ -111,7 +110,7 @@ impl Walk {
             let clock = self.random.random_bool(0.6);
             self.writer.some(&mut self.random, count, clock).await;
             if next <= Instant::now() {
-                next = Instant::now() + Duration::from_millis(self.random.random_range(50..800));
+                next = Instant::now() + Duration::from_millis(self.random.random_range(50..500));
                 match self.random.random_range(0..12) {
                     0 | 1 => {
                         let agent = self.random.random_range(0..self.orders.len());
@@ -136,7 +135,7 @@ impl Walk {
         loop {
             self.look();
             self.place.heal();
-            let at = self.board.lock().unwrap().at.clone();
+            let at = locked(&self.board).at.clone();
             if at.len() == self.orders.len() && at.values().all(|at| *at == moment) {
                 return;
             }
@@ -171,7 +170,7 @@ impl Walk {
         self.writer.went_back(&remembered);
         self.place.heal_all();
         if is_patient {
-            self.all_at(remembered.moment, PATIENCE_OF_AGENTS + SETTLE).await;
+            self.all_at(remembered.moment, PATIENCE + SETTLE).await;
         }
         // Of two histories of the same raft term a server can't tell which it followed, unless it sees that revisions
         // went back.
@@ -235,15 +234,17 @@ async fn walk(seed: u64, binary: &Path) -> String {
     let folder = tempfile::tempdir().unwrap();
     let mut walk = Walk::begin(seed, binary, folder.path()).await;
     walk.steps(seed.is_multiple_of(PATIENT)).await;
-    let board = walk.board.lock().unwrap();
+    let board = locked(&walk.board);
     format!(
-        "{:.0} s, {} steps, {} writes, {} sessions, {} restarts of agents, {} commits checked, {} went back",
+        "{:.0} s, {} steps, {} writes, {} sessions, {} restarts of agents, {} commits checked, {} times to a \
+         server that was behind, {} times back with the store",
         begin.elapsed().as_secs_f64(),
         walk.place.log.len(),
-        walk.writer.ledger.lock().unwrap().newest(),
+        locked(&walk.writer.ledger).newest(),
         board.sessions,
         board.restarts,
         board.commits,
+        board.behind,
         board.rollbacks,
     )
 }

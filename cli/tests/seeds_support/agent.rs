@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use arcstr::ArcStr;
@@ -15,12 +16,15 @@ use model::{
 use proto::v1::{AgentHello, View};
 use serde_json::Value;
 use sync::{ClientSession, Committed};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    ledger::{Ledger, Name},
+    ledger::{Ledger, Name, locked},
     writes::CLOCK,
 };
+
+/// An agent lets itself be taken back when all servers were behind for so long.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The entries of a view.
 pub(crate) type Entries = BTreeMap<(ArcStr, ArcStr), Vec<u8>>;
@@ -37,6 +41,8 @@ pub(crate) struct Board {
     pub(crate) rollbacks: u64,
     pub(crate) sessions: u64,
     pub(crate) restarts: u64,
+    /// Times that a server had not seen what an agent has.
+    pub(crate) behind: u64,
 }
 
 /// What an agent is told.
@@ -59,8 +65,12 @@ pub(crate) struct Agent {
     /// The moment that is visible.
     at: Option<usize>,
     version: u64,
+    /// When a server served it last.
+    served: Instant,
     /// Topics of the view: of one without entries nothing is held.
     topics: BTreeSet<ArcStr>,
+    /// Since its last restart.
+    has_committed: bool,
     /// What stands for the kernel: it outlives a restart.
     kernel: Entries,
     saved: Option<(Vec<u8>, Option<usize>, u64)>,
@@ -85,7 +95,9 @@ impl Agent {
             board,
             at: None,
             version: 0,
+            served: Instant::now(),
             topics: BTreeSet::new(),
+            has_committed: false,
             kernel: Entries::new(),
             saved: None,
             commits: 0,
@@ -116,18 +128,29 @@ impl Agent {
                 News::Lost(error @ StreamError::Protocol { .. }) => {
                     panic!("agent {}: {error}", self.name)
                 }
-                News::Lost(_) | News::Opened { .. } | News::Heartbeat(_) | News::Behind { .. } => {}
+                News::Behind { .. } => locked(&self.board).behind += 1,
+                News::Lost(_) => self.is_as_committed(),
+                News::Opened { .. } | News::Heartbeat(_) => {}
             }
             assert_eq!(self.link.session().resyncs(), 0, "agent {}: a digest disagreed", self.name);
         }
-        self.board.lock().expect("no panic").sessions += self.link.opened();
+        locked(&self.board).sessions += self.link.opened();
         self.kernel
+    }
+
+    /// Without a Commit nothing is visible of what came.
+    fn is_as_committed(&self) {
+        let name = &self.name;
+        assert!(
+            !self.has_committed || self.kernel == held(self.link.session()),
+            "agent {name}: more than a Commit said"
+        );
     }
 
     /// As after `kill -9`: the kernel stays, and what was saved last is older.
     fn restart(&mut self) {
-        self.board.lock().expect("no panic").sessions += self.link.opened();
-        self.board.lock().expect("no panic").restarts += 1;
+        locked(&self.board).sessions += self.link.opened();
+        locked(&self.board).restarts += 1;
         let session = if let Some((saved, at, version)) = &self.saved {
             (self.at, self.version) = (*at, *version);
             ClientSession::restore(&self.name, saved).expect("what was saved can be read")
@@ -135,6 +158,7 @@ impl Agent {
             (self.at, self.version) = (None, 0);
             ClientSession::new()
         };
+        self.has_committed = false;
         self.topics = session.digests().map(|(topic, _)| topic.clone()).collect();
         self.link = link(&self.name, self.is_full, self.servers.clone(), session);
     }
@@ -142,10 +166,7 @@ impl Agent {
     fn committed(&mut self, committed: &Committed) {
         let name = &self.name;
         let session = self.link.session();
-        let held: Entries = session
-            .entries()
-            .map(|(topic, key, value)| ((topic.clone(), key.clone()), value.to_vec()))
-            .collect();
+        let held = held(session);
         // The first Commit is compared with the kernel whole; what changes after it is all that changes.
         if committed.first {
             self.kernel.clone_from(&held);
@@ -159,6 +180,7 @@ impl Agent {
         }
         assert!(self.kernel == held, "agent {name}: the changes don't lead to what is held");
 
+        self.has_committed = true;
         self.topics.extend(committed.added.iter().cloned());
         for topic in &committed.dropped {
             self.topics.remove(topic);
@@ -166,11 +188,17 @@ impl Agent {
 
         let (stream, tick) = (StreamIndex(0), tick(&held).unwrap_or(0));
         let (version, progress) = (committed.vector.get(stream), committed.progress.get(stream));
-        let ledger = self.ledger.lock().expect("no panic");
+        let ledger = locked(&self.ledger);
         let Some(at) = ledger.seen(tick, progress) else {
             panic!("agent {name}: at revision {progress} the store never had tick {tick}")
         };
         let went_back = self.at.is_some_and(|before| at < before);
+        let unserved = std::mem::replace(&mut self.served, Instant::now()).elapsed();
+        assert!(
+            !went_back || unserved >= PATIENCE,
+            "agent {name}: from moment {:?} back to {at} after {unserved:?}",
+            self.at
+        );
         if let Some(before) = self.at {
             assert!(ledger.may_follow(before, at), "agent {name}: moment {at} after {before}");
         }
@@ -197,7 +225,7 @@ impl Agent {
         held.hash(&mut hasher);
         let hash = hasher.finish();
         let view = if self.is_full { "full".to_owned() } else { name.clone() };
-        let mut board = self.board.lock().expect("no panic");
+        let mut board = locked(&self.board);
         let known = *board.views.entry((view, at)).or_insert(hash);
         assert_eq!(known, hash, "agent {name}: another view of moment {at} than before");
         board.at.insert(name.clone(), at);
@@ -227,7 +255,11 @@ fn link(name: &str, is_full: bool, servers: Vec<String>, session: ClientSession)
 pub(crate) async fn fresh(name: &str, is_full: bool, server: String) -> Entries {
     let mut link = link(name, is_full, vec![server], ClientSession::new());
     while !matches!(link.next().await, News::Committed(_)) {}
-    let entries = link.session().entries();
+    held(link.session())
+}
+
+fn held(session: &ClientSession) -> Entries {
+    let entries = session.entries();
     entries.map(|(topic, key, value)| ((topic.clone(), key.clone()), value.to_vec())).collect()
 }
 

@@ -1,6 +1,9 @@
 //! What the store held, moment by moment: written down by the one that writes, and asked by the agents.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// An object's kind, and its name in the full view.
 pub(crate) type Name = (String, String);
@@ -63,4 +66,9 @@ impl Ledger {
         let went_back = |(backup, restored)| now <= backup && before < restored;
         now >= before || self.restored.is_some_and(went_back)
     }
+}
+
+/// Also after a panic: what the first one found is told, not that another task met it.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -59,40 +59,46 @@ impl Place {
 
     /// Something happens to one of them, for a while.
     pub(crate) fn fault(&mut self, random: &mut StdRng) {
-        let which = random.random_range(0..self.sides.len());
         let mut lasting = |from: u64, to: u64| Duration::from_millis(random.random_range(from..to));
-        let (short, long) = (lasting(0, 1500), lasting(200, 3000));
-        let lag = lasting(50, 2500);
-        let (store, way) = (random.random_bool(0.5), random.random_range(0..3));
+        let (short, long, lag) = (lasting(0, 1500), lasting(200, 3000), lasting(500, 3000));
+        let now = Instant::now();
+        let which = random.random_range(0..self.sides.len());
+        let name = ["one", "two"][which];
+        let way = match random.random_range(0..3) {
+            0 => Way { lag, ..Way::default() },
+            1 => Way { is_stalled: true, ..Way::default() },
+            _ => Way { is_cut: true, ..Way::default() },
+        };
         let what = random.random_range(0..10);
         let side = &mut self.sides[which];
-        let name = ["one", "two"][which];
-        let now = Instant::now();
         let said = match what {
-            0..3 if side.server.runs() => {
+            0 | 1 if side.server.runs() => {
                 side.server.kill();
                 (side.back, side.awake) = (Some(now + short), None);
                 format!("server {name} is killed, for {short:?}")
             }
-            3..5 if side.server.runs() => {
+            2 | 3 if side.server.runs() => {
                 side.server.freeze(true);
-                side.awake = Some(now + long);
-                format!("server {name} stops for {long:?}")
+                side.awake = Some(now + short);
+                format!("server {name} stops for {short:?}")
+            }
+            4 | 5 => {
+                side.door.set(way);
+                side.door_well = Some(now + short);
+                format!("between server {name} and agents for {short:?}: {way:?}")
             }
             _ => {
-                let way = match way {
-                    0 => Way { lag, ..Way::default() },
-                    1 => Way { is_stalled: true, ..Way::default() },
-                    _ => Way { is_cut: true, ..Way::default() },
-                };
-                let (proxy, well, of) = if store {
-                    (&side.store, &mut side.store_well, "store")
-                } else {
-                    (&side.door, &mut side.door_well, "agents")
-                };
-                proxy.set(way);
-                *well = Some(now + long);
-                format!("between server {name} and {of} for {long:?}: {way:?}")
+                side.store.set(way);
+                side.store_well = Some(now + long);
+                let alone = what > 7;
+                if alone {
+                    // Agents come to the one that doesn't hear what happens.
+                    let other = &mut self.sides[1 - which];
+                    other.door.set(Way { is_cut: true, ..Way::default() });
+                    other.door_well = Some(now + short);
+                }
+                let agents = if alone { "; agents reach no other for a while" } else { "" };
+                format!("between server {name} and store for {long:?}: {way:?}{agents}")
             }
         };
         self.say(&said);

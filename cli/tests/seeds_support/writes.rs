@@ -9,7 +9,7 @@ use etcd_client::{Client, Txn, TxnOp};
 use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::{Value, json};
 
-use super::ledger::{Ledger, Moment, Name};
+use super::ledger::{Ledger, Moment, Name, locked};
 use crate::common::every_kind;
 
 const RESOURCES: &str = "/calico/resources/v3/projectcalico.org";
@@ -128,7 +128,7 @@ impl Writer {
             self.held.values().map(|held| (held.name.clone(), held.stamp.clone())).collect();
         let moment =
             Moment { revision: self.revision, tick: self.tick, objects: Arc::new(objects) };
-        let number = self.ledger.lock().expect("no panic").write(moment);
+        let number = locked(&self.ledger).write(moment);
         let answer = self.client.txn(Txn::new().and_then(operations)).await.expect("a write");
         let revision = answer.header().expect("a header").revision().cast_unsigned();
         assert_eq!(revision, self.revision, "nobody else writes");
@@ -137,7 +137,7 @@ impl Writer {
 
     /// For when the store is restored to now.
     pub(crate) fn remember(&self) -> Remembered {
-        let moment = self.ledger.lock().expect("no panic").newest();
+        let moment = locked(&self.ledger).newest();
         Remembered { moment, revision: self.revision, held: self.held.clone() }
     }
 
@@ -145,7 +145,7 @@ impl Writer {
     pub(crate) fn went_back(&mut self, to: &Remembered) {
         self.held.clone_from(&to.held);
         self.revision = to.revision;
-        self.ledger.lock().expect("no panic").restored_to(to.moment);
+        locked(&self.ledger).restored_to(to.moment);
     }
 
     /// A key, and an object for it.
