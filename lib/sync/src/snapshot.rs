@@ -81,6 +81,11 @@ impl Snapshot {
         view
     }
 
+    /// Whether the node's endpoints use a topic.
+    pub fn needs(&self, node: &ArcStr, topic: &Topic) -> bool {
+        self.views.get(node).is_some_and(|needed| needed.contains(topic))
+    }
+
     /// How many topics have entries.
     pub fn topic_count(&self) -> usize {
         self.topics.len()
