@@ -16,12 +16,12 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
-    rollout,
+    rollout::{self, ObjectRollout, PolicyRollout},
     service::Shared,
     sessions::SessionInfo,
     status::{
-        AgentStatus, ObjectRollout, Problem, PublicationStatus, RolloutStatus, Sizes, Status,
-        StreamStatus, TurnedAwayStatus,
+        AgentStatus, Problem, PublicationStatus, RolloutStatus, Sizes, Status, StreamStatus,
+        TurnedAwayStatus,
     },
     tls::Current,
     writer::Outputs,
@@ -52,7 +52,7 @@ pub(crate) fn metrics(pages: Arc<Pages>) -> Router {
 
 /// `/api/v1/status`, the page that shows it, and what gRPC's tools ask of the services.
 pub(crate) fn status(pages: Arc<Pages>) -> Router {
-    let asked = pages.clone();
+    let (asked, all) = (pages.clone(), pages.clone());
     let described = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -70,6 +70,7 @@ pub(crate) fn status(pages: Arc<Pages>) -> Router {
     router
         .route("/", get(async || Html(include_str!("page.html"))))
         .route("/api/v1/rollout", get(async move |query| rolled_out(&asked, query)))
+        .route("/api/v1/rollouts", get(async move || Json(all.rollouts())))
         .route("/api/v1/status", get(async move || Json(pages.status())))
 }
 
@@ -149,6 +150,13 @@ impl Pages {
         let help = "Sessions by what the agent held: fresh, same_run, digests, other_store.";
         let resumes = figures.resumes.map(|(resume, count)| (resume.name(), count));
         text.counters("bulrush_typha_resumes_total", help, "kind", &resumes);
+    }
+
+    /// What `/api/v1/rollouts` says.
+    fn rollouts(&self) -> Vec<PolicyRollout> {
+        let Some(published) = self.outputs.published.borrow().clone() else { return Vec::new() };
+        let (sessions, made) = (self.shared.sessions.all(), self.outputs.made.borrow().clone());
+        rollout::of_last_changed(&published.snapshot, &sessions, &made)
     }
 
     /// What `/api/v1/status` says.
@@ -257,7 +265,8 @@ fn rolled_out(
         return Err((StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let sessions = pages.shared.sessions.all();
-    rollout::of_object(&published.snapshot, &sessions, &pages.outputs.made.borrow().recent, &key)
+    let made = pages.outputs.made.borrow().clone();
+    rollout::of_object(&published.snapshot, &sessions, &made, &key)
         .map(Json)
         .ok_or_else(|| (StatusCode::NOT_FOUND, format!("{key} is not in the store\n")))
 }

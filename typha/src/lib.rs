@@ -32,5 +32,6 @@ mod traffic;
 mod writer;
 
 pub use door::Limits;
+pub use rollout::{NodeRollout, NodeState, ObjectRollout, PolicyRollout, RolloutSummary};
 pub use server::{Config, StartError, Typha};
 pub use status::{AgentStatus, RolloutStatus, Status};

@@ -112,43 +112,6 @@ pub struct RolloutStatus {
     pub unknown: Vec<String>,
 }
 
-/// The answer of `/api/v1/rollout?kind=KIND&namespace=NAMESPACE&name=NAME`: how far the last change of an object has
-/// come, as this server knows it.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct ObjectRollout {
-    /// The publication that brought the change, or a later one.
-    pub(crate) publication: u64,
-    /// When that was seen, milliseconds since 1970; none: too long ago.
-    pub(crate) observed_at_ms: Option<u64>,
-    /// Grows with what this server has read of the store: of two servers, the one with more has the newer object.
-    pub(crate) version: u64,
-    /// The object, canonical JSON.
-    pub(crate) content: String,
-    /// Every node of the store.
-    pub(crate) nodes: std::collections::BTreeMap<String, NodeRollout>,
-}
-
-/// What a node has of an object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct NodeRollout {
-    /// Whether the object is in the node's view: always, of what is no policy.
-    pub(crate) uses: bool,
-    /// `enforced`, `failed`, `pending`, or `unknown`: its agent has no session here.
-    pub(crate) state: &'static str,
-    /// Why it failed, in the agent's words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
-    /// From the change until its kernel held it, where the node had something to change.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) milliseconds: Option<u64>,
-}
-
-impl NodeRollout {
-    pub(crate) fn unknown() -> Self {
-        Self { uses: false, state: "unknown", reason: None, milliseconds: None }
-    }
-}
-
 /// One session.
 #[derive(Clone, Debug, Serialize)]
 pub struct AgentStatus {

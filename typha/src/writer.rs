@@ -15,7 +15,7 @@ use sync::{ServerFacts, Snapshot};
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::error;
 
-use crate::sessions::Sessions;
+use crate::{rollout::LastChanged, sessions::Sessions};
 
 /// How many publications the status page remembers.
 const RECENT: usize = 20;
@@ -45,6 +45,7 @@ pub(crate) struct Made {
     pub(crate) problems: Arc<Problems>,
     /// The newest publications, newest last.
     pub(crate) recent: VecDeque<Recent>,
+    pub(crate) policies: LastChanged,
 }
 
 /// A publication that was made.
@@ -110,14 +111,13 @@ impl Writer {
         if pipeline.is_whole() && (changes.is_some() || before.is_some()) {
             let publication = snapshot.publication;
             let facts = pipeline.facts().clone();
-            let same = before.is_some_and(|before| {
-                Arc::ptr_eq(&before.facts, &facts)
-                    && before.snapshot.generation == snapshot.generation
-            });
+            let before = before.filter(|before| Arc::ptr_eq(&before.facts, &facts));
+            let generation = before.as_ref().map(|before| before.snapshot.generation);
+            let same = generation == Some(snapshot.generation);
             let history_bytes = pipeline.publisher().history_bytes();
             self.published.send_replace(Some(Arc::new(Published {
                 facts,
-                snapshot,
+                snapshot: snapshot.clone(),
                 history_bytes,
             })));
             if !same {
@@ -125,7 +125,8 @@ impl Writer {
             }
             if let Some(changes) = changes {
                 self.sessions.publish(publication, pipeline.publisher().affected());
-                self.made(publication, changes);
+                let before = before.as_ref().map(|before| &before.snapshot);
+                self.made(publication, changes, before.map(|before| (before, &snapshot)));
             }
             self.sessions.progressed();
         }
@@ -134,7 +135,8 @@ impl Writer {
         }
     }
 
-    fn made(&self, publication: u64, changes: usize) {
+    /// A publication was made: what there was before and is now, of one store.
+    fn made(&self, publication: u64, changes: usize, difference: Option<(&Snapshot, &Snapshot)>) {
         let pipeline = self.running.pipeline();
         let observed_at = pipeline.observed_at();
         self.made.send_modify(|made| {
@@ -142,6 +144,10 @@ impl Writer {
                 made.recent.pop_front();
             }
             made.recent.push_back(Recent { publication, changes, observed_at });
+            match difference {
+                Some((before, now)) => made.policies.add(before, now, observed_at),
+                None => made.policies = LastChanged::default(),
+            }
             if !made.problems.iter().map(|(key, problem)| (key, problem)).eq(pipeline.problems()) {
                 let now = pipeline.problems();
                 made.problems = Arc::new(now.map(|(k, p)| (k.clone(), p.clone())).collect());

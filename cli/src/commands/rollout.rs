@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use model::{Key, Kind, Stored};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use typha::{NodeRollout, NodeState, ObjectRollout, RolloutSummary};
 
 use crate::{
     http,
@@ -80,48 +80,6 @@ enum Output {
     Json,
 }
 
-/// What a node has of the change; of several answers the greatest counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Unknown,
-    Pending,
-    Failed,
-    Enforced,
-}
-
-/// A node, as one typha knows it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Node {
-    uses: bool,
-    state: State,
-    reason: Option<String>,
-    milliseconds: Option<u64>,
-}
-
-/// The answer of one typha.
-#[derive(Clone, Debug, Deserialize)]
-struct Answer {
-    version: u64,
-    content: String,
-    nodes: BTreeMap<String, Node>,
-}
-
-/// All of it, in the form of `-o json`.
-#[derive(Debug, PartialEq, Serialize)]
-struct Rollout {
-    enforced: usize,
-    /// With each agent's reason.
-    failed: BTreeMap<String, String>,
-    pending: Vec<String>,
-    unknown: Vec<String>,
-    /// Nodes that the object is for.
-    uses: usize,
-    /// From the change to the kernel, over the nodes whose time is known.
-    p50_ms: Option<u64>,
-    p99_ms: Option<u64>,
-}
-
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let Action::Status(status) = self.action;
@@ -136,7 +94,7 @@ impl Status {
         let end = Instant::now() + self.timeout;
         let rollout = loop {
             match self.ask(&key, wanted.as_ref()) {
-                Ok(rollout) if !self.wait || rollout.is_over() => break rollout,
+                Ok(rollout) if !self.wait || is_over(&rollout) => break rollout,
                 // What isn't there yet may come.
                 Err(error) if !self.wait || Instant::now() >= end => return Err(error),
                 Ok(rollout) if Instant::now() >= end => break rollout,
@@ -144,11 +102,11 @@ impl Status {
             }
         };
         let text = match self.output {
-            Output::Text => rollout.text(&key),
+            Output::Text => text(&rollout, &key),
             Output::Json => format!("{}\n", serde_json::to_string(&rollout)?),
         };
         io::stdout().write_all(text.as_bytes())?;
-        Ok(if rollout.is_enforced() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if is_enforced(&rollout) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     fn key(&self) -> anyhow::Result<Key> {
@@ -181,7 +139,7 @@ impl Status {
     }
 
     /// Asks every typha. One that can't be asked knows of no node.
-    fn ask(&self, key: &Key, wanted: Option<&Value>) -> anyhow::Result<Rollout> {
+    fn ask(&self, key: &Key, wanted: Option<&Value>) -> anyhow::Result<RolloutSummary> {
         let path = format!(
             "/api/v1/rollout?kind={}&namespace={}&name={}",
             key.kind, key.namespace, key.name
@@ -214,10 +172,10 @@ impl Status {
 
 /// What several typhas know together. Those that have read an older object, or another than is `wanted`, know of no node
 /// that has the newest.
-fn merged(answers: Vec<Answer>, wanted: Option<&Value>) -> Rollout {
+fn merged(answers: Vec<ObjectRollout>, wanted: Option<&Value>) -> RolloutSummary {
     let newest = answers.iter().max_by_key(|answer| answer.version);
     let content = newest.map(|answer| answer.content.clone()).unwrap_or_default();
-    let mut nodes: BTreeMap<String, Node> = BTreeMap::new();
+    let mut nodes: BTreeMap<String, NodeRollout> = BTreeMap::new();
     for answer in answers {
         let is_newest = answer.content == content
             && wanted.is_none_or(|wanted| {
@@ -226,93 +184,71 @@ fn merged(answers: Vec<Answer>, wanted: Option<&Value>) -> Rollout {
             });
         for (name, mut node) in answer.nodes {
             if !is_newest {
-                node = Node { state: node.state.min(State::Pending), milliseconds: None, ..node };
+                node = NodeRollout { state: node.state.min(NodeState::Pending), milliseconds: None, ..node };
             }
             match nodes.get_mut(&name) {
                 Some(known) if known.state >= node.state => known.uses |= node.uses,
-                Some(known) => *known = Node { uses: known.uses | node.uses, ..node },
+                Some(known) => *known = NodeRollout { uses: known.uses | node.uses, ..node },
                 None => drop(nodes.insert(name, node)),
             }
         }
     }
-    let named = |state: State| {
-        let of_state = nodes.iter().filter(move |(_, node)| node.state == state);
-        of_state.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-    };
-    let mut times: Vec<u64> = nodes.values().filter_map(|node| node.milliseconds).collect();
-    times.sort_unstable();
-    let percentile = |percent: usize| {
-        let place = (times.len() * percent).div_ceil(100).saturating_sub(1);
-        times.get(place).copied()
-    };
-    let failed = nodes.iter().filter(|(_, node)| node.state == State::Failed);
-    Rollout {
-        enforced: named(State::Enforced).len(),
-        failed: failed
-            .map(|(name, node)| (name.clone(), node.reason.clone().unwrap_or_default()))
-            .collect(),
-        pending: named(State::Pending),
-        unknown: named(State::Unknown),
-        uses: nodes.values().filter(|node| node.uses).count(),
-        p50_ms: percentile(50),
-        p99_ms: percentile(99),
-    }
+    RolloutSummary::of(&nodes)
 }
 
-impl Rollout {
-    fn is_enforced(&self) -> bool {
-        self.failed.is_empty() && self.pending.is_empty() && self.unknown.is_empty()
-    }
+/// Whether all nodes have it.
+fn is_enforced(rollout: &RolloutSummary) -> bool {
+    rollout.failed.is_empty() && rollout.pending.is_empty() && rollout.unknown.is_empty()
+}
 
-    /// Whether waiting changes nothing any more.
-    fn is_over(&self) -> bool {
-        !self.failed.is_empty() || self.is_enforced()
-    }
+/// Whether waiting changes nothing any more.
+fn is_over(rollout: &RolloutSummary) -> bool {
+    !rollout.failed.is_empty() || is_enforced(rollout)
+}
 
-    fn text(&self, key: &Key) -> String {
-        let of = self.enforced + self.failed.len() + self.pending.len() + self.unknown.len();
-        // Writing to a String doesn't fail.
-        let mut text = format!("{}: enforced on {} of {of} nodes", called(key), self.enforced);
-        if self.uses < of {
-            let _ = write!(text, ", {} of which use it", self.uses);
-        }
-        if let (Some(p50), Some(p99)) = (self.p50_ms, self.p99_ms) {
-            let _ = write!(text, "; p50 {p50} ms, p99 {p99} ms since the change");
-        }
-        text.push('\n');
-        for (node, reason) in self.failed.iter().take(NAMED) {
-            let _ = writeln!(text, "failed on {node}: {reason}");
-        }
-        for (what, nodes) in [("pending", &self.pending), ("unknown", &self.unknown)] {
-            if nodes.is_empty() {
-                continue;
-            }
-            let more = nodes.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let named: Vec<&str> = nodes.iter().take(NAMED).map(String::as_str).collect();
-            let _ = writeln!(text, "{what}: {}{more}", named.join(", "));
-        }
-        text
+fn text(rollout: &RolloutSummary, key: &Key) -> String {
+    let of = rollout.enforced + rollout.failed.len() + rollout.pending.len() + rollout.unknown.len();
+    // Writing to a String doesn't fail.
+    let mut text = format!("{}: enforced on {} of {of} nodes", called(key), rollout.enforced);
+    if rollout.uses < of {
+        let _ = write!(text, ", {} of which use it", rollout.uses);
     }
+    if let (Some(p50), Some(p99)) = (rollout.p50_ms, rollout.p99_ms) {
+        let _ = write!(text, "; p50 {p50} ms, p99 {p99} ms since the change");
+    }
+    text.push('\n');
+    for (node, reason) in rollout.failed.iter().take(NAMED) {
+        let _ = writeln!(text, "failed on {node}: {reason}");
+    }
+    for (what, nodes) in [("pending", &rollout.pending), ("unknown", &rollout.unknown)] {
+        if nodes.is_empty() {
+            continue;
+        }
+        let more = nodes.len().saturating_sub(NAMED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let named: Vec<&str> = nodes.iter().take(NAMED).map(String::as_str).collect();
+        let _ = writeln!(text, "{what}: {}{more}", named.join(", "));
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn node(state: State, milliseconds: Option<u64>) -> Node {
-        let reason = (state == State::Failed).then(|| "no such set".to_owned());
-        Node { uses: milliseconds.is_some(), state, reason, milliseconds }
+    fn node(state: NodeState, milliseconds: Option<u64>) -> NodeRollout {
+        let reason = (state == NodeState::Failed).then(|| "no such set".to_owned());
+        NodeRollout { uses: milliseconds.is_some(), state, reason, milliseconds }
     }
 
-    fn answer(version: u64, content: &str, nodes: &[(&str, Node)]) -> Answer {
+    fn answer(version: u64, content: &str, nodes: &[(&str, NodeRollout)]) -> ObjectRollout {
         let nodes = nodes.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect();
-        Answer { version, content: content.to_owned(), nodes }
+        ObjectRollout { publication: 1, observed_at_ms: None, version, content: content.to_owned(), nodes }
     }
 
     #[test]
     fn several_typhas_know_together_what_each_knows_of_its_agents() {
-        use State::{Enforced, Failed, Pending, Unknown};
+        use NodeState::{Enforced, Failed, Pending, Unknown};
         let one = answer(
             7,
             "new",
@@ -347,26 +283,25 @@ mod tests {
         let older = answer(8, "new", &[("a", node(Enforced, Some(1)))]);
         let rollout = merged(vec![newer, older, other.clone()], None);
         assert_eq!(rollout.enforced, 0, "{rollout:?}");
-        assert!(!rollout.is_over());
+        assert!(!is_over(&rollout));
 
         // And none of them may have read what the store has.
         let read = answer(9, r#"{"spec": {"order": 1}}"#, &[("a", node(Enforced, Some(1)))]);
         let spec = |order: u32| serde_json::json!({"order": order});
-        assert!(merged(vec![read.clone()], Some(&spec(1))).is_enforced());
+        assert!(is_enforced(&merged(vec![read.clone()], Some(&spec(1)))));
         assert_eq!(merged(vec![read], Some(&spec(2))).pending, ["a"]);
     }
 
     #[test]
     fn nodes_that_are_not_there_yet_are_named_but_not_all_of_many() {
-        let nodes: Vec<(String, Node)> = (0..12)
-            .map(|index| (format!("n{index:02}"), node(State::Pending, None)))
-            .chain([("x".to_owned(), node(State::Failed, Some(5)))])
+        let nodes: Vec<(String, NodeRollout)> = (0..12)
+            .map(|index| (format!("n{index:02}"), node(NodeState::Pending, None)))
+            .chain([("x".to_owned(), node(NodeState::Failed, Some(5)))])
             .collect();
-        let answer =
-            Answer { version: 1, content: String::new(), nodes: nodes.into_iter().collect() };
+        let answer = ObjectRollout { nodes: nodes.into_iter().collect(), ..answer(1, "", &[]) };
         let key = Key::namespaced(model::Kind::NetworkPolicy, "shop", "web");
         assert_eq!(
-            merged(vec![answer], None).text(&key),
+            text(&merged(vec![answer], None), &key),
             "NetworkPolicy(shop/web): enforced on 0 of 13 nodes, 1 of which use it; p50 5 ms, p99 5 ms since the change\n\
              failed on x: no such set\n\
              pending: n00, n01, n02, n03, n04, n05, n06, n07, n08, n09 and 2 more\n"
