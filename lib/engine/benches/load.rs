@@ -1,5 +1,8 @@
 //! `cargo bench --bench load`: how long it takes to load a large cluster, what one change
 //! costs, how much memory stays; beside a naive calculation of the same kind in the same run.
+//!
+//! `cargo bench --bench load -- 2000 load` (or `busy`) takes so many namespaces, and does that part
+//! alone: for a profiler.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that can't go on says where")]
 #![allow(clippy::print_stdout, reason = "what was measured is printed")]
@@ -23,19 +26,32 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 static NODES: AtomicUsize = AtomicUsize::new(1_000);
 const PODS: usize = 4;
 const POLICIES: usize = 3;
+/// As many namespaces are told at once, as a store tells its list in pages.
+const PAGE: usize = 100;
 
 fn main() {
     // `cargo test` runs benches too, small.
     let is_bench = std::env::args().any(|argument| argument == "--bench");
-    let namespaces = if is_bench { 25_000 } else { 50 };
+    let of_argument = |place| std::env::args().filter(|it| !it.starts_with("--")).nth(place);
+    let all = if is_bench { 25_000 } else { 50 };
+    let namespaces = of_argument(1).and_then(|it| it.parse().ok()).unwrap_or(all);
+    match of_argument(2).as_deref() {
+        Some("load") => drop(load(namespaces)),
+        Some("busy") => println!("{:?}", busy(&mut load(10), namespaces)),
+        _ => everything(namespaces, is_bench),
+    }
+}
+
+/// An engine that was told all of it.
+fn load(namespaces: usize) -> Engine {
     let (pods, policies) = (namespaces * PODS, namespaces * POLICIES);
     println!("{pods} endpoints, {policies} policies, {namespaces} namespaces, {NODES:?} nodes");
 
     let before = resident();
     let mut engine = Engine::new(Options { plist_id });
     let mut applying = Duration::ZERO;
-    for namespace in 0..namespaces {
-        let updates = objects(namespace);
+    for page in (0..namespaces).step_by(PAGE) {
+        let updates = (page..namespaces.min(page + PAGE)).flat_map(objects).collect::<Vec<_>>();
         let start = processor();
         for update in &updates {
             engine.apply(update);
@@ -60,12 +76,16 @@ fn main() {
         resident() - before
     );
     println!("{:?}", engine.sizes());
+    engine
+}
 
+fn everything(namespaces: usize, is_bench: bool) {
+    let mut engine = load(namespaces);
     let labels = one_change(&mut engine, namespaces, true);
     let address = one_change(&mut engine, namespaces, false);
     println!("one pod's label changes: {labels:?}; its address changes: {address:?}");
 
-    let (busy, spread) = (busy(&mut engine, namespaces), spread(is_bench));
+    let (busy, spread) = (busy(&mut engine, 201), spread(is_bench));
     println!("one pod's label changes that 100 policies ask for: {busy:?}");
     println!("5,000 nodes with 30 endpoints, 1,000 changes a second: {spread:.1} % of a core");
 
@@ -187,7 +207,9 @@ fn one_change(engine: &mut Engine, namespaces: usize, label: bool) -> Duration {
 
 /// The median of what it costs when a pod stops being what 50 policies select and becomes what 50
 /// others do.
-fn busy(engine: &mut Engine, namespaces: usize) -> Duration {
+fn busy(engine: &mut Engine, rounds: usize) -> Duration {
+    // None of those that are there.
+    let namespaces = 30_000;
     let ns = format!("ns-{namespaces}");
     for policy in 0..100 {
         let spec = json!({
@@ -201,7 +223,7 @@ fn busy(engine: &mut Engine, namespaces: usize) -> Duration {
     engine.apply(&pod(namespaces, 0, "2", 0));
     drop(engine.flush());
     let mut times = Vec::new();
-    for round in 0..201 {
+    for round in 0..rounds {
         let update = pod(namespaces, 0, if round % 2 == 0 { "1" } else { "2" }, 0);
         let start = Instant::now();
         engine.apply(&update);
