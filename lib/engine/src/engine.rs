@@ -139,6 +139,8 @@ pub struct Engine {
     pub(crate) sets: Sets,
     pub(crate) nodes: Nodes,
     dirty: Dirty,
+    /// Empty between flushes.
+    out: Out,
     /// Every object as it was stored, where that was asked for.
     pub(crate) kept: Option<BTreeMap<Key, Stored>>,
     /// The backends of services are known.
@@ -198,6 +200,7 @@ impl Engine {
             sets: Sets::default(),
             nodes: Nodes::default(),
             dirty: Dirty::default(),
+            out: Out::default(),
             kept: None,
             services: false,
             slices: HashMap::default(),
@@ -323,7 +326,8 @@ impl Engine {
 
     /// Works out what follows from the updates since the last flush, and says what really differs.
     pub fn flush(&mut self) -> Output {
-        let mut out = Out::with_capacity(self.pending.len() + self.pending_policies.len());
+        let mut out = std::mem::take(&mut self.out);
+        out.reserve(self.pending.len() + self.pending_policies.len());
         self.objects.reserve(self.pending.len() + self.pending_policies.len());
         for (key, pending) in self.pending.take() {
             self.settle(key, pending, &mut out);
@@ -338,7 +342,9 @@ impl Engine {
         self.bgp.flush(&mut out);
         self.settle_needs(&mut out);
         self.forget();
-        out.finish()
+        let output = out.finish();
+        self.out = out;
+        output
     }
 
     /// The topics that a node needs, beyond the common ones and its own `node/<name>`.

@@ -30,6 +30,9 @@ pub(crate) enum Need {
     Set(Id<Set>),
 }
 
+/// Up to so many changed needs the room for them is kept for the next flush.
+const SMALL: usize = 1024;
+
 /// All nodes with endpoints.
 #[derive(Default)]
 pub(crate) struct Nodes {
@@ -89,7 +92,7 @@ impl Nodes {
         let mut touched = std::mem::take(&mut self.touched);
         // Of one need the first comes first: it says how it was.
         touched.sort_by_key(|(node, need, _)| (*node, *need));
-        let mut changed = Vec::new();
+        let mut changed = Vec::with_capacity(touched.len().min(SMALL));
         for of_node in touched.chunk_by(|(a, ..), (b, ..)| a == b) {
             let node = &self.slab[of_node[0].0];
             for of_need in of_node.chunk_by(|(_, a, _), (_, b, _)| a == b) {
@@ -103,6 +106,10 @@ impl Nodes {
                 change(&node.name, &changed);
                 changed.clear();
             }
+        }
+        if touched.len() <= SMALL {
+            touched.clear();
+            self.touched = touched;
         }
         for id in std::mem::take(&mut self.idle) {
             if self.slab[id].endpoints == 0 {

@@ -23,6 +23,14 @@ pub struct Change {
     pub entry: Option<Entry>,
 }
 
+impl Change {
+    /// The change; what stays in its place means nothing.
+    fn take(&mut self) -> Self {
+        let topic = std::mem::replace(&mut self.topic, Topic::Config);
+        Self { topic, key: std::mem::take(&mut self.key), entry: self.entry.take() }
+    }
+}
+
 /// Topics that a node needs from now on, or no longer: beyond those that every node needs and its
 /// own `node/<name>`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,18 +43,23 @@ pub struct ViewChange {
     pub drop: Vec<Topic>,
 }
 
-/// Collects changes while a flush runs.
+/// Collects changes while a flush runs. Its room is used again by the next one.
 #[derive(Default)]
 pub(crate) struct Out {
     changes: Vec<Change>,
     /// At most one per node.
     views: Vec<ViewChange>,
+    order: Vec<(u128, u32)>,
+    topics: Vec<(bool, u128, Topic)>,
 }
 
+/// From so many changes on, what collected them is handed out, and not copied.
+const LARGE: usize = 1024;
+
 impl Out {
-    /// For so many updates; most say two or three things.
-    pub(crate) fn with_capacity(updates: usize) -> Self {
-        Self { changes: Vec::with_capacity(3 * updates), ..Self::default() }
+    /// Makes room for what so many updates say: most say two or three things.
+    pub(crate) fn reserve(&mut self, updates: usize) {
+        self.changes.reserve(3 * updates);
     }
 
     pub(crate) fn put(&mut self, topic: Topic, key: ArcStr, entry: Entry) {
@@ -63,56 +76,59 @@ impl Out {
 
     /// What changes in the view of a node; all of it at once.
     pub(crate) fn view(&mut self, node: &ArcStr, changes: impl Iterator<Item = (Topic, bool)>) {
-        let (mut add, mut drop) = (Vec::new(), Vec::new());
-        for (topic, now) in changes {
-            if now { add.push(topic) } else { drop.push(topic) }
-        }
-        let (add, drop) = (sorted_topics(add), sorted_topics(drop));
+        let topics = &mut self.topics;
+        topics.extend(changes.map(|(topic, now)| (now, prefix(&topic, ""), topic)));
+        topics.sort_unstable();
+        let adds = topics.partition_point(|(now, ..)| !now);
+        let add = topics.drain(adds..).map(|(.., topic)| topic).collect();
+        let drop = topics.drain(..).map(|(.., topic)| topic).collect();
         self.views.push(ViewChange { node: node.clone(), add, drop });
     }
 
-    pub(crate) fn finish(mut self) -> Output {
-        self.views.sort_unstable_by(|a, b| a.node.cmp(&b.node));
-        Output { changes: sorted(self.changes), views: self.views }
+    /// What was collected, in order.
+    pub(crate) fn finish(&mut self) -> Output {
+        let mut views = std::mem::take(&mut self.views);
+        views.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        Output { changes: self.sorted(), views }
     }
-}
 
-fn sorted_topics(topics: Vec<Topic>) -> Vec<Topic> {
-    let mut order = topics.into_iter().map(|it| (prefix(&it, ""), it)).collect::<Vec<_>>();
-    order.sort_unstable();
-    order.into_iter().map(|(_, topic)| topic).collect()
-}
-
-/// Sorted by topic and key. The first bytes of what orders them are looked at first: of two changes
-/// they mostly differ, and lie side by side.
-fn sorted(mut changes: Vec<Change>) -> Vec<Change> {
-    let mut order = Vec::with_capacity(changes.len());
-    order.extend(
-        changes
-            .iter()
-            .enumerate()
-            .map(|(place, change)| (prefix(&change.topic, &change.key), place as u32)),
-    );
-    order.sort_unstable_by(|(a, a_place), (b, b_place)| {
-        let change = |place: u32| {
-            let change = &changes[place as usize];
-            (&change.topic, &change.key)
-        };
-        a.cmp(b).then_with(|| change(*a_place).cmp(&change(*b_place)))
-    });
-    let mut from = order.into_iter().map(|(_, place)| place as usize).collect::<Vec<_>>();
-    // In place, for a first list is large: each change goes where it belongs, and what was there on.
-    for start in 0..from.len() {
-        let mut at = start;
-        while from[at] != start {
-            let next = from[at];
-            changes.swap(at, next);
-            from[at] = at;
-            at = next;
+    /// The first bytes of what orders changes are looked at first: of two changes they mostly differ,
+    /// and lie side by side.
+    fn sorted(&mut self) -> Vec<Change> {
+        let Self { changes, order, .. } = self;
+        let prefixes = changes.iter().map(|change| prefix(&change.topic, &change.key));
+        order.extend(prefixes.zip(0..));
+        order.sort_unstable_by(|(a, a_place), (b, b_place)| {
+            let change = |place: u32| {
+                let change = &changes[place as usize];
+                (&change.topic, &change.key)
+            };
+            a.cmp(b).then_with(|| change(*a_place).cmp(&change(*b_place)))
+        });
+        let mut sorted = Vec::new();
+        if changes.len() < LARGE {
+            sorted.reserve_exact(changes.len());
+            for (_, place) in order.drain(..) {
+                sorted.push(changes[place as usize].take());
+            }
+            changes.clear();
+        } else {
+            let mut from = std::mem::take(order);
+            sorted = std::mem::take(changes);
+            // In place, for a first list is large: each change goes where it belongs, and what was there on.
+            for start in 0..from.len() {
+                let mut at = start;
+                while from[at].1 as usize != start {
+                    let next = from[at].1 as usize;
+                    sorted.swap(at, next);
+                    from[at].1 = at as u32;
+                    at = next;
+                }
+                from[at].1 = at as u32;
+            }
         }
-        from[at] = at;
+        sorted
     }
-    changes
 }
 
 /// A number that never orders two topics, or keys of a topic, otherwise than they do: the topic's kind,
