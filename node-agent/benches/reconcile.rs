@@ -80,7 +80,7 @@ fn host(view: &mut NodeView, n: u32, vxlan: bool) {
         ..Host::default()
     };
     let name = format!("node-{n}");
-    view.set(&Topic::host(&name), &name, Some(Entry::Host(host)));
+    view.set(&Topic::host(&name), &name, Some(Entry::Host(host.into())));
 }
 
 fn block(view: &mut NodeView, n: u32, node: u32) {
@@ -157,7 +157,7 @@ fn write_policies(view: &mut NodeView, policies: u32) {
             ..Rule::default()
         };
         let policy = Policy { ingress: (1..5).map(rule).collect(), ..Policy::default() };
-        view.set(&Topic::Policy(policy_id(n)), "", Some(Entry::Policy(policy)));
+        view.set(&Topic::Policy(policy_id(n)), "", Some(Entry::Policy(policy.into())));
         for member in 0..10 {
             let member = format!("10.{}.{}.{member}/32", n >> 8, n & 255);
             view.set(&Topic::IpSet(format!("s:{n}").into()), &member, Some(Entry::Member));
@@ -190,7 +190,7 @@ fn policies() {
     for n in 0..5 {
         let rule = Rule { action: Action::Allow, ..Rule::default() };
         let policy = Policy { ingress: vec![rule; 5 + n], ..Policy::default() };
-        agent.view().set(&Topic::Policy(policy_id(7)), "", Some(Entry::Policy(policy)));
+        agent.view().set(&Topic::Policy(policy_id(7)), "", Some(Entry::Policy(policy.into())));
         times.push(commit(&mut agent));
     }
     show("one policy changes", times);

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::Bound,
+    sync::Arc,
 };
 
 use arcstr::ArcStr;
@@ -225,7 +226,7 @@ impl NodeView {
             (Topic::Hosts(n), entry) => {
                 let value = match entry {
                     None => None,
-                    Some(Entry::Host(value)) if shard(key) == *n => Some(value),
+                    Some(Entry::Host(value)) if shard(key) == *n => Some(*value),
                     Some(_) => return Err(unfit(topic)),
                 };
                 if put(&mut self.hosts, key.clone(), value) {
@@ -256,7 +257,7 @@ impl NodeView {
             (Topic::Policy(id), entry) => {
                 let value = match entry {
                     None => None,
-                    Some(Entry::Policy(value)) => Some(value),
+                    Some(Entry::Policy(value)) => Some(Arc::unwrap_or_clone(value)),
                     Some(_) => return Err(unfit(topic)),
                 };
                 if put(&mut self.policies, id.clone(), value) {
@@ -266,7 +267,7 @@ impl NodeView {
             (Topic::Profile(name), entry) => {
                 let value = match entry {
                     None => None,
-                    Some(Entry::Profile(value)) => Some(value),
+                    Some(Entry::Profile(value)) => Some(Arc::unwrap_or_clone(value)),
                     Some(_) => return Err(unfit(topic)),
                 };
                 if put(&mut self.profiles, name.clone(), value) {

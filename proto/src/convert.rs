@@ -106,7 +106,7 @@ pub fn decode(topic: &Topic, bytes: &[u8], features: &[&str]) -> Result<Entry, E
             vxlan: to_mode("vxlan", pool.vxlan)?,
             nat_outgoing: pool.nat_outgoing,
         }),
-        (Topic::Hosts(_), Some(Kind::Host(host))) => Entry::Host(to_host(host)?),
+        (Topic::Hosts(_), Some(Kind::Host(host))) => Entry::Host(to_host(host)?.into()),
         (Topic::Routes(_), Some(Kind::Route(route))) => Entry::Route(Route {
             node: route.node.into(),
             pool: to_optional(&route.pool_net, |b| to_net("pool_net", b))?,
@@ -120,25 +120,34 @@ pub fn decode(topic: &Topic, bytes: &[u8], features: &[&str]) -> Result<Entry, E
             profiles: arcs(endpoint.profiles),
             plist: to_id(endpoint.plist),
         }),
-        (Topic::Node(_), Some(Kind::HostEndpoint(endpoint))) => Entry::HostEndpoint(HostEndpoint {
-            interface: endpoint.interface.into(),
-            addresses: each(&endpoint.addresses, |b| to_address("addresses", b))?,
-            profiles: arcs(endpoint.profiles),
-            plist: to_id(endpoint.plist),
-            forward: to_id(endpoint.forward),
-            untracked: to_id(endpoint.untracked),
-            pre_dnat: to_id(endpoint.pre_dnat),
-        }),
+        (Topic::Node(_), Some(Kind::HostEndpoint(endpoint))) => Entry::HostEndpoint(
+            HostEndpoint {
+                interface: endpoint.interface.into(),
+                addresses: each(&endpoint.addresses, |b| to_address("addresses", b))?,
+                profiles: arcs(endpoint.profiles),
+                plist: to_id(endpoint.plist),
+                forward: to_id(endpoint.forward),
+                untracked: to_id(endpoint.untracked),
+                pre_dnat: to_id(endpoint.pre_dnat),
+            }
+            .into(),
+        ),
         (Topic::Plist(_), Some(Kind::Plist(plist))) => Entry::Plist(to_plist(plist)?),
-        (Topic::Policy(_), Some(Kind::Policy(policy))) => Entry::Policy(Policy {
-            tier: policy.tier.into(),
-            ingress: each(&policy.ingress, to_rule)?,
-            egress: each(&policy.egress, to_rule)?,
-        }),
-        (Topic::Profile(_), Some(Kind::Profile(profile))) => Entry::Profile(ProfileRules {
-            ingress: each(&profile.ingress, to_rule)?,
-            egress: each(&profile.egress, to_rule)?,
-        }),
+        (Topic::Policy(_), Some(Kind::Policy(policy))) => Entry::Policy(
+            Policy {
+                tier: policy.tier.into(),
+                ingress: each(&policy.ingress, to_rule)?,
+                egress: each(&policy.egress, to_rule)?,
+            }
+            .into(),
+        ),
+        (Topic::Profile(_), Some(Kind::Profile(profile))) => Entry::Profile(
+            ProfileRules {
+                ingress: each(&profile.ingress, to_rule)?,
+                egress: each(&profile.egress, to_rule)?,
+            }
+            .into(),
+        ),
         (Topic::Res(..), Some(Kind::Res(json))) => Entry::Res(json),
         _ => return Err(EntryError::WrongKind(topic.to_string())),
     })
@@ -416,12 +425,15 @@ mod tests {
             (Topic::Pools, Entry::Pool(Pool { vxlan: EncapMode::CrossSubnet, ..Pool::default() })),
             (
                 Topic::Hosts(0),
-                Entry::Host(Host {
-                    ipv4: Some(net("10.0.0.1/24")),
-                    vxlan_address_v6: Some("fd00::1".parse().unwrap()),
-                    as_number: Some(0),
-                    ..Host::default()
-                }),
+                Entry::Host(
+                    Host {
+                        ipv4: Some(net("10.0.0.1/24")),
+                        vxlan_address_v6: Some("fd00::1".parse().unwrap()),
+                        as_number: Some(0),
+                        ..Host::default()
+                    }
+                    .into(),
+                ),
             ),
             (
                 Topic::Routes(1),
@@ -444,15 +456,18 @@ mod tests {
             ),
             (
                 Topic::Node("n".into()),
-                Entry::HostEndpoint(HostEndpoint {
-                    interface: "*".into(),
-                    addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::1".parse().unwrap()],
-                    profiles: vec!["p".into()],
-                    plist: Some("x".into()),
-                    forward: None,
-                    untracked: Some("y".into()),
-                    pre_dnat: Some("z".into()),
-                }),
+                Entry::HostEndpoint(
+                    HostEndpoint {
+                        interface: "*".into(),
+                        addresses: vec!["10.0.0.5".parse().unwrap(), "fd00::1".parse().unwrap()],
+                        profiles: vec!["p".into()],
+                        plist: Some("x".into()),
+                        forward: None,
+                        untracked: Some("y".into()),
+                        pre_dnat: Some("z".into()),
+                    }
+                    .into(),
+                ),
             ),
             (
                 Topic::Plist("x".into()),
@@ -467,15 +482,18 @@ mod tests {
             ),
             (
                 Topic::Policy(id),
-                Entry::Policy(Policy {
-                    tier: "default".into(),
-                    ingress: vec![rule.clone()],
-                    egress: vec![Rule::default()],
-                }),
+                Entry::Policy(
+                    Policy {
+                        tier: "default".into(),
+                        ingress: vec![rule.clone()],
+                        egress: vec![Rule::default()],
+                    }
+                    .into(),
+                ),
             ),
             (
                 Topic::Profile("p".into()),
-                Entry::Profile(ProfileRules { ingress: vec![], egress: vec![rule] }),
+                Entry::Profile(ProfileRules { ingress: vec![], egress: vec![rule] }.into()),
             ),
             (Topic::IpSet("s:a".into()), Entry::Member),
             (Topic::Res(model::Kind::Tier, 3), Entry::Res("{\"a\":1}".into())),

@@ -135,14 +135,14 @@ impl LocalEntry {
                 profiles,
                 plist,
             }),
-            Self::Host(entry) => Entry::HostEndpoint(HostEndpoint {
+            Self::Host(entry) => Entry::HostEndpoint(Box::new(HostEndpoint {
                 profiles,
                 plist,
                 forward,
                 untracked,
                 pre_dnat,
                 ..HostEndpoint::clone(entry)
-            }),
+            })),
         }
     }
 }

@@ -525,7 +525,7 @@ impl Engine {
             Some(host) => self.hosts.insert(name.clone(), host.clone()),
             None => self.hosts.remove(name),
         };
-        out.set(Topic::host(name), name.clone(), host.map(Entry::Host));
+        out.set(Topic::host(name), name.clone(), host.map(|host| Entry::Host(host.into())));
     }
 }
 

@@ -63,7 +63,7 @@ impl Cluster {
 
     fn of_policy(&self, id: &str) -> Policy {
         match &self.topics[&Topic::Policy(id.parse().unwrap())][""] {
-            Entry::Policy(policy) => policy.clone(),
+            Entry::Policy(policy) => policy.as_ref().clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -527,7 +527,7 @@ fn a_node_keeps_what_works_and_its_tunnels_have_a_mac() {
         vxlan_mac: "66:b3:68:28:39:8e".into(),
         ..Host::default()
     };
-    assert_eq!(cluster.topic(&Topic::host("node-1"))["node-1"], Entry::Host(host));
+    assert_eq!(cluster.topic(&Topic::host("node-1"))["node-1"], Entry::Host(host.into()));
     let (effect, text) = cluster.problem("Node/node-1").unwrap();
     assert_eq!(effect, Effect::Partial);
     assert!(text.contains("spec.bgp.ipv4Address"), "{text}");

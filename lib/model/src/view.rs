@@ -10,7 +10,7 @@
 //! res/<Kind>/<n>                                  the FULL view: every object as JSON
 //! ```
 
-use std::{fmt, hash::Hasher, net::IpAddr, str::FromStr};
+use std::{fmt, hash::Hasher, net::IpAddr, str::FromStr, sync::Arc};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -201,7 +201,8 @@ impl FromStr for PolicyId {
     }
 }
 
-/// The value of one key of a topic.
+/// The value of one key of a topic. What is large lies elsewhere, and rules are shared: there are
+/// many entries at once.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     /// In [`Topic::Config`] and, as overrides, in [`Topic::Node`].
@@ -209,19 +210,19 @@ pub enum Entry {
     /// In [`Topic::Pools`].
     Pool(Pool),
     /// In [`Topic::Hosts`].
-    Host(Host),
+    Host(Box<Host>),
     /// In [`Topic::Routes`].
     Route(Route),
     /// In [`Topic::Node`].
     Endpoint(Endpoint),
     /// In [`Topic::Node`].
-    HostEndpoint(HostEndpoint),
+    HostEndpoint(Box<HostEndpoint>),
     /// In [`Topic::Plist`].
     Plist(PolicyList),
     /// In [`Topic::Policy`].
-    Policy(Policy),
+    Policy(Arc<Policy>),
     /// In [`Topic::Profile`].
-    Profile(ProfileRules),
+    Profile(Arc<ProfileRules>),
     /// In [`Topic::IpSet`].
     Member,
     /// In [`Topic::Res`]: the object as canonical JSON.
@@ -243,8 +244,8 @@ impl Entry {
             Self::Endpoint(endpoint) => json!(endpoint),
             Self::HostEndpoint(endpoint) => json!(endpoint),
             Self::Plist(plist) => json!(plist),
-            Self::Policy(policy) => json!(policy),
-            Self::Profile(profile) => json!(profile),
+            Self::Policy(policy) => json!(**policy),
+            Self::Profile(profile) => json!(**profile),
             Self::Member => json!({}),
         }
     }

@@ -132,7 +132,7 @@ fn apply(world: &mut World, agent: &mut Reconciler<MemoryKernel>, change: Change
             keep(&mut world.pools, net(cidr), value);
         }
         Change::Host(name, value) => {
-            view.set(&Topic::host(name), name, value.clone().map(Entry::Host));
+            view.set(&Topic::host(name), name, value.clone().map(|it| Entry::Host(it.into())));
             keep(&mut world.hosts, name.into(), value);
         }
         Change::Route(cidr, value) => {
@@ -306,6 +306,6 @@ fn a_host_in_the_wrong_shard_is_refused() {
     assert_eq!(view.keys(&Topic::host("node-b")), ["node-b"]);
     let Topic::Hosts(shard) = Topic::host("node-b") else { unreachable!() };
     let other = Topic::Hosts((shard + 1) % 64);
-    view.set(&other, "node-b", Some(Entry::Host(Host::default())));
+    view.set(&other, "node-b", Some(Entry::Host(Host::default().into())));
     assert!(view.keys(&other).is_empty());
 }

@@ -234,14 +234,22 @@ pub(crate) fn apply(world: &mut World, view: &mut NodeView, change: Change) {
             };
         }
         Change::Policy(id, value) => {
-            view.set(&Topic::Policy(id.clone()), "", value.clone().map(Entry::Policy));
+            view.set(
+                &Topic::Policy(id.clone()),
+                "",
+                value.clone().map(|it| Entry::Policy(it.into())),
+            );
             match value {
                 Some(value) => world.policies.insert(id, value),
                 None => world.policies.remove(&id),
             };
         }
         Change::Profile(name, value) => {
-            view.set(&Topic::Profile(name.into()), "", value.clone().map(Entry::Profile));
+            view.set(
+                &Topic::Profile(name.into()),
+                "",
+                value.clone().map(|it| Entry::Profile(it.into())),
+            );
             match value {
                 Some(value) => world.profiles.insert(name.into(), value),
                 None => world.profiles.remove(name),

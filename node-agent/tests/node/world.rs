@@ -77,11 +77,11 @@ impl Write for NodeView {
 
     fn policy(&mut self, name: &str, ingress: Vec<Rule>, egress: Vec<Rule>) {
         let policy = Policy { tier: "default".into(), ingress, egress };
-        self.set(&Topic::Policy(policy_id(name)), "", Some(Entry::Policy(policy)));
+        self.set(&Topic::Policy(policy_id(name)), "", Some(Entry::Policy(policy.into())));
     }
 
     fn profile(&mut self, name: &str, rules: Option<ProfileRules>) {
-        self.set(&Topic::Profile(name.into()), "", rules.map(Entry::Profile));
+        self.set(&Topic::Profile(name.into()), "", rules.map(|it| Entry::Profile(it.into())));
     }
 
     fn member(&mut self, set: &str, member: &str, there: bool) {
@@ -93,7 +93,7 @@ impl Write for NodeView {
     }
 
     fn host(&mut self, name: &str, host: Host) {
-        self.set(&Topic::host(name), name, Some(Entry::Host(host)));
+        self.set(&Topic::host(name), name, Some(Entry::Host(host.into())));
     }
 
     fn route(&mut self, cidr: &str, route: Option<Route>) {

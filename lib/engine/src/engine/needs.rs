@@ -79,7 +79,7 @@ impl Engine {
             let policy = &mut self.policies.slab[id];
             let due = (!policy.nodes.is_empty()).then(|| Arc::clone(&policy.view));
             if due != policy.published {
-                let entry = due.as_ref().map(|view| Entry::Policy(view.as_ref().clone()));
+                let entry = due.clone().map(Entry::Policy);
                 out.set(Topic::Policy(policy.id.clone()), key(), entry);
                 policy.published = due;
             }
@@ -88,7 +88,7 @@ impl Engine {
             let profile = &mut self.policies.profiles[*id];
             let due = (!profile.nodes.is_empty()).then(|| Arc::clone(&profile.view));
             if due != profile.published {
-                let entry = due.as_ref().map(|view| Entry::Profile(view.as_ref().clone()));
+                let entry = due.clone().map(Entry::Profile);
                 out.set(Topic::Profile(profile.name.clone()), key(), entry);
                 profile.published = due;
             }

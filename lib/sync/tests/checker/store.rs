@@ -194,7 +194,7 @@ fn endpoint_entry(uses_profile: bool) -> Bytes {
 
 fn rules_entry(rules: u8) -> Bytes {
     let ingress = vec![Rule::default(); rules.into()];
-    proto::encode(&Entry::Profile(ProfileRules { ingress, egress: Vec::new() })).into()
+    proto::encode(&Entry::Profile(ProfileRules { ingress, egress: Vec::new() }.into())).into()
 }
 
 /// The digest of entries of one topic as the protocol defines it: the sum of keyed hashes, and the

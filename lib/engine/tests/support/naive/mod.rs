@@ -164,7 +164,7 @@ pub(crate) fn expected_with(objects: &Objects, beyond: &Beyond) -> Expected {
             };
             for (key, _, _, policy, sets) in selecting.into_iter().filter(|p| listed(p.0)) {
                 let topic = Topic::Policy(policy_id(key));
-                put(&mut out.topics, topic.clone(), "", Entry::Policy(policy.clone()));
+                put(&mut out.topics, topic.clone(), "", Entry::Policy(policy.clone().into()));
                 view.insert(topic);
                 need_sets(&mut out.topics, view, sets, &items, beyond);
             }
@@ -195,7 +195,7 @@ pub(crate) fn expected_with(objects: &Objects, beyond: &Beyond) -> Expected {
                 _ => (vec![Rule::default()], vec![Rule::default()]),
             };
             let topic = Topic::Profile(name.clone());
-            let entry = Entry::Profile(ProfileRules { ingress, egress });
+            let entry = Entry::Profile(ProfileRules { ingress, egress }.into());
             put(&mut out.topics, topic.clone(), "", entry);
             view.insert(topic);
             need_sets(&mut out.topics, view, &sets, &items, beyond);
@@ -454,7 +454,7 @@ fn items(objects: &Objects) -> Vec<Item> {
                     endpoint: Some(Local {
                         node: (*node).to_owned(),
                         key: format!("hep/{}", key.name),
-                        entry: Entry::HostEndpoint(entry),
+                        entry: Entry::HostEndpoint(entry.into()),
                         profiles: names(profiles),
                         ports: numbers(ports),
                     }),

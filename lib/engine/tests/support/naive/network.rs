@@ -60,7 +60,7 @@ pub(super) fn put_network(objects: &Objects, pod_cidrs: bool, out: &mut Expected
                 for text in node.pod_cidrs.iter().filter(|text| pod_cidrs && **text != "x") {
                     claim(net(text), Rank::Block, &key.name, false);
                 }
-                let host = Entry::Host(host(&key.name, node));
+                let host = Entry::Host(host(&key.name, node).into());
                 put(&mut out.topics, Topic::host(&key.name), &key.name, host);
             }
             _ => {}
