@@ -190,7 +190,7 @@ impl Key {
         if self.namespace.is_empty() {
             self.name.clone()
         } else {
-            arcstr::format!("{}/{}", self.namespace, self.name)
+            [self.namespace.as_str(), "/", self.name.as_str()].concat().into()
         }
     }
 }

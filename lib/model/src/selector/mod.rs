@@ -189,8 +189,14 @@ impl Selector {
 
     /// `"s:" + base64url(sha224("s:" + canonical))`, without padding: Calico's id of a selector.
     pub fn unique_id(&self) -> String {
-        let hash = Sha224::digest(format!("s:{self}"));
-        format!("s:{}", URL_SAFE_NO_PAD.encode(hash))
+        let mut text = String::with_capacity(128);
+        text.push_str("s:");
+        // Writing to a string can't fail.
+        let _ = self.write_canonical(&mut text);
+        let mut id = String::with_capacity(48);
+        id.push_str("s:");
+        URL_SAFE_NO_PAD.encode_string(Sha224::digest(text), &mut id);
+        id
     }
 }
 

@@ -98,9 +98,13 @@ impl Selector {
     /// Labels that a match must have, each with the values of which it must have one (none: any), in
     /// no order. True: these are all that [`Selector::restrictions`] knows, because the selector is
     /// one condition or all of several. It costs far less than that.
-    pub fn each_required(&self, found: &mut dyn FnMut(&ArcStr, Option<&[ArcStr]>)) -> bool {
-        let mut rest = vec![self];
-        let mut leaves = Vec::new();
+    pub fn each_required<'s>(
+        &'s self,
+        found: &mut dyn FnMut(&'s ArcStr, Option<&'s [ArcStr]>),
+    ) -> bool {
+        let mut rest = Vec::with_capacity(8);
+        rest.push(self);
+        let mut leaves = Vec::with_capacity(8);
         while let Some(selector) = rest.pop() {
             match &*selector.0 {
                 Node::Leaf(leaf) => leaves.push(leaf),

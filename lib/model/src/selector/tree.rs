@@ -71,36 +71,42 @@ impl Leaf {
     }
 }
 
-impl fmt::Display for Leaf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Leaf {
+    fn write(&self, out: &mut impl fmt::Write) -> fmt::Result {
         match self {
-            Self::All => f.write_str("all()"),
-            Self::Global => f.write_str("global()"),
-            Self::Has(label) => write!(f, "has({label})"),
+            Self::All => out.write_str("all()"),
+            Self::Global => out.write_str("global()"),
+            Self::Has(label) => {
+                out.write_str("has(")?;
+                out.write_str(label)?;
+                out.write_str(")")
+            }
             Self::Compare(label, compare, value) => {
-                write!(f, "{label} {} {}", compare.as_str(), Quoted(value))
+                out.write_str(label)?;
+                out.write_str(" ")?;
+                out.write_str(compare.as_str())?;
+                out.write_str(" ")?;
+                quoted(out, value)
             }
             Self::Member(label, member, values) => {
-                f.write_str(label)?;
-                f.write_str(if *member == Member::In { " in {" } else { " not in {" })?;
+                out.write_str(label)?;
+                out.write_str(if *member == Member::In { " in {" } else { " not in {" })?;
                 for (index, value) in values.iter().enumerate() {
-                    let comma = if index == 0 { "" } else { ", " };
-                    write!(f, "{comma}{}", Quoted(value))?;
+                    out.write_str(if index == 0 { "" } else { ", " })?;
+                    quoted(out, value)?;
                 }
-                f.write_str("}")
+                out.write_str("}")
             }
         }
     }
 }
 
 /// A value in the quotes that it doesn't have itself.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quote = if self.0.contains('"') { '\'' } else { '"' };
-        write!(f, "{quote}{}{quote}", self.0)
-    }
+fn quoted(out: &mut impl fmt::Write, value: &str) -> fmt::Result {
+    let quote = if value.contains('"') { "'" } else { "\"" };
+    out.write_str(quote)?;
+    out.write_str(value)?;
+    out.write_str(quote)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -193,37 +199,42 @@ impl Selector {
         )
     }
 
-    pub(super) fn write_canonical(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Writes the canonical text, as its `Display` does. Into a string it takes a fraction of that.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_canonical(&self, out: &mut impl fmt::Write) -> fmt::Result {
         enum Piece<'a> {
             Text(&'static str),
             Tree(&'a Selector),
         }
-        let mut todo = vec![Piece::Tree(self)];
+        let mut todo = Vec::with_capacity(8);
+        todo.push(Piece::Tree(self));
         while let Some(piece) = todo.pop() {
             let node = match piece {
                 Piece::Text(text) => {
-                    f.write_str(text)?;
+                    out.write_str(text)?;
                     continue;
                 }
                 Piece::Tree(selector) => &*selector.0,
             };
             let (group, members) = match node {
                 Node::Leaf(leaf) => {
-                    write!(f, "{leaf}")?;
+                    leaf.write(out)?;
                     continue;
                 }
                 Node::Group(group, members) => (group, members),
             };
             let between = match group {
                 Group::Not => {
-                    f.write_str("!")?;
+                    out.write_str("!")?;
                     todo.extend(members.iter().map(Piece::Tree));
                     continue;
                 }
                 Group::And => " && ",
                 Group::Or => " || ",
             };
-            f.write_str("(")?;
+            out.write_str("(")?;
             // The last in is the first out.
             todo.push(Piece::Text(")"));
             for (index, member) in members.iter().enumerate().rev() {
