@@ -196,14 +196,9 @@ pub(crate) fn workload(
     let WorkloadEndpoint { id, interface, mac, addresses, profiles, ports, .. } = read;
     let parents = profiles.into_iter().map(|name| strings.get(name)).collect();
     let ports = named(ports, strings);
-    let key = arcstr::format!(
-        "wep/{}/{}/{}/{}/{}",
-        id.orchestrator,
-        key.namespace,
-        id.workload,
-        id.endpoint,
-        if Planted::UidForgotten.is_here() { "" } else { &metadata.uid }
-    );
+    let uid = if Planted::UidForgotten.is_here() { "" } else { metadata.uid.as_str() };
+    let key = ["wep", &id.orchestrator, &key.namespace, &id.workload, &id.endpoint, uid].join("/");
+    let key = ArcStr::from(key);
     let (mac, addresses) = (Mac::new(&mac), addresses.into());
     let entry = LocalEntry::Workload { interface, mac, addresses };
     Read {

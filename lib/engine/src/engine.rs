@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use arcstr::ArcStr;
 use model::{
     Key, Kind, Stored, Update,
-    kinds::{self, Invalid, Resource, Spec},
-    view::{Action, ConfigEntry, Entry, Host, PolicyList, Topic},
+    kinds::{self, Invalid, Resource, Spec, StagedAction},
+    view::{Action, ConfigEntry, Entry, Host, PolicyList, Topic, res_shard},
 };
 use serde_json::Value;
 
@@ -22,6 +22,7 @@ use crate::{
     index::{Class, Index, fingerprint},
     intern::Interner,
     json,
+    marks::Marks,
     nodes::{Need, Nodes},
     output::{Out, Output},
     planted::Planted,
@@ -84,7 +85,7 @@ enum Said {
     Bad(Box<Invalid>),
     /// It has labels and addresses; parts that can't be read are left out. It is kept in the form
     /// that it will have: what it was read from is forgotten before the next one is read.
-    Item(Box<Read>, Vec<Invalid>),
+    Item(Read, Vec<Invalid>),
     /// It is of another kind.
     Other(Box<Resource>),
 }
@@ -95,6 +96,8 @@ pub(crate) struct Known {
     hash: [u64; 2],
     /// What it is, if it has labels and addresses.
     pub(crate) item: Option<Id<Item>>,
+    /// What it is, if it is a policy.
+    pub(crate) policy: Option<Id<Pol>>,
 }
 
 fn halves(hash: u128) -> [u64; 2] {
@@ -157,22 +160,22 @@ pub struct Engine {
 #[derive(Default)]
 struct Dirty {
     /// Not in a class, and to be put in one.
-    items: BTreeSet<Id<Item>>,
+    items: Marks<Item>,
     /// Their list of policies may be another one.
-    classes: BTreeSet<Id<Class>>,
+    classes: Marks<Class>,
     /// They may have no item left.
-    empty_classes: BTreeSet<Id<Class>>,
+    empty_classes: Marks<Class>,
     /// Their entry may be another one.
-    endpoints: BTreeSet<Id<Item>>,
+    endpoints: Marks<Item>,
     /// What they hold, or whether a node needs them, may have changed.
-    policies: BTreeSet<Id<Pol>>,
-    profiles: BTreeSet<Id<Prof>>,
-    tiers: BTreeSet<Id<TierState>>,
-    plists: BTreeSet<Id<Plist>>,
+    policies: Marks<Pol>,
+    profiles: Marks<Prof>,
+    tiers: Marks<TierState>,
+    plists: Marks<Plist>,
     /// Whether a node needs them may have changed.
-    sets: BTreeSet<Id<Set>>,
+    sets: Marks<Set>,
     /// Their members may have changed.
-    members: BTreeSet<Id<Set>>,
+    members: Marks<Set>,
     /// Gone; to be forgotten when no list names them.
     dead_policies: Vec<Id<Pol>>,
 }
@@ -310,7 +313,7 @@ impl Engine {
             }
             spec => return Said::Other(Box::new(Resource { metadata, spec, faults })),
         };
-        Said::Item(Box::new(read), faults)
+        Said::Item(read, faults)
     }
 
     /// What an object is in the full view. Its text is kept only where it is another one.
@@ -389,14 +392,14 @@ impl Engine {
     /// One object is now this.
     fn settle(&mut self, key: Key, pending: Pending, out: &mut Out) {
         let Pending { said, json, config } = pending;
-        self.settle_object(&key, json, out);
+        let (known_item, known_policy) = self.settle_object(&key, json, out);
         let config = self.settle_config(&key, config, out);
         let (mut metadata, mut spec, mut item) = Default::default();
         let mut problem = match said {
             Said::Nothing => None,
             Said::Bad(fault) => worse(None, Effect::Absent, vec![*fault]),
             Said::Item(read, faults) => {
-                item = Some(*read);
+                item = Some(read);
                 worse(None, Effect::Partial, faults)
             }
             Said::Other(resource) => {
@@ -406,9 +409,18 @@ impl Engine {
             }
         };
         match (key.kind, spec) {
-            (_, spec) if is_policy(&key) => {
-                problem = self.set_policy(&key, spec, problem);
+            (
+                _,
+                Some(
+                    Spec::NetworkPolicy(policy)
+                    | Spec::GlobalNetworkPolicy(policy)
+                    | Spec::StagedNetworkPolicy(policy)
+                    | Spec::StagedGlobalNetworkPolicy(policy),
+                ),
+            ) if policy.staged != Some(StagedAction::Delete) => {
+                problem = self.set_policy(&key, known_policy, &policy, problem);
             }
+            _ if is_policy(&key) => self.forget_policy(&key, known_policy),
             (
                 Kind::WorkloadEndpoint
                 | Kind::HostEndpoint
@@ -416,7 +428,7 @@ impl Engine {
                 | Kind::GlobalNetworkSet,
                 _,
             ) => {
-                self.set_item(&key, item, out);
+                self.set_item(&key, known_item, item, out);
             }
             (Kind::Profile, _) if key.name == DEFAULT_ALLOW => {}
             (_, Some(Spec::Profile(profile))) => {
@@ -457,16 +469,25 @@ impl Engine {
         };
     }
 
-    fn settle_object(&mut self, key: &Key, json: Json, out: &mut Out) {
+    /// Returns the endpoint or the policy that the object has been so far.
+    fn settle_object(
+        &mut self,
+        key: &Key,
+        json: Json,
+        out: &mut Out,
+    ) -> (Option<Id<Item>>, Option<Id<Pol>>) {
         match json {
-            Json::Same => {}
+            Json::Same => {
+                self.objects.get(key).map_or((None, None), |known| (known.item, known.policy))
+            }
             Json::New(json, hash) => {
-                let hash = halves(hash);
-                match self.objects.get_mut(key) {
-                    Some(known) => known.hash = hash,
-                    None => drop(self.objects.insert(key.clone(), Known { hash, item: None })),
-                }
-                out.put(Topic::res(key), key.path(), Entry::Res(json.into()));
+                let (hash, path) = (halves(hash), key.path());
+                let topic = Topic::Res(key.kind, res_shard(&path));
+                out.put(topic, path, Entry::Res(json.into()));
+                let new = Known { hash, item: None, policy: None };
+                let known = self.objects.entry(key.clone()).or_insert(new);
+                known.hash = hash;
+                (known.item, known.policy)
             }
             Json::Absent => {
                 if let Some(known) = self.objects.remove(key) {
@@ -474,9 +495,22 @@ impl Engine {
                     if let Some(id) = known.item {
                         self.remove_item(id, out);
                     }
+                    if let Some(id) = known.policy {
+                        self.remove_policy(id);
+                    }
                 }
+                (None, None)
             }
         }
+    }
+
+    /// An object is no policy any more.
+    fn forget_policy(&mut self, key: &Key, known: Option<Id<Pol>>) {
+        let Some(policy) = known else { return };
+        if let Some(known) = self.objects.get_mut(key) {
+            known.policy = None;
+        }
+        self.remove_policy(policy);
     }
 
     /// Returns what isn't for a topic by its key alone.

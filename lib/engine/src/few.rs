@@ -55,7 +55,10 @@ impl<T> IdSet<T> {
             Self::None => *self = Self::One(id),
             Self::One(known) if *known == id => return false,
             Self::One(known) => {
-                *self = Self::Few(if *known < id { vec![*known, id] } else { vec![id, *known] });
+                // Room for four is as large as an allocation for three.
+                let mut few = Vec::with_capacity(4);
+                few.extend([(*known).min(id), (*known).max(id)]);
+                *self = Self::Few(few);
             }
             Self::Few(ids) => match ids.binary_search(&id) {
                 Ok(_) => return false,
@@ -130,6 +133,13 @@ impl<'a, T> Iterator for Iter<'a, T> {
         match self {
             Self::Slice(ids) => ids.next(),
             Self::Tree(ids) => ids.next(),
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self {
+            Self::Slice(ids) => ids.size_hint(),
+            Self::Tree(ids) => ids.size_hint(),
         }
     }
 }

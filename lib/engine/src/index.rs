@@ -10,7 +10,7 @@
 //! new selector -> the rarest of its restrictions -> the classes that have such a label
 //! ```
 
-use std::{fmt::Write, hash::Hasher, sync::Arc};
+use std::{collections::hash_map::Entry, hash::Hasher, slice, sync::Arc};
 
 use arcstr::ArcStr;
 use model::selector::{Labels, Selector};
@@ -67,6 +67,8 @@ impl Sel {
 
 /// Where a selector is filed, so that new classes find it.
 enum File {
+    /// Under this value of a label, which a match must have.
+    Value(ArcStr, ArcStr),
     /// Under these values of a label, one of which a match must have.
     Values(ArcStr, Box<[ArcStr]>),
     /// Under a label, which a match must have.
@@ -75,6 +77,23 @@ enum File {
     Any,
     /// Nothing can match.
     Nowhere,
+}
+
+impl File {
+    fn label(&self) -> Option<&ArcStr> {
+        match self {
+            Self::Value(label, _) | Self::Values(label, _) | Self::Label(label) => Some(label),
+            Self::Any | Self::Nowhere => None,
+        }
+    }
+
+    fn values(&self) -> &[ArcStr] {
+        match self {
+            Self::Value(_, value) => slice::from_ref(value),
+            Self::Values(_, values) => values,
+            Self::Label(_) | Self::Any | Self::Nowhere => &[],
+        }
+    }
 }
 
 /// The selectors that are filed under one label.
@@ -101,11 +120,18 @@ fn drop_value<T>(values: &mut HashMap<ArcStr, IdSet<T>>, value: &ArcStr, id: Id<
     }
 }
 
+/// Among so many labels one is looked for one by one.
+const FEW_LABELS: usize = 16;
+
 /// Sorted labels, for selectors.
 pub(crate) struct Sorted<'a>(pub(crate) &'a [(ArcStr, ArcStr)]);
 
 impl Labels for Sorted<'_> {
     fn get(&self, label: &str) -> Option<&str> {
+        if self.0.len() <= FEW_LABELS {
+            // Mostly their lengths tell labels apart.
+            return self.0.iter().find(|(key, _)| key == label).map(|(_, value)| value.as_str());
+        }
         let index = self.0.binary_search_by(|(key, _)| key.as_str().cmp(label)).ok()?;
         Some(&self.0[index].1)
     }
@@ -130,28 +156,19 @@ pub(crate) struct Index {
 impl Index {
     /// The class with these labels; true: it is new, and matched.
     pub(crate) fn class(&mut self, labels: &LabelSet) -> (Id<Class>, bool) {
-        if let Some(class) = self.by_labels.get(labels) {
-            return (*class, false);
-        }
-        let candidates = self.candidates(labels);
-        let class = self.classes.insert(Class { labels: labels.clone(), ..Class::default() });
-        self.by_labels.insert(labels.clone(), class);
+        let class = match self.by_labels.entry(labels.clone()) {
+            Entry::Occupied(known) => return (*known.get(), false),
+            Entry::Vacant(new) => {
+                let class = Class { labels: labels.clone(), ..Class::default() };
+                *new.insert(self.classes.insert(class))
+            }
+        };
         for (label, value) in labels.iter() {
-            if !self.classes_by_label.contains_key(label) {
-                self.classes_by_label.insert(label.clone(), Having::default());
-            }
-            let Some(having) = self.classes_by_label.get_mut(label) else { continue };
+            let having = self.classes_by_label.entry(label.clone()).or_default();
             having.count += 1;
-            match having.values.get_mut(value) {
-                Some(classes) => {
-                    classes.insert(class);
-                }
-                None => {
-                    having.values.insert(value.clone(), IdSet::One(class));
-                }
-            }
+            having.values.entry(value.clone()).or_default().insert(class);
         }
-        for selector in candidates {
+        for selector in self.candidates(labels) {
             self.evaluate(selector, class);
         }
         (class, true)
@@ -184,7 +201,9 @@ impl Index {
         for (label, value) in labels {
             if let Some(filed) = self.selectors_by_label.get(label) {
                 candidates.extend(&filed.any_value);
-                candidates.extend(filed.values.get(value).into_iter().flatten());
+                if let Some(selectors) = filed.values.get(value) {
+                    candidates.extend(selectors);
+                }
             }
         }
         candidates
@@ -204,7 +223,7 @@ impl Index {
     pub(crate) fn acquire(&mut self, selector: &Selector) -> Id<Sel> {
         self.scratch.clear();
         // Writing to a string can't fail.
-        let _ = write!(self.scratch, "{selector}");
+        let _ = selector.write_canonical(&mut self.scratch);
         let fingerprint = fingerprint(&self.scratch);
         if let Some(id) = self.by_fingerprint.get(&fingerprint) {
             self.selectors[*id].refs += 1;
@@ -222,7 +241,8 @@ impl Index {
         });
         self.by_fingerprint.insert(fingerprint, id);
         match &file {
-            File::Values(label, values) => {
+            File::Value(label, _) | File::Values(label, _) => {
+                let values = file.values();
                 let filed = self.selectors_by_label.entry(label.clone()).or_default();
                 let count = if Planted::FiledUnderOneValue.is_here() { 1 } else { values.len() };
                 for value in values.iter().take(count) {
@@ -248,32 +268,26 @@ impl Index {
     /// Where to file a selector: where the fewest are, because that is what a new class pays. And
     /// the classes that it may match, by its rarest restriction.
     fn limits(&self, selector: &Selector) -> (File, Vec<Id<Class>>) {
-        let mut limits = Limits { index: self, least: usize::MAX, file: File::Any, rarest: None };
-        let simple = selector.each_required(&mut |label, values| limits.add(label, values));
-        if !simple {
-            for (label, restriction) in selector.restrictions() {
-                let impossible = restriction.must_be_present && restriction.must_be_absent;
-                if impossible {
-                    return (File::Nowhere, Vec::new());
-                }
-                if let Some(values) = &restriction.one_of {
-                    let values = values.iter().cloned().collect::<Vec<_>>();
-                    limits.add(&label, Some(&values));
-                } else if restriction.must_be_present {
-                    limits.add(&label, None);
-                }
+        let mut limits = Limits::new(self);
+        if selector.each_required(&mut |label, values| limits.add(label, values)) {
+            return limits.found();
+        }
+        let mut required = Vec::new();
+        for (label, restriction) in selector.restrictions() {
+            if restriction.must_be_present && restriction.must_be_absent {
+                return (File::Nowhere, Vec::new());
+            }
+            if let Some(values) = restriction.one_of {
+                required.push((label, Some(values.into_iter().collect::<Vec<_>>())));
+            } else if restriction.must_be_present {
+                required.push((label, None));
             }
         }
-        let Limits { file, rarest, .. } = limits;
-        if matches!(file, File::Nowhere) {
-            return (file, Vec::new());
+        let mut limits = Limits::new(self);
+        for (label, values) in &required {
+            limits.add(label, values.as_deref());
         }
-        let candidates = match rarest {
-            None => self.by_labels.values().copied().collect(),
-            Some((_, label, None)) => self.having(&label, None),
-            Some((_, label, Some(values))) => self.having(&label, Some(&values)),
-        };
-        (file, candidates)
+        limits.found()
     }
 
     /// The classes that have a label; with one of these values.
@@ -282,8 +296,11 @@ impl Index {
         match values {
             None => having.values.values().flatten().copied().collect(),
             Some(values) => {
-                let found = values.iter().filter_map(|value| having.values.get(value));
-                found.flatten().copied().collect()
+                let mut found = Vec::new();
+                for classes in values.iter().filter_map(|value| having.values.get(value)) {
+                    found.extend(classes);
+                }
+                found
             }
         }
     }
@@ -300,24 +317,16 @@ impl Index {
         for class in &classes {
             self.classes[*class].selectors.remove(&id);
         }
-        let label = match &file {
-            File::Values(label, _) | File::Label(label) => label,
-            File::Any => {
-                self.unlimited.remove(&id);
-                return;
-            }
-            File::Nowhere => return,
-        };
+        if matches!(file, File::Any) {
+            self.unlimited.remove(&id);
+        }
+        let Some(label) = file.label() else { return };
         if let Some(filed) = self.selectors_by_label.get_mut(label) {
-            match &file {
-                File::Values(_, values) => {
-                    for value in values {
-                        drop_value(&mut filed.values, value, id);
-                    }
-                }
-                _ => {
-                    filed.any_value.remove(&id);
-                }
+            for value in file.values() {
+                drop_value(&mut filed.values, value, id);
+            }
+            if matches!(file, File::Label(_)) {
+                filed.any_value.remove(&id);
             }
             if filed.values.is_empty() && filed.any_value.is_empty() {
                 self.selectors_by_label.remove(label);
@@ -326,29 +335,32 @@ impl Index {
     }
 }
 
-/// A label's values; none: any.
-type Values = Option<Box<[ArcStr]>>;
+/// What a match must have: a label, with one of these values; none: with any.
+type Required<'s> = (&'s ArcStr, Option<&'s [ArcStr]>);
 
 /// The best of a selector's restrictions, so far.
-struct Limits<'i> {
+struct Limits<'i, 's> {
     index: &'i Index,
-    least: usize,
-    file: File,
-    /// How many classes have such a label, and which they are.
-    rarest: Option<(usize, ArcStr, Values)>,
+    /// Nothing can match.
+    nowhere: bool,
+    /// Where the fewest selectors are filed, and how many.
+    emptiest: Option<(usize, Required<'s>)>,
+    /// What the fewest classes have, and how many.
+    rarest: Option<(usize, Required<'s>)>,
 }
 
-impl Limits<'_> {
+impl<'i, 's> Limits<'i, 's> {
+    fn new(index: &'i Index) -> Self {
+        Self { index, nowhere: false, emptiest: None, rarest: None }
+    }
+
     /// A match must have this label, with one of these values; none: with any.
-    fn add(&mut self, label: &ArcStr, values: Option<&[ArcStr]>) {
-        if matches!(self.file, File::Nowhere) {
-            return;
-        }
+    fn add(&mut self, label: &'s ArcStr, values: Option<&'s [ArcStr]>) {
         let filed = self.index.selectors_by_label.get(label);
         let having = self.index.classes_by_label.get(label);
         let (filed, classes) = match values {
             Some([]) => {
-                self.file = File::Nowhere;
+                self.nowhere = true;
                 return;
             }
             Some(values) => {
@@ -363,16 +375,29 @@ impl Limits<'_> {
                 having.map_or(0, |having| having.count),
             ),
         };
-        if filed < self.least {
-            self.least = filed;
-            self.file = match values {
-                Some(values) => File::Values(label.clone(), values.into()),
-                None => File::Label(label.clone()),
-            };
+        for (best, count) in [(&mut self.emptiest, filed), (&mut self.rarest, classes)] {
+            if best.is_none_or(|(least, _)| count < least) {
+                *best = Some((count, (label, values)));
+            }
         }
-        if self.rarest.as_ref().is_none_or(|(least, ..)| classes < *least) {
-            self.rarest = Some((classes, label.clone(), values.map(Into::into)));
+    }
+
+    /// Where to file the selector, and the classes that it may match.
+    fn found(self) -> (File, Vec<Id<Class>>) {
+        if self.nowhere {
+            return (File::Nowhere, Vec::new());
         }
+        let file = match self.emptiest {
+            None => File::Any,
+            Some((_, (label, None))) => File::Label(label.clone()),
+            Some((_, (label, Some([value])))) => File::Value(label.clone(), value.clone()),
+            Some((_, (label, Some(values)))) => File::Values(label.clone(), values.into()),
+        };
+        let candidates = match self.rarest {
+            None => self.index.by_labels.values().copied().collect(),
+            Some((_, (label, values))) => self.index.having(label, values),
+        };
+        (file, candidates)
     }
 }
 

@@ -29,6 +29,13 @@ impl Interner {
         text
     }
 
+    pub(crate) fn get_str(&mut self, text: &str) -> ArcStr {
+        match self.strings.get(text) {
+            Some(known) => known.clone(),
+            None => self.get(text.into()),
+        }
+    }
+
     pub(crate) fn labels(&mut self, labels: Labels) -> LabelSet {
         if let Some(known) = self.labels.get(labels.as_slice()) {
             return Arc::clone(known);

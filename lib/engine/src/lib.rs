@@ -24,6 +24,7 @@ mod index;
 pub mod inspect;
 mod intern;
 mod json;
+mod marks;
 mod mirror;
 mod netmap;
 mod nodes;

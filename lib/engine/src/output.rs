@@ -49,8 +49,8 @@ pub(crate) struct Out {
     changes: Vec<Change>,
     /// At most one per node.
     views: Vec<ViewChange>,
-    order: Vec<(u128, u32)>,
-    topics: Vec<(bool, u128, Topic)>,
+    order: Vec<(Prefix, u32)>,
+    topics: Vec<(bool, Prefix, Topic)>,
 }
 
 /// From so many changes on, what collected them is handed out, and not copied.
@@ -131,32 +131,95 @@ impl Out {
     }
 }
 
-/// A number that never orders two topics, or keys of a topic, otherwise than they do: the topic's kind,
-/// and the first bytes of what comes next.
-fn prefix(topic: &Topic, key: &str) -> u128 {
-    let (head, text): (&[u8], &str) = match topic {
-        Topic::Config => (&[0], key),
-        Topic::Pools => (&[1], key),
-        Topic::Hosts(shard) => (&[2, *shard], key),
-        Topic::Routes(shard) => (&[3, *shard], key),
-        Topic::Node(name) => (&[4], name),
-        Topic::Plist(id) => (&[5], id),
+/// The first bytes of what orders a change.
+type Prefix = (u128, u64);
+
+/// Never orders two topics, or keys of a topic, otherwise than they do: the topic's kind, and the first
+/// bytes of what comes next.
+fn prefix(topic: &Topic, key: &str) -> Prefix {
+    let (head, first, second): (&[u8], &str, &str) = match topic {
+        Topic::Config => (&[0], key, ""),
+        Topic::Pools => (&[1], key, ""),
+        Topic::Hosts(shard) => (&[2, *shard], key, ""),
+        Topic::Routes(shard) => (&[3, *shard], key, ""),
+        Topic::Node(name) => (&[4], name, key),
+        Topic::Plist(id) => (&[5], id, key),
         Topic::Policy(id) => match id.kind.as_str() {
-            "GlobalNetworkPolicy" => (&[6, 0], &id.namespace),
-            "KubernetesClusterNetworkPolicy" => (&[6, 1], &id.namespace),
-            "KubernetesNetworkPolicy" => (&[6, 2], &id.namespace),
-            "NetworkPolicy" => (&[6, 3], &id.namespace),
+            "GlobalNetworkPolicy" => (&[6, 0], &id.namespace, &id.name),
+            "KubernetesClusterNetworkPolicy" => (&[6, 1], &id.namespace, &id.name),
+            "KubernetesNetworkPolicy" => (&[6, 2], &id.namespace, &id.name),
+            "NetworkPolicy" => (&[6, 3], &id.namespace, &id.name),
             // The staged ones.
-            _ => (&[6, 4], ""),
+            _ => (&[6, 4], "", ""),
         },
-        Topic::Profile(name) => (&[7], name),
-        Topic::IpSet(id) => (&[8], id),
-        Topic::Res(kind, shard) => (&[9, *kind as u8, *shard], key),
+        Topic::Profile(name) => (&[7], name, key),
+        Topic::IpSet(id) => (&[8], id, key),
+        Topic::Res(kind, shard) => (&[9, *kind as u8, *shard], key, ""),
     };
-    let mut bytes = [0; 16];
-    bytes[..head.len()].copy_from_slice(head);
-    for (byte, from) in bytes[head.len()..].iter_mut().zip(text.bytes()) {
-        *byte = from;
+    let mut bytes = [0; 24];
+    let (start, rest) = bytes.split_at_mut(head.len());
+    start.copy_from_slice(head);
+    let rest = append(rest, first);
+    // A zero between them: so a text comes before those that it begins.
+    if let Some((_, rest)) = rest.split_first_mut() {
+        append(rest, second);
     }
-    u128::from_be_bytes(bytes)
+    let [a, b, c] = [0, 8, 16].map(|at| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_be_bytes(word)
+    });
+    (u128::from(a) << 64 | u128::from(b), c)
+}
+
+/// Writes what there is room for, and returns the room that is left. Each byte is one more than in the
+/// text: none is zero, and in UTF-8 none is the highest.
+fn append<'b>(bytes: &'b mut [u8], text: &str) -> &'b mut [u8] {
+    let (written, rest) = bytes.split_at_mut(text.len().min(bytes.len()));
+    for (byte, from) in written.iter_mut().zip(text.bytes()) {
+        *byte = from + 1;
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Ordering;
+
+    use model::view::PolicyId;
+
+    use super::*;
+
+    #[test]
+    fn a_prefix_orders_as_what_it_begins() {
+        let texts =
+            ["", "\0", "\0a", "a", "a\0", "a\0b", "a-b", "ab", "a long name that is cut", "ü"];
+        let policy = |kind: &str, namespace: &str, name: &str| {
+            let [kind, namespace, name] = [kind, namespace, name].map(ArcStr::from);
+            Topic::Policy(PolicyId { kind, namespace, name })
+        };
+        let mut all = Vec::new();
+        for a in texts {
+            for b in texts {
+                for kind in ["GlobalNetworkPolicy", "NetworkPolicy", "StagedNetworkPolicy"] {
+                    all.push((policy(kind, a, b), ""));
+                }
+                all.push((Topic::Node(a.into()), b));
+                all.push((Topic::IpSet(a.into()), b));
+            }
+            all.push((Topic::Config, a));
+            all.push((Topic::Routes(7), a));
+            all.push((Topic::Res(model::Kind::Node, 7), a));
+        }
+        for (a, a_key) in &all {
+            for (b, b_key) in &all {
+                let prefixes = prefix(a, a_key).cmp(&prefix(b, b_key));
+                let whole = (a, a_key).cmp(&(b, b_key));
+                assert!(
+                    prefixes == Ordering::Equal || prefixes == whole,
+                    "{a} {a_key} {b} {b_key}"
+                );
+            }
+        }
+    }
 }

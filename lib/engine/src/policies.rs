@@ -1,13 +1,9 @@
 //! Policies, tiers, profiles, and the ordered lists of policies that endpoints have.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use arcstr::ArcStr;
 use model::{
-    Key,
     kinds::{self, Labels, Order, Tier},
     view::{Action, Policy, PolicyId, PolicyList, PolicyTier, ProfileRules, Rule},
 };
@@ -19,6 +15,7 @@ use crate::{
     index::{Class, Index, Sel},
     nodes::Node,
     planted::Planted,
+    rules::SetSpec,
     sets::Set,
     slab::{Id, Slab},
 };
@@ -51,13 +48,11 @@ impl Pol {
     }
 }
 
-/// Where in lists a policy stands.
+/// Where in lists a policy stands; among policies of the same order it is by [`by_name`].
 #[derive(Clone, PartialEq)]
 pub(crate) struct Place {
     pub(crate) tier: Id<TierState>,
     pub(crate) order: Option<Order>,
-    /// Among policies of the same order.
-    pub(crate) tie_break: ArcStr,
     /// It acts on packets to endpoints, from endpoints.
     pub(crate) ingress: bool,
     pub(crate) egress: bool,
@@ -173,6 +168,24 @@ impl TierState {
     }
 }
 
+/// By the bytes of `name/namespace/kind`.
+fn by_name(a: &PolicyId, b: &PolicyId) -> std::cmp::Ordering {
+    if Planted::TieBreakByNamespace.is_here() {
+        let key = |id: &PolicyId| format!("{}/{}/{}", id.namespace, id.name, id.kind);
+        return key(a).cmp(&key(b));
+    }
+    let shorter = a.name.len().min(b.name.len());
+    let names = a.name.as_bytes()[..shorter].cmp(&b.name.as_bytes()[..shorter]);
+    names.then_with(|| {
+        fn rest(id: &PolicyId, from: usize) -> impl Iterator<Item = &u8> {
+            let name = &id.name.as_bytes()[from..];
+            let parts = [name, b"/", id.namespace.as_bytes(), b"/", id.kind.as_bytes()];
+            parts.into_iter().flatten()
+        }
+        rest(a, shorter).cmp(rest(b, shorter))
+    })
+}
+
 /// None is last.
 fn order_key(order: Option<Order>) -> (bool, Option<Order>) {
     (order.is_none() != Planted::NoOrderFirst.is_here(), order)
@@ -215,10 +228,10 @@ pub(crate) fn deny() -> ProfileRules {
 /// An ordered list of tiers and policies, shared by all classes that have it.
 pub(crate) struct Plist {
     pub(crate) id: ArcStr,
-    /// Every policy in it, once.
-    pub(crate) policies: Arc<[Id<Pol>]>,
-    pub(crate) classes: usize,
-    pub(crate) nodes: usize,
+    /// What is in it, until it is published or turns out not to be.
+    pub(crate) fresh: Option<PolicyList>,
+    pub(crate) classes: u32,
+    pub(crate) nodes: u32,
     pub(crate) published: bool,
     /// What is in it: see [`Policies::code`].
     pub(crate) code: Arc<[u32]>,
@@ -231,7 +244,6 @@ const SHARED: usize = 4;
 #[derive(Default)]
 pub(crate) struct Policies {
     pub(crate) slab: Slab<Pol>,
-    pub(crate) by_key: HashMap<Key, Id<Pol>>,
     pub(crate) tiers: Slab<TierState>,
     tier_by_name: HashMap<ArcStr, Id<TierState>>,
     pub(crate) profiles: Slab<Prof>,
@@ -302,11 +314,11 @@ impl Policies {
             .map(|id| (*id, &self.slab[*id].place))
             .filter(|(_, place)| place.ingress || place.egress)
             .collect::<Vec<_>>();
-        policies.sort_unstable_by(|(_, a), (_, b)| {
+        policies.sort_unstable_by(|(a_id, a), (b_id, b)| {
             let tiers = || self.tiers[a.tier].key().cmp(&self.tiers[b.tier].key());
             let by_tier = if a.tier == b.tier { std::cmp::Ordering::Equal } else { tiers() };
             by_tier.then_with(|| order_key(a.order).cmp(&order_key(b.order))).then_with(|| {
-                let order = a.tie_break.cmp(&b.tie_break);
+                let order = by_name(&self.slab[*a_id].id, &self.slab[*b_id].id);
                 if Planted::TieBreakFlipped.is_here() { order.reverse() } else { order }
             })
         });
@@ -349,9 +361,10 @@ impl Policies {
         if let Some(id) = self.plist_by_code.get(&code) {
             return *id;
         }
+        let content = self.content(&code);
         let plist = Plist {
-            id: plist_id(&self.content(&code)),
-            policies: policies.into(),
+            id: plist_id(&content),
+            fresh: Some(content),
             classes: 0,
             nodes: 0,
             published: false,
@@ -393,20 +406,17 @@ impl Policies {
     /// The list that a code stands for.
     pub(crate) fn content(&self, code: &[u32]) -> PolicyList {
         let mut content = PolicyList::default();
-        let mut numbers = code.iter().copied();
-        while let Some(tier) = numbers.next() {
-            let mut ids = || {
-                let count = numbers.next().unwrap_or(0) as usize;
-                let policies = numbers.by_ref().take(count).filter_map(Id::of_number);
+        for (tier, ingress, egress) in tiers(code) {
+            let Some(id) = Id::of_number(tier >> 1) else { continue };
+            let ids = |numbers: &[u32]| {
+                let policies = numbers.iter().filter_map(|number| Id::of_number(*number));
                 policies.map(|id: Id<Pol>| self.slab[id].id.clone()).collect()
             };
-            let (ingress, egress) = (ids(), ids());
-            let Some(id) = Id::of_number(tier >> 1) else { continue };
             content.tiers.push(PolicyTier {
                 name: self.tiers[id].name.clone(),
                 default_pass: tier & 1 == 1,
-                ingress,
-                egress,
+                ingress: ids(ingress),
+                egress: ids(egress),
             });
         }
         content
@@ -417,6 +427,27 @@ impl Policies {
         let plist = self.plists.remove(id);
         self.plist_by_code.remove(&plist.code);
     }
+}
+
+/// The tiers of a code, each with its policies by direction: see [`Policies::code`].
+fn tiers(mut code: &[u32]) -> impl Iterator<Item = (u32, &[u32], &[u32])> {
+    fn counted(code: &[u32]) -> Option<(&[u32], &[u32])> {
+        let (count, rest) = code.split_first()?;
+        rest.split_at_checked(*count as usize)
+    }
+    std::iter::from_fn(move || {
+        let (tier, rest) = code.split_first()?;
+        let (ingress, rest) = counted(rest)?;
+        let (egress, rest) = counted(rest)?;
+        code = rest;
+        Some((*tier, ingress, egress))
+    })
+}
+
+/// The policies of a code; one that acts in both directions comes twice.
+pub(crate) fn policies_in(code: &[u32]) -> impl Iterator<Item = Id<Pol>> {
+    let numbers = tiers(code).flat_map(|(_, ingress, egress)| ingress.iter().chain(egress));
+    numbers.filter_map(|number| Id::of_number(*number))
 }
 
 /// IP sets that rules name, by id.
@@ -435,10 +466,7 @@ impl Sets {
     }
 
     /// One more that names these sets.
-    pub(crate) fn acquire(
-        &mut self,
-        specs: BTreeMap<ArcStr, crate::rules::SetSpec>,
-    ) -> Arc<[Id<Set>]> {
+    pub(crate) fn acquire(&mut self, specs: Vec<(ArcStr, SetSpec)>) -> Arc<[Id<Set>]> {
         specs
             .into_iter()
             .map(|(name, spec)| {

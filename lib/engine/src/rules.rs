@@ -95,8 +95,8 @@ pub(crate) fn protocol_name(protocol: Protocol) -> &'static str {
 pub(crate) struct Translated {
     pub(crate) ingress: Vec<view::Rule>,
     pub(crate) egress: Vec<view::Rule>,
-    /// The IP sets that the rules name, by id.
-    pub(crate) sets: BTreeMap<ArcStr, SetSpec>,
+    /// The IP sets that the rules name, each once, sorted by id.
+    pub(crate) sets: Vec<(ArcStr, SetSpec)>,
     /// What couldn't be expressed.
     pub(crate) faults: Vec<Invalid>,
 }
@@ -148,6 +148,8 @@ pub(crate) fn translate(
             _ => out.egress = translated,
         }
     }
+    out.sets.sort_by(|(a, _), (b, _)| a.cmp(b));
+    out.sets.dedup_by(|(a, _), (b, _)| a == b);
     out
 }
 

@@ -1,9 +1,9 @@
 //! Stage one: endpoints and network sets find their class.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use arcstr::ArcStr;
-use model::{Key, kinds::Labels, view::Topic};
+use model::{Key, view::Topic};
 
 use super::Engine;
 use crate::{
@@ -17,14 +17,21 @@ use crate::{
 };
 
 impl Engine {
-    /// An endpoint or a network set is now this, or gone.
-    pub(super) fn set_item(&mut self, key: &Key, read: Option<Read>, out: &mut Out) {
-        if read.as_ref().is_some_and(|read| self.moves(key, read)) {
-            self.set_item(key, None, out);
+    /// An endpoint or a network set is now this, or gone. `known`: its id, if it was there before.
+    pub(super) fn set_item(
+        &mut self,
+        key: &Key,
+        mut known: Option<Id<Item>>,
+        read: Option<Read>,
+        out: &mut Out,
+    ) {
+        if let (Some(id), Some(read)) = (known, &read)
+            && self.moves(id, read)
+        {
+            self.remove_item(id, out);
+            known = None;
         }
-        // Without JSON it was removed with its object.
-        let Some(known) = self.objects.get(key) else { return };
-        match (known.item, read) {
+        match (known, read) {
             (None, Some(read)) => {
                 let data = match read.data {
                     ReadData::Nets(nets) => Data::Nets(nets),
@@ -71,14 +78,13 @@ impl Engine {
         self.detach(id);
         self.set_parents(id, &[]);
         self.withdraw(id, out);
-        self.dirty.items.remove(&id);
+        self.dirty.items.remove(id);
         self.items.remove(id);
     }
 
     /// Whether an endpoint is on another node than before: a host endpoint's object says which.
-    fn moves(&self, key: &Key, read: &Read) -> bool {
+    fn moves(&self, id: Id<Item>, read: &Read) -> bool {
         let ReadData::Endpoint { node, .. } = &read.data else { return false };
-        let Some(id) = self.objects.get(key).and_then(|known| known.item) else { return false };
         match &self.items[id].data {
             Data::Endpoint(local) => self.nodes.slab[local.node].name != *node,
             Data::Nets(_) => false,
@@ -172,7 +178,7 @@ impl Engine {
 
     /// Puts all items without a class into theirs.
     pub(super) fn place_items(&mut self) {
-        for id in std::mem::take(&mut self.dirty.items) {
+        for id in self.dirty.items.take() {
             let labels = self.labels(&self.items[id]);
             let (class, new) = self.index.class(&labels);
             let item = &mut self.items[id];
@@ -197,26 +203,25 @@ impl Engine {
         let inherited = item
             .parents
             .iter()
-            .filter_map(|prof| self.policies.profiles[*prof].labels.as_ref())
-            .collect::<Vec<&Labels>>();
-        if inherited.iter().all(|labels| labels.is_empty()) || Planted::InheritedForgotten.is_here()
-        {
+            .filter_map(|prof| self.policies.profiles[*prof].labels.as_deref())
+            .filter(|labels| !labels.is_empty());
+        let mut sources = vec![&*item.own];
+        sources.extend(inherited.filter(|_| !Planted::InheritedForgotten.is_here()));
+        if sources.len() == 1 {
             return Arc::clone(&item.own);
         }
-        let mut all = BTreeMap::new();
-        for (key, value) in item.own.iter().chain(inherited.iter().copied().flatten()) {
-            all.entry(key.clone()).or_insert_with(|| value.clone());
+        if Planted::InheritedWins.is_here() {
+            sources.reverse();
         }
-        if Planted::InheritedWins.is_here() || Planted::LastProfileWins.is_here() {
-            let own =
-                |key| Planted::LastProfileWins.is_here() && item.own.iter().any(|it| it.0 == key);
-            for (key, value) in inherited.into_iter().flatten() {
-                if !own(key.clone()) {
-                    all.insert(key.clone(), value.clone());
-                }
-            }
+        if Planted::LastProfileWins.is_here() {
+            sources[1..].reverse();
         }
-        all.into_iter().collect()
+        let mut all = Vec::with_capacity(sources.iter().map(|labels| labels.len()).sum());
+        all.extend(sources.into_iter().flatten().cloned());
+        // Of equal keys the first stays.
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.dedup_by(|(later, _), (first, _)| later == first);
+        all.into()
     }
 
     /// Counts an item in (or out of) the IP sets of its class.
@@ -242,7 +247,7 @@ impl Engine {
 
     /// An endpoint is gone: so is its entry, and what its node needed for it.
     fn withdraw(&mut self, id: Id<Item>, out: &mut Out) {
-        self.dirty.endpoints.remove(&id);
+        self.dirty.endpoints.remove(id);
         let Data::Endpoint(local) = &self.items[id].data else { return };
         let (node, held) = (local.node, local.held);
         if local.published {
@@ -257,7 +262,7 @@ impl Engine {
 
     /// Stage four: endpoints hold the lists of their classes, and say so.
     pub(super) fn settle_endpoints(&mut self, out: &mut Out) {
-        for id in std::mem::take(&mut self.dirty.endpoints) {
+        for id in self.dirty.endpoints.take() {
             let item = &self.items[id];
             let Data::Endpoint(local) = &item.data else { continue };
             let mut due =

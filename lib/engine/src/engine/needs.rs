@@ -9,6 +9,7 @@ use super::{Engine, topic};
 use crate::{
     nodes::{Need, Node},
     output::Out,
+    policies::policies_in,
     rules::SetSpec,
     slab::Id,
 };
@@ -23,10 +24,10 @@ impl Engine {
             Need::Plist(id) => {
                 let plist = &mut self.policies.plists[id];
                 plist.nodes = if more { plist.nodes + 1 } else { plist.nodes - 1 };
-                let policies = Arc::clone(&plist.policies);
+                let code = Arc::clone(&plist.code);
                 self.dirty.plists.insert(id);
-                for policy in policies.iter() {
-                    self.need(node, Need::Policy(*policy), more);
+                for policy in policies_in(&code) {
+                    self.need(node, Need::Policy(policy), more);
                 }
             }
             Need::Policy(id) => {
@@ -66,16 +67,17 @@ impl Engine {
     /// Entries of lists, policies, profiles and IP sets follow whether a node needs them.
     pub(super) fn settle_needs(&mut self, out: &mut Out) {
         let key = ArcStr::new;
-        for id in &self.dirty.plists {
-            let plist = &self.policies.plists[*id];
-            let needed = plist.nodes > 0;
-            if needed != plist.published {
-                let entry = needed.then(|| Entry::Plist(self.policies.content(&plist.code)));
+        for id in self.dirty.plists.iter() {
+            let plist = &mut self.policies.plists[id];
+            let (fresh, needed) = (plist.fresh.take(), plist.nodes > 0);
+            if needed != std::mem::replace(&mut plist.published, needed) {
+                let plist = &self.policies.plists[id];
+                let content = || fresh.unwrap_or_else(|| self.policies.content(&plist.code));
+                let entry = needed.then(|| Entry::Plist(content()));
                 out.set(Topic::Plist(plist.id.clone()), key(), entry);
-                self.policies.plists[*id].published = needed;
             }
         }
-        for id in std::mem::take(&mut self.dirty.policies) {
+        for id in self.dirty.policies.take() {
             let policy = &mut self.policies.slab[id];
             let due = (!policy.nodes.is_empty()).then(|| Arc::clone(&policy.view));
             if due != policy.published {
@@ -84,8 +86,8 @@ impl Engine {
                 policy.published = due;
             }
         }
-        for id in &self.dirty.profiles {
-            let profile = &mut self.policies.profiles[*id];
+        for id in self.dirty.profiles.iter() {
+            let profile = &mut self.policies.profiles[id];
             let due = (!profile.nodes.is_empty()).then(|| Arc::clone(&profile.view));
             if due != profile.published {
                 let entry = due.clone().map(Entry::Profile);
@@ -94,7 +96,7 @@ impl Engine {
             }
         }
         self.settle_sets();
-        for id in std::mem::take(&mut self.dirty.members) {
+        for id in self.dirty.members.take() {
             self.sets.slab[id].flush(out);
         }
         let Self { nodes, policies, sets, .. } = self;
@@ -105,7 +107,7 @@ impl Engine {
 
     /// A set that a node needs has members; one that none needs costs nothing but its name.
     fn settle_sets(&mut self) {
-        for id in std::mem::take(&mut self.dirty.sets) {
+        for id in self.dirty.sets.take() {
             let set = &mut self.sets.slab[id];
             let needed = set.nodes > 0;
             if needed == set.filled {
@@ -144,7 +146,7 @@ impl Engine {
 
     /// Forgets what nothing refers to any more.
     pub(super) fn forget(&mut self) {
-        for id in std::mem::take(&mut self.dirty.empty_classes) {
+        for id in self.dirty.empty_classes.take() {
             let class = &self.index.classes[id];
             if !class.items.is_empty() {
                 continue;
@@ -155,7 +157,7 @@ impl Engine {
             }
             self.index.remove_class(id);
         }
-        for id in std::mem::take(&mut self.dirty.plists) {
+        for id in self.dirty.plists.take() {
             if self.policies.plists[id].classes == 0 {
                 self.policies.forget_plist(id);
             }
@@ -164,10 +166,10 @@ impl Engine {
             let policy = self.policies.slab.remove(id);
             self.sets.release(&policy.sets);
         }
-        for id in std::mem::take(&mut self.dirty.tiers) {
+        for id in self.dirty.tiers.take() {
             self.policies.forget_tier(id);
         }
-        for id in std::mem::take(&mut self.dirty.profiles) {
+        for id in self.dirty.profiles.take() {
             let profile = &self.policies.profiles[id];
             if profile.labels.is_none() && profile.items.is_empty() {
                 let profile = self.policies.profiles.remove(id);

@@ -1,11 +1,11 @@
 //! Stages two and three: policies find their classes, classes their lists of policies.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use arcstr::ArcStr;
 use model::{
     Key,
-    kinds::{self, Invalid, Spec, StagedAction},
+    kinds::{self, Invalid},
     selector::Selector,
     view::{Policy, PolicyId, ProfileRules},
 };
@@ -14,7 +14,7 @@ use super::{Engine, worse};
 use crate::{
     nodes::{Need, Node},
     planted::Planted,
-    policies::{Place, Pol, Policies, Stage, deny},
+    policies::{Place, Pol, Stage, deny},
     problem::{Effect, Problem},
     rules::{Scope, Translated, translate},
     scope,
@@ -41,23 +41,15 @@ impl Engine {
         }
     }
 
-    /// A policy is now this, or gone. Returns what is wrong with it, `problem` included.
+    /// A policy is now this. `known`: its id, if it was there before. Returns what is wrong with it,
+    /// `problem` included.
     pub(super) fn set_policy(
         &mut self,
         key: &Key,
-        spec: Option<Spec>,
+        known: Option<Id<Pol>>,
+        policy: &kinds::Policy,
         problem: Option<Problem>,
     ) -> Option<Problem> {
-        let Some(
-            Spec::NetworkPolicy(policy)
-            | Spec::GlobalNetworkPolicy(policy)
-            | Spec::StagedNetworkPolicy(policy)
-            | Spec::StagedGlobalNetworkPolicy(policy),
-        ) = spec.filter(|spec| !deletes(spec))
-        else {
-            self.remove_policy(key);
-            return problem;
-        };
         let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
         let Translated { ingress, egress, sets, faults } = translate(
             Scope { namespace, services: self.services, repeats: false },
@@ -66,49 +58,46 @@ impl Engine {
             &mut self.texts,
         );
         let mut problem = worse(problem, Effect::Rules, faults);
-        let selector = match scope::policy_of(namespace, &policy, &mut self.texts) {
+        let selector = match scope::policy_of(namespace, policy, &mut self.texts) {
             Ok(selector) => Some(selector),
             Err(fault) => {
                 problem = worse(problem, Effect::SelectsNothing, vec![fault]);
                 Planted::BadSelectorSelectsAll.is_here().then(Selector::all)
             }
         };
-
+        let acts_at = Stage::of(policy);
         let tier = self.policies.tier(&policy.tier);
-        let id = PolicyId {
-            kind: self.strings.get(ArcStr::from(key.kind.name())),
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-        };
-        let acts_at = Stage::of(&policy);
         let place = Place {
             tier,
             order: policy.order,
-            tie_break: if Planted::TieBreakByNamespace.is_here() {
-                arcstr::format!("{}/{}/{}", id.namespace, id.name, id.kind)
-            } else {
-                id.tie_break().into()
-            },
             ingress: policy.acts_on_ingress,
             egress: policy.acts_on_egress
                 && (acts_at != Stage::PreDnat || Planted::PreDnatOnEgress.is_here()),
             stage: acts_at,
             staged: policy.staged.is_some(),
         };
-        let view = Arc::new(Policy { tier: policy.tier, ingress, egress });
+        let name = self.policies.tiers[tier].name().clone();
+        let view = Arc::new(Policy { tier: name, ingress, egress });
         let selector = selector.map(|selector| self.index.acquire(&selector));
         let sets = self.sets.acquire(sets);
 
-        let Policies { by_key, slab, tiers, .. } = &mut self.policies;
-        let pol = *by_key.entry(key.clone()).or_insert_with(|| {
-            let pol = slab.insert(Pol::new(id, place.clone()));
-            tiers[tier].policies.insert(pol);
+        let pol = known.unwrap_or_else(|| {
+            let id = PolicyId {
+                kind: self.strings.get_str(key.kind.name()),
+                namespace: self.strings.get(key.namespace.clone()),
+                name: key.name.clone(),
+            };
+            let pol = self.policies.slab.insert(Pol::new(id, place.clone()));
+            self.policies.tiers[tier].policies.insert(pol);
+            if let Some(known) = self.objects.get_mut(key) {
+                known.policy = Some(pol);
+            }
             pol
         });
         let state = &mut self.policies.slab[pol];
-        let old_place = std::mem::replace(&mut state.place, place.clone());
+        let old_place = std::mem::replace(&mut state.place, place);
         let old_selector = state.selector;
-        let moved = old_place != place || old_selector != selector;
+        let moved = old_place != state.place || old_selector != selector;
         if moved {
             self.touch_selected(pol);
             self.policies.slab[pol].selector = selector;
@@ -118,9 +107,11 @@ impl Engine {
             if let Some(new) = selector {
                 self.index.selectors[new].policies.insert(pol);
             }
-            self.policies.tiers[old_place.tier].policies.remove(&pol);
-            self.policies.tiers[tier].policies.insert(pol);
-            self.dirty.tiers.insert(old_place.tier);
+            if old_place.tier != tier {
+                self.policies.tiers[old_place.tier].policies.remove(&pol);
+                self.policies.tiers[tier].policies.insert(pol);
+                self.dirty.tiers.insert(old_place.tier);
+            }
             self.touch_selected(pol);
         }
         if let Some(old) = old_selector {
@@ -135,8 +126,8 @@ impl Engine {
         problem
     }
 
-    fn remove_policy(&mut self, key: &Key) {
-        let Some(pol) = self.policies.by_key.remove(key) else { return };
+    /// A policy is gone.
+    pub(super) fn remove_policy(&mut self, pol: Id<Pol>) {
         self.touch_selected(pol);
         let state = &mut self.policies.slab[pol];
         let tier = state.place.tier;
@@ -172,7 +163,7 @@ impl Engine {
         profile: Option<&kinds::Profile>,
     ) -> Vec<Invalid> {
         let (labels, rules, sets, faults) = match profile {
-            None => (None, deny(), BTreeMap::new(), Vec::new()),
+            None => (None, deny(), Vec::new(), Vec::new()),
             Some(profile) => {
                 let Translated { ingress, egress, sets, faults } = translate(
                     Scope { namespace: None, services: self.services, repeats: false },
@@ -188,9 +179,9 @@ impl Engine {
                 (Some(labels), ProfileRules { ingress, egress }, sets, faults)
             }
         };
+        let view = self.policies.share(rules);
         let sets = self.sets.acquire(sets);
         let id = self.policies.profile(name);
-        let view = self.policies.share(rules);
         let state = &mut self.policies.profiles[id];
         state.view = view;
         let other_labels = state.labels != labels;
@@ -207,7 +198,7 @@ impl Engine {
 
     /// Classes get the lists of the policies that select them now.
     pub(super) fn settle_classes(&mut self) {
-        for id in std::mem::take(&mut self.dirty.classes) {
+        for id in self.dirty.classes.take() {
             let class = &self.index.classes[id];
             let due = self.policies.lists(class, &self.index, self.options.plist_id);
             let class = &mut self.index.classes[id];
@@ -225,12 +216,4 @@ impl Engine {
             }
         }
     }
-}
-
-/// The staged end of a policy: there is nothing of it to evaluate.
-fn deletes(spec: &Spec) -> bool {
-    let (Spec::StagedNetworkPolicy(policy) | Spec::StagedGlobalNetworkPolicy(policy)) = spec else {
-        return false;
-    };
-    policy.staged == Some(StagedAction::Delete)
 }

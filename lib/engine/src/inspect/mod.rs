@@ -193,9 +193,10 @@ impl Engine {
             }
         }
         let mut found = Vec::new();
-        for (key, id) in &self.policies.by_key {
-            if selecting.contains(id) || self.is_for_every_node(key) {
-                found.extend(self.inspect_policy(key, *id));
+        for (key, known) in &self.objects {
+            let Some(id) = known.policy else { continue };
+            if selecting.contains(&id) || self.is_for_every_node(key) {
+                found.extend(self.inspect_policy(key, id));
             }
         }
         found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -210,7 +211,7 @@ impl Engine {
 
     /// A policy, whatever it selects; none: it isn't there, or selects nothing.
     pub fn policy(&self, key: &Key) -> Option<InspectedPolicy> {
-        self.inspect_policy(key, *self.policies.by_key.get(key)?)
+        self.inspect_policy(key, self.objects.get(key)?.policy?)
     }
 
     fn inspect_policy(&self, key: &Key, id: Id<Pol>) -> Option<InspectedPolicy> {
@@ -280,7 +281,7 @@ impl Engine {
 
     /// The endpoints that a policy selects, and why: its selector in canonical form.
     pub fn selector_of(&self, key: &Key) -> Option<String> {
-        let id = *self.policies.by_key.get(key)?;
+        let id = self.objects.get(key)?.policy?;
         let selector = self.policies.slab[id].selector?;
         Some(self.index.selectors[selector].text())
     }
