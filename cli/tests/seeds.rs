@@ -44,6 +44,8 @@ use tokio::{
 const FULL: [&str; 2] = ["full-1", "full-2"];
 /// How long one of a walk's three parts takes: to the backup, to the restore, to the end.
 const PART: Duration = Duration::from_secs(3);
+/// How long nothing is written now and then.
+const QUIET: Duration = Duration::from_millis(800);
 /// How long after the last fault all may take to agree.
 const SETTLE: Duration = Duration::from_mins(1);
 /// In one of so many walks nothing is written after the restore until agents have lost their patience.
@@ -102,13 +104,20 @@ impl Walk {
     /// Writes and faults.
     async fn part(&mut self) {
         let end = Instant::now() + PART;
-        let mut next = Instant::now();
+        let (mut next, mut quiet) = (Instant::now(), Instant::now());
         while Instant::now() < end {
             self.look();
             self.place.heal();
-            let count = if self.random.random_range(0..20) == 0 { 40 } else { 1 };
-            let clock = self.random.random_bool(0.6);
-            self.writer.some(&mut self.random, count, clock).await;
+            if quiet <= Instant::now() {
+                let count = if self.random.random_range(0..20) == 0 { 40 } else { 1 };
+                let clock = self.random.random_bool(0.6);
+                self.writer.some(&mut self.random, count, clock).await;
+                if self.random.random_range(0..80) == 0 {
+                    self.place.say("a delete is the last for a while");
+                    self.writer.delete(&mut self.random).await;
+                    quiet = Instant::now() + QUIET;
+                }
+            }
             if next <= Instant::now() {
                 next = Instant::now() + Duration::from_millis(self.random.random_range(50..500));
                 match self.random.random_range(0..12) {

@@ -20,7 +20,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::common::bulrush;
@@ -154,6 +154,8 @@ async fn get(port: u16, path: &str) -> Option<String> {
 pub(crate) struct Way {
     /// What the server says comes so much later.
     pub(crate) lag: Duration,
+    /// What the server says comes in pieces, so that a cut tears it.
+    pub(crate) is_slow: bool,
     /// Nothing passes, in neither direction; it waits.
     pub(crate) is_stalled: bool,
     /// Connections end, and new ones at once.
@@ -206,6 +208,10 @@ async fn connection(client: TcpStream, server: SocketAddr, mut ways: watch::Rece
     }
 }
 
+/// How a slow way lets bytes through: so many, and so long nothing.
+const PIECE: usize = 256;
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Bytes keep their order, whatever happens to the lag.
 async fn pass(
     mut from: OwnedReadHalf,
@@ -225,11 +231,23 @@ async fn pass(
     let write = async {
         while let Some((due, bytes)) = late.recv().await {
             sleep_until(due).await;
-            // An error: the proxy is gone.
-            if ways.wait_for(|way| !way.is_stalled).await.is_err()
-                || to.write_all(&bytes).await.is_err()
-            {
-                return;
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                // An error: the proxy is gone.
+                let Ok(is_slow) = ways.wait_for(|way| !way.is_stalled).await.map(|way| way.is_slow)
+                else {
+                    return;
+                };
+                let is_slow = is_late && is_slow;
+                let piece;
+                (piece, rest) =
+                    rest.split_at(if is_slow { PIECE.min(rest.len()) } else { rest.len() });
+                if to.write_all(piece).await.is_err() {
+                    return;
+                }
+                if is_slow {
+                    sleep(PAUSE).await;
+                }
             }
         }
     };

@@ -167,8 +167,8 @@ impl Agent {
         let name = &self.name;
         let session = self.link.session();
         let held = held(session);
-        // The first Commit is compared with the kernel whole; what changes after it is all that changes.
-        if committed.first {
+        // After a restart the kernel is compared with the first Commit whole; then what changes is all that changes.
+        if !self.has_committed {
             self.kernel.clone_from(&held);
         }
         for change in &committed.changes {

@@ -10,6 +10,9 @@ use crate::moves_support::{Proxy, Server, Way};
 /// A server that ended by itself is started again after so long.
 const AGAIN: Duration = Duration::from_millis(300);
 
+/// How long a way that was slow is cut.
+const CUT: Duration = Duration::from_millis(50);
+
 /// How a fault of a part ends.
 type End = Option<Instant>;
 
@@ -24,6 +27,8 @@ pub(crate) struct Side {
     awake: End,
     store_well: End,
     door_well: End,
+    /// The way to agents is slow, and then cut.
+    is_slow: bool,
 }
 
 /// All of them.
@@ -42,8 +47,8 @@ impl Place {
             let mut server = Server::new(name, &store.url(), folder);
             server.start();
             let door = Proxy::before(&server.address()).await;
-            let (back, awake, store_well, door_well) = Default::default();
-            sides.push(Side { server, store, door, back, awake, store_well, door_well });
+            let (back, awake, store_well, door_well, is_slow) = Default::default();
+            sides.push(Side { server, store, door, back, awake, store_well, door_well, is_slow });
         }
         Self { sides, begin: Instant::now(), log: Vec::new() }
     }
@@ -83,8 +88,10 @@ impl Place {
                 format!("server {name} stops for {short:?}")
             }
             4 | 5 => {
+                let way = if what == 4 { way } else { Way { is_slow: true, ..Way::default() } };
                 side.door.set(way);
                 side.door_well = Some(now + short);
+                side.is_slow = way.is_slow;
                 format!("between server {name} and agents for {short:?}: {way:?}")
             }
             _ => {
@@ -96,6 +103,7 @@ impl Place {
                     let other = &mut self.sides[1 - which];
                     other.door.set(Way { is_cut: true, ..Way::default() });
                     other.door_well = Some(now + short);
+                    other.is_slow = false;
                 }
                 let agents = if alone { "; agents reach no other for a while" } else { "" };
                 format!("between server {name} and store for {long:?}: {way:?}{agents}")
@@ -138,7 +146,10 @@ impl Side {
             self.store.set(Way::default());
         }
         if over(&mut self.door_well) {
-            self.door.set(Way::default());
+            // It ends with a cut, in the middle of what was under way.
+            let is_cut = std::mem::take(&mut self.is_slow);
+            self.door.set(Way { is_cut, ..Way::default() });
+            self.door_well = is_cut.then(|| Instant::now() + CUT);
         }
     }
 }

@@ -103,6 +103,14 @@ impl Writer {
         self.send(operations, clock).await
     }
 
+    /// Deletes an object, and nothing else: no list says that it was there.
+    pub(crate) async fn delete(&mut self, random: &mut StdRng) {
+        let place = random.random_range(0..self.held.len());
+        let key = self.held.keys().nth(place).expect("as many keys").clone();
+        self.held.remove(&key);
+        self.send(vec![TxnOp::delete(key, None)], false).await;
+    }
+
     fn put(&mut self, key: String, mut value: Value) -> TxnOp {
         self.stamp += 1;
         let stamp = self.stamp.to_string();
@@ -167,8 +175,16 @@ impl Writer {
         match random.random_range(0..10) {
             0..3 => self.templates.choose(random).expect("templates").clone(),
             3 | 4 => {
-                let nets: Vec<String> = (0..random.random_range(0..20))
-                    .map(|_| format!("192.0.{number}.{}/32", random.random_range(0..40)))
+                // One of them has so many that it doesn't come in one piece.
+                let most = if number == 0 { 800 } else { 20 };
+                let nets: Vec<String> = (0..random.random_range(0..most))
+                    .map(|_| {
+                        format!(
+                            "192.{number}.{}.{}/32",
+                            random.random_range(0..4),
+                            random.random_range(0..250)
+                        )
+                    })
                     .collect();
                 let spec = json!({"nets": nets});
                 object(
