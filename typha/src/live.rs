@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use proto::v1::{
     AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason, server_message::Message,
 };
-use sync::{Advance, Encoding, Outgoing, ServerFacts, ServerSession};
+use sync::{Advance, Encoding, Frames, Outgoing, ServerFacts, ServerSession};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tracing::{info, warn};
@@ -59,7 +59,7 @@ pub(crate) struct Live {
     facts: Arc<ServerFacts>,
     inbound: Inbound,
     encoding: Encoding,
-    queue: VecDeque<Outgoing>,
+    queue: Frames,
     /// What is left of a message that didn't fit into a chunk.
     rest: Bytes,
     /// There may be something new, whatever publications say.
@@ -85,7 +85,8 @@ impl Live {
         encoding: Encoding,
     ) -> Self {
         let expiry = until.map(|until| Box::pin(sleep_until(until)));
-        let queue = VecDeque::from([Outgoing::Own(Box::new(facts.hello()))]);
+        let mut queue = Frames::default();
+        queue.push(Outgoing::Own(Box::new(facts.hello())));
         Self {
             shared,
             session,
@@ -235,7 +236,8 @@ impl Live {
                 let Shared { rounds, traffic, .. } = &*self.shared;
                 match rounds.chunk(&frames, self.encoding, traffic) {
                     Some(chunk) => self.rest = chunk,
-                    None => self.queue.extend(frames),
+                    // Nothing is queued, for else nothing new is asked for.
+                    None => self.queue = frames,
                 }
                 if let Some(resume) = self.protocol.resumed().filter(|_| !self.begun) {
                     self.begun = true;
@@ -281,13 +283,13 @@ impl Live {
         let stale = self.shared.store.borrow().stale_milliseconds();
         if let Some(published) = self.shared.published.borrow().clone() {
             let heartbeat = self.protocol.heartbeat(&published.snapshot, stale);
-            self.queue.push_back(Outgoing::Own(Box::new(heartbeat)));
+            self.queue.push(Outgoing::Own(Box::new(heartbeat)));
         }
     }
 
     fn say(&mut self, message: Message) {
         let message = ServerMessage { message: Some(message) };
-        self.queue.push_back(Outgoing::Own(Box::new(message)));
+        self.queue.push(Outgoing::Own(Box::new(message)));
     }
 
     /// The next chunk of what is queued: small messages together, a large one in pieces.
@@ -296,14 +298,9 @@ impl Live {
             return Some(self.piece());
         }
         let mut small = BytesMut::new();
-        while let Some(message) = self.queue.front() {
-            let bytes = self.shared.traffic.bytes(message, self.encoding);
+        while let Some(message) = self.queue.next() {
+            let bytes = self.shared.traffic.bytes(&message, self.encoding);
             let fits = bytes.len() < SMALL && small.len() + bytes.len() <= CHUNK;
-            self.queue.pop_front();
-            if self.queue.is_empty() {
-                // A first sync is many messages, and those after it go by without a queue.
-                self.queue = VecDeque::new();
-            }
             if self.queue.is_empty() && self.begun {
                 self.brought();
             }

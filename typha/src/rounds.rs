@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use proto::v1::ServerMessage;
-use sync::{Encoding, Frame, Outgoing};
+use sync::{Encoding, Frame, Frames, Outgoing};
 
 use crate::traffic::Traffic;
 
@@ -42,10 +42,11 @@ impl Rounds {
     /// are too long for one.
     pub(crate) fn chunk(
         &self,
-        messages: &[Outgoing],
+        messages: &Frames,
         encoding: Encoding,
         traffic: &Traffic,
     ) -> Option<Bytes> {
+        let messages = messages.without_parts()?;
         let (Outgoing::Own(commit), shared) = messages.split_last()? else { return None };
         if shared.is_empty() || !shared.iter().all(|one| matches!(one, Outgoing::Shared(_))) {
             return None;

@@ -195,7 +195,7 @@ impl Typha {
             limits: config.limits.clone(),
             door: door.clone(),
             tokens,
-            shared_name: config.shared_name,
+            agents_name: config.shared_name,
             alternatives: config.alternatives,
             draining: draining.clone(),
         });

@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     /// Who believes tokens; none: nobody does.
     pub(crate) tokens: Option<Tokens>,
     /// A name by which the certificates of all agents are believed.
-    pub(crate) shared_name: Option<SharedName>,
+    pub(crate) agents_name: Option<SharedName>,
     /// Other servers, for agents that this one sends away.
     pub(crate) alternatives: Vec<String>,
     /// The server stops.
@@ -193,7 +193,7 @@ impl Shared {
             }
         }
         let credential = believed.as_ref().unwrap_or(&caller.credential);
-        if let Err(text) = access::check(credential, &hello, self.shared_name.as_ref()) {
+        if let Err(text) = access::check(credential, &hello, self.agents_name.as_ref()) {
             return self.refuse(&caller, Status::permission_denied(text));
         }
         if *self.draining.borrow() {

@@ -16,6 +16,7 @@
 mod buckets;
 mod client;
 mod digest;
+mod frames;
 #[cfg(feature = "planted")]
 pub mod planted;
 #[cfg(not(feature = "planted"))]
@@ -31,6 +32,7 @@ mod wire;
 pub use buckets::BUCKETS_FROM;
 pub use client::{ClientError, ClientSession, Committed, EntryChange, Event, SavedError};
 pub use digest::{DIGEST_KEY_LEN, DigestKey, TopicDigest, view_digest};
+pub use frames::Frames;
 pub use publisher::{Change, Publisher, ViewChange};
 pub use server::{Advance, Refusal, Resume, ServerFacts, ServerSession, Subscription};
 pub use snapshot::{Affected, Snapshot};

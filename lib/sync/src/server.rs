@@ -29,6 +29,7 @@ use proto::v1::{
 
 use crate::{
     digest::DigestKey,
+    frames::Frames,
     planted::{self, Planted},
     snapshot::{Affected, Snapshot},
     topic::Outgoing,
@@ -182,7 +183,7 @@ type Needed = Arc<BTreeSet<Topic>>;
 #[derive(Debug)]
 pub enum Advance {
     /// Send these, in this order; empty: nothing in the view has changed.
-    Frames(Vec<Outgoing>),
+    Frames(Frames),
     /// The agent has seen a later state than this server: it is told, and waits.
     Behind(Behind),
     /// The store went back in time: the session must end, and the agent decide anew.
@@ -285,7 +286,8 @@ impl ServerSession {
         if let Some(behind) = behind {
             return Advance::Behind(behind);
         }
-        let (first, mut frames, mut news) = (self.held.is_some(), Vec::new(), ViewNews::default());
+        let (first, mut frames, mut news) =
+            (self.held.is_some(), Frames::default(), ViewNews::default());
         if let Some(held) = self.held.take() {
             (frames, news) = self.resume(*held, snapshot);
         } else {
@@ -323,26 +325,26 @@ impl ServerSession {
     }
 
     /// What has changed since the cursor, and what is lacking.
-    fn changed_frames(&self, snapshot: &Snapshot) -> Vec<Outgoing> {
+    fn changed_frames(&self, snapshot: &Snapshot) -> Frames {
         let mut topics = self.subscription.changed(snapshot, &self.needed, self.cursor);
         topics.extend(self.lacks.iter().cloned());
-        let mut frames = Vec::new();
+        let mut frames = Frames::default();
         for topic in topics {
             let state = snapshot.topic(&topic);
             let known = !self.lacks.contains(&topic);
             match state.filter(|_| known).and_then(|state| state.since(self.cursor)) {
                 Some(history) => frames.extend(history.into_iter().map(Outgoing::Shared)),
-                None => frames.extend(whole(&topic.to_string(), state.map(AsRef::as_ref))),
+                None => frames.push(whole(&topic.to_string(), state.map(AsRef::as_ref))),
             }
         }
         frames
     }
 
     /// The short way of a full view that is one publication behind, and lacks nothing whole.
-    fn next_frames(&self, snapshot: &Snapshot) -> Option<Vec<Outgoing>> {
+    fn next_frames(&self, snapshot: &Snapshot) -> Option<Frames> {
         let Subscription::Full(kinds) = &self.subscription else { return None };
         let next = snapshot.log.next(self.cursor).filter(|_| self.lacks.is_empty())?;
-        let mut frames = Vec::with_capacity(next.size_hint().0 + 1);
+        let mut frames = Frames::with_capacity(next.size_hint().0 + 1);
         for (topic, frame) in next {
             if matches!(topic, Topic::Res(kind, _) if kinds.contains(kind)) {
                 frames.push(Outgoing::Shared(frame?.clone()));
@@ -401,7 +403,7 @@ impl ServerSession {
     }
 
     /// Takes over what the agent holds: what turns it into its view, and how that differs.
-    fn resume(&mut self, held: Held, snapshot: &Snapshot) -> (Vec<Outgoing>, ViewNews) {
+    fn resume(&mut self, held: Held, snapshot: &Snapshot) -> (Frames, ViewNews) {
         self.needed = self.subscription.needed(snapshot);
         let view = self.subscription.topics(&self.needed);
         let not_in_view = held.topics.keys().filter(|topic| !view.contains(topic));
@@ -428,7 +430,7 @@ impl ServerSession {
             (.., false) => Resume::Digests,
         });
         let run = same_run.then_some(held.publication);
-        let (mut add, mut frames) = (Vec::new(), Vec::new());
+        let (mut add, mut frames) = (Vec::new(), Frames::default());
         for topic in view {
             let state = snapshot.topic(&topic).map(AsRef::as_ref);
             let name = topic.to_string();
@@ -438,7 +440,7 @@ impl ServerSession {
             }
             match has.filter(|_| same_epoch) {
                 Some(has) => frames.extend(has.gap(&name, state, run)),
-                None if has.is_some() || state.is_some() => frames.extend(whole(&name, state)),
+                None if has.is_some() || state.is_some() => frames.push(whole(&name, state)),
                 None => {}
             }
         }

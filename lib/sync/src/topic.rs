@@ -209,9 +209,9 @@ impl Whole {
         self.parts.len()
     }
 
-    /// Its parts, to be sent.
-    pub(crate) fn outgoing(self: Arc<Self>) -> impl Iterator<Item = Outgoing> {
-        (0..self.part_count()).map(move |part| Outgoing::Part(self.clone(), part))
+    /// Its parts, to be sent: the first of [`crate::Frames`], from which the others come.
+    pub(crate) fn outgoing(self: Arc<Self>) -> Outgoing {
+        Outgoing::Part(self, 0)
     }
 
     /// The message of a part.

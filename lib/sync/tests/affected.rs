@@ -43,7 +43,7 @@ impl Pair {
     /// How many messages came.
     fn advance(&mut self, snapshot: &Snapshot) -> usize {
         let Advance::Frames(frames) = self.server.advance(snapshot) else { panic!("no frames") };
-        let count = frames.len();
+        let count = frames.clone().count();
         for frame in frames {
             self.client.receive(frame.into_message()).unwrap();
         }

@@ -152,7 +152,7 @@ impl Agent {
             Advance::Rewound => panic!("no store went back"),
         };
         let before = held(&self.client);
-        let whole = frames.len() <= limit;
+        let whole = frames.clone().count() <= limit;
         for frame in frames.into_iter().take(limit) {
             match self.client.receive(frame.into_message()).unwrap() {
                 Event::Committed(committed) => self.committed(*committed),

@@ -80,7 +80,7 @@ impl HeldState {
         if self.digest == state.map(|state| state.digest).unwrap_or_default() {
             return Vec::new();
         }
-        let Some(state) = state else { return whole(topic, None) };
+        let Some(state) = state else { return vec![whole(topic, None)] };
         let history = run.filter(|_| !self.staged).and_then(|publication| state.since(publication));
         // No history, and another content: then the agent has something else than it was sent.
         if let Some(frames) = history.filter(|frames| !frames.is_empty()) {
@@ -90,19 +90,19 @@ impl HeldState {
         let differing = both.map(|(held, now)| held.differing(now));
         if let Some(buckets) = differing.filter(|buckets| buckets.len() <= MOST_BUCKETS) {
             let buckets = buckets.into_iter().map(|bucket| state.bucket(topic, bucket));
-            return buckets.flat_map(Whole::outgoing).collect();
+            return buckets.map(Whole::outgoing).collect();
         }
-        whole(topic, Some(state))
+        vec![whole(topic, Some(state))]
     }
 }
 
 /// A topic, all of it; none: it is empty.
-pub(super) fn whole(topic: &str, state: Option<&TopicState>) -> Vec<Outgoing> {
-    let whole = match state {
+pub(super) fn whole(topic: &str, state: Option<&TopicState>) -> Outgoing {
+    match state {
         Some(state) => state.whole(topic),
         None => TopicState::default().whole(topic),
-    };
-    whole.outgoing().collect()
+    }
+    .outgoing()
 }
 
 /// How a session began.
