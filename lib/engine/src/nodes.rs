@@ -33,6 +33,19 @@ pub(crate) enum Need {
 /// Up to so many changed needs the room for them is kept for the next flush.
 const SMALL: usize = 1024;
 
+impl Need {
+    /// Another one for each.
+    fn number(self) -> u64 {
+        let (kind, id) = match self {
+            Self::Plist(id) => (0, id.number()),
+            Self::Policy(id) => (1, id.number()),
+            Self::Profile(id) => (2, id.number()),
+            Self::Set(id) => (3, id.number()),
+        };
+        kind << 32 | u64::from(id)
+    }
+}
+
 /// All nodes with endpoints.
 #[derive(Default)]
 pub(crate) struct Nodes {
@@ -91,7 +104,7 @@ impl Nodes {
     pub(crate) fn flush(&mut self, mut change: impl FnMut(&ArcStr, &[(Need, bool)])) {
         let mut touched = std::mem::take(&mut self.touched);
         // Of one need the first comes first: it says how it was.
-        touched.sort_by_key(|(node, need, _)| (*node, *need));
+        touched.sort_by_key(|(node, need, _)| (node.number(), need.number()));
         let mut changed = Vec::with_capacity(touched.len().min(SMALL));
         for of_node in touched.chunk_by(|(a, ..), (b, ..)| a == b) {
             let node = &self.slab[of_node[0].0];

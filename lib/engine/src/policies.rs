@@ -309,11 +309,14 @@ impl Policies {
     /// The policies that select a class, in the order of evaluation: by tier, then by order, then by
     /// the bytes of `name/namespace/kind`.
     pub(crate) fn selecting(&self, class: &Class, index: &Index) -> Vec<(Id<Pol>, &Place)> {
-        let selecting = class.selectors.iter().flat_map(|sel| &index.selectors[*sel].policies);
-        let mut policies = selecting
-            .map(|id| (*id, &self.slab[*id].place))
-            .filter(|(_, place)| place.ingress || place.egress)
-            .collect::<Vec<_>>();
+        let selecting = || class.selectors.iter().map(|sel| &index.selectors[*sel].policies);
+        let mut policies = Vec::with_capacity(selecting().map(IdSet::len).sum());
+        policies.extend(
+            selecting()
+                .flatten()
+                .map(|id| (*id, &self.slab[*id].place))
+                .filter(|(_, place)| place.ingress || place.egress),
+        );
         policies.sort_unstable_by(|(a_id, a), (b_id, b)| {
             let tiers = || self.tiers[a.tier].key().cmp(&self.tiers[b.tier].key());
             let by_tier = if a.tier == b.tier { std::cmp::Ordering::Equal } else { tiers() };
@@ -337,7 +340,9 @@ impl Policies {
             let held = selecting.iter().filter(|(_, place)| {
                 (!place.staged || Planted::StagedEnforced.is_here()) && list.holds(place)
             });
-            held.map(|(id, _)| *id).collect::<Vec<_>>()
+            let mut ids = Vec::with_capacity(selecting.len());
+            ids.extend(held.map(|(id, _)| *id));
+            ids
         };
         // Only host endpoints have the others.
         let kinds = if class.hosts > 0 { &List::ALL[..] } else { &List::ALL[..1] };
@@ -410,7 +415,9 @@ impl Policies {
             let Some(id) = Id::of_number(tier >> 1) else { continue };
             let ids = |numbers: &[u32]| {
                 let policies = numbers.iter().filter_map(|number| Id::of_number(*number));
-                policies.map(|id: Id<Pol>| self.slab[id].id.clone()).collect()
+                let mut ids = Vec::with_capacity(numbers.len());
+                ids.extend(policies.map(|id: Id<Pol>| self.slab[id].id.clone()));
+                ids
             };
             content.tiers.push(PolicyTier {
                 name: self.tiers[id].name.clone(),
