@@ -9,6 +9,7 @@ use std::{
 use axum::{Json, Router, extract::Query, http::StatusCode, response::Html, routing::get};
 use datastore::Datastore;
 use model::{Key, Kind};
+use pipeline::StoreState;
 use runtime::{http, metrics::Text};
 use serde::Deserialize;
 use sync::{ServerFacts, Snapshot};
@@ -109,6 +110,7 @@ impl Pages {
         let help = "How long the store has been out of reach.";
         let stale = Duration::from_millis(store.stale_milliseconds()).as_secs_f64();
         text.gauge("bulrush_typha_stale_seconds", help, stale);
+        self.streams(&mut text, &store);
         let help = "Objects that are present and invalid.";
         text.gauge(
             "bulrush_typha_invalid_objects",
@@ -122,6 +124,22 @@ impl Pages {
         text.finish()
     }
 
+    /// The lists and watches of the store.
+    fn streams(&self, text: &mut Text, store: &StoreState) {
+        let (streams, health) = (self.store.streams(), self.store.health());
+        let lost =
+            |index| store.lost.get(&index).map_or(0.0, |(since, _)| since.elapsed().as_secs_f64());
+        let stale: Vec<_> = streams.iter().map(|it| (it.name.as_str(), lost(it.index))).collect();
+        let help = "How long a stream of the store has been out of reach.";
+        text.gauges("bulrush_typha_stream_stale_seconds", help, "stream", &stale);
+        let heard = streams.iter().zip(&health).filter_map(|(stream, health)| {
+            Some((stream.name.as_str(), health.last_progress?.elapsed().as_secs_f64()))
+        });
+        let help = "Since when a stream of the store hasn't said how far it is complete.";
+        let heard: Vec<_> = heard.collect();
+        text.gauges("bulrush_typha_stream_lag_seconds", help, "stream", &heard);
+    }
+
     /// What goes out, and what that costs.
     fn traffic(&self, text: &mut Text, history: usize) {
         let figures = self.shared.traffic.figures();
@@ -132,6 +150,12 @@ impl Pages {
         let help = "Time to encode and compress messages: once for all agents that get them.";
         let seconds = figures.encoding.as_secs_f64();
         text.summary("bulrush_typha_encode_seconds", help, seconds, figures.encoded);
+        let traffic = &self.shared.traffic;
+        let help =
+            "From when a change was seen until its Commit was handed to an agent's connection.";
+        text.histogram("bulrush_typha_observed_to_sent_seconds", help, &traffic.observed_to_sent);
+        let help = "From then until the agent acknowledged it.";
+        text.histogram("bulrush_typha_sent_to_acked_seconds", help, &traffic.sent_to_acked);
         let help = "Parts of whole topics that were encoded.";
         text.counter("bulrush_typha_replace_frames_built_total", help, figures.parts_built);
         let help = "Parts of whole topics that had been encoded for another agent.";

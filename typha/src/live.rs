@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -66,6 +67,10 @@ pub(crate) struct Live {
     look: bool,
     /// The first Commit was sent, and counted.
     begun: bool,
+    /// When the newest change in what is being sent was seen, nanoseconds since 1970; none: nothing new is sent.
+    observed_at: Option<u64>,
+    /// When the last Commit was handed over.
+    handed_over: Instant,
     /// It has a place in the first sync.
     admitted: bool,
     over: bool,
@@ -98,6 +103,8 @@ impl Live {
             rest: Bytes::new(),
             look: true,
             begun: false,
+            observed_at: None,
+            handed_over: Instant::now(),
             admitted: false,
             over: false,
             expiry,
@@ -158,6 +165,9 @@ impl Live {
     fn message(&mut self, message: AgentMessage) {
         match message.message {
             Some(agent_message::Message::Ack(ack)) => {
+                if self.session.waits_for(ack.publication) {
+                    self.shared.traffic.sent_to_acked.observe(self.handed_over.elapsed());
+                }
                 self.session.acked(ack.publication, ack.failed);
             }
             Some(agent_message::Message::Resync(resync)) => {
@@ -234,6 +244,9 @@ impl Live {
                 self.shared.sessions.waits(&self.session, false);
                 // All that was queued before is under way: else this isn't asked for.
                 let Shared { rounds, traffic, .. } = &*self.shared;
+                if self.begun && !frames.is_empty() {
+                    self.observed_at = Some(published.snapshot.observed_at);
+                }
                 match rounds.chunk(&frames, self.encoding, traffic) {
                     Some(chunk) => self.rest = chunk,
                     // Nothing is queued, for else nothing new is asked for.
@@ -273,7 +286,15 @@ impl Live {
 
     /// All that brings the agent to where the session is was handed over.
     fn brought(&mut self) {
-        self.session.brought_to(self.protocol.cursor(), self.protocol.committed());
+        let (cursor, committed) = (self.protocol.cursor(), self.protocol.committed());
+        if self.session.brought_to(cursor, committed) {
+            self.handed_over = Instant::now();
+        }
+        if let Some(observed_at) = self.observed_at.take() {
+            let seen = SystemTime::UNIX_EPOCH + Duration::from_nanos(observed_at);
+            let took = SystemTime::now().duration_since(seen).unwrap_or_default();
+            self.shared.traffic.observed_to_sent.observe(took);
+        }
         if std::mem::take(&mut self.admitted) {
             self.shared.sessions.synced(&self.session);
         }

@@ -163,10 +163,16 @@ impl Session {
         Duration::from_millis(self.leave_after.load(Ordering::Acquire))
     }
 
-    /// It was brought to a publication; its last Commit was of `committed`.
-    pub(crate) fn brought_to(&self, sent: u64, committed: u64) {
+    /// It was brought to a publication; its last Commit was of `committed`. Whether that is another than before.
+    pub(crate) fn brought_to(&self, sent: u64, committed: u64) -> bool {
         self.sent.store(sent, Ordering::Release);
-        self.committed.store(committed, Ordering::Release);
+        self.committed.swap(committed, Ordering::AcqRel) != committed
+    }
+
+    /// Whether this is its last Commit, and was not acknowledged.
+    pub(crate) fn waits_for(&self, publication: u64) -> bool {
+        publication == self.committed.load(Ordering::Acquire)
+            && publication > self.acked.load(Ordering::Acquire)
     }
 
     pub(crate) fn acked(&self, publication: u64, failed: Vec<Failure>) {

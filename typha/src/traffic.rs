@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use runtime::metrics::Histogram;
 use sync::{Encoding, Outgoing, Resume};
 
 /// Counters of a server.
@@ -18,6 +19,10 @@ pub(crate) struct Traffic {
     parts_built: AtomicU64,
     parts_shared: AtomicU64,
     resumes: [AtomicU64; Resume::ALL.len()],
+    /// From when a change was seen until an agent's connection had its Commit.
+    pub(crate) observed_to_sent: Histogram,
+    /// From then until the agent's kernel held it.
+    pub(crate) sent_to_acked: Histogram,
 }
 
 impl Traffic {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use client::Connection;
 use prost::Message as _;
 use proto::v1::{
-    AgentMessage, GoAway, ServerMessage, agent_message,
+    Ack, AgentMessage, GoAway, ServerMessage, agent_message,
     go_away::Reason,
     server_message::Message,
     typha_client::TyphaClient,
@@ -122,6 +122,41 @@ async fn an_agent_that_never_acks_gets_its_data_and_is_seen_to_lag() {
     }
     let status = world.typha.status();
     assert!(status.agents[0].sent > 0 && status.agents[0].acked == 0 && !status.agents[0].current);
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_changes_take_to_agents_and_into_their_kernels_is_counted() {
+    let mut world = World::with_sets(1, 100, |_| {}).await;
+    let mut agent = world.agent(full()).await;
+    let acks = |agent: &mut Agent, committed: &sync::Committed| {
+        let ack = Ack { publication: committed.publication, ..Ack::default() };
+        agent.connection.send(AgentMessage { message: Some(agent_message::Message::Ack(ack)) });
+    };
+    let first = agent.committed().await;
+    acks(&mut agent, &first);
+    let sent = "bulrush_typha_observed_to_sent_seconds_count";
+    let acked = "bulrush_typha_sent_to_acked_seconds_count";
+    until("the first is acknowledged", || world.metric(acked) == 1).await;
+    assert_eq!(world.metric(sent), 0, "what a first sync brings was seen long ago");
+    for round in 1..=3 {
+        world.write(0..1, round * 1000, 100).await;
+        let committed = agent.committed().await;
+        acks(&mut agent, &committed);
+        acks(&mut agent, &committed);
+        until("it is acknowledged", || world.metric(acked) == 1 + round as u64).await;
+        assert_eq!(world.metric(sent), round as u64);
+    }
+    let slow = world.metric("bulrush_typha_sent_to_acked_seconds_bucket{le=\"60\"}");
+    assert_eq!(slow, 4, "none took a minute");
+    let lag = |name: &str| {
+        let metrics = world.typha.metrics();
+        let line =
+            metrics.lines().find(|line| line.starts_with(&format!("{name}{{stream=\"etcd\"}} ")));
+        line.unwrap().rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    assert!(lag("bulrush_typha_stream_lag_seconds") < 30.0);
+    assert!(lag("bulrush_typha_stream_stale_seconds").abs() < f64::EPSILON);
     world.end().await;
 }
 
@@ -460,5 +495,20 @@ async fn tools_of_grpc_find_the_services_on_the_status_port() {
     let names: Vec<&str> = services.service.iter().map(|service| &*service.name).collect();
     assert!(names.contains(&"bulrush.v1.Typha"), "{names:?}");
     assert!(names.contains(&"grpc.health.v1.Health"), "{names:?}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_is_in_its_page_with_the_words_that_a_scrape_has() {
+    let world = World::new(|_| {}).await;
+    let page = include_str!("../../docs/metrics.md");
+    let metrics = world.typha.metrics();
+    let mut lines = metrics.lines();
+    while let Some(help) = lines.find_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = help.split_once(' ').unwrap();
+        let kind = lines.next().unwrap().rsplit(' ').next().unwrap();
+        let row = format!("| `{name}` | {kind} | {help} |");
+        assert!(page.lines().any(|line| line == row), "docs/metrics.md lacks\n{row}");
+    }
     world.end().await;
 }
