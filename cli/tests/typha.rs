@@ -123,6 +123,10 @@ async fn an_agent_over_the_limit_is_told_so() {
     let told = second.goes_away().await;
     assert_eq!(told.why, i32::from(Reason::Full));
     support::assert_bad_input("typha: more agents than its limit", &told.message);
+    // The same agent again, whose old connection may be half open, takes its own place.
+    let mut again = Agent::connect(&typha, "a").await.unwrap();
+    again.committed().await;
+    assert_eq!(first.goes_away().await.why, i32::from(Reason::Replaced));
     typha.stop().await;
     store.shutdown().await.unwrap();
 }

@@ -199,7 +199,7 @@ impl Shared {
         if *self.draining.borrow() {
             return self.send_away(&caller, Reason::Draining, "the server stops");
         }
-        if self.sessions.active() >= self.max_sessions {
+        if !self.sessions.have_room(&hello, self.max_sessions) {
             let text = format!("this server serves {} agents, its limit", self.max_sessions);
             return self.send_away(&caller, Reason::Full, &text);
         }

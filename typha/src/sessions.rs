@@ -291,6 +291,18 @@ impl Sessions {
         self.start.elapsed().as_millis() as u64 + 1
     }
 
+    /// Whether one more is within `most`. Who takes the place of an older session of its node needs none: the old
+    /// one may be half open, and hold the place for as long as that isn't noticed.
+    pub(crate) fn have_room(&self, hello: &AgentHello, most: usize) -> bool {
+        let table = self.table();
+        let acts = !hello.observer && hello.view != i32::from(View::Full);
+        let replaces = || {
+            let same = table.nodes.get(hello.node.as_str());
+            same.is_some_and(|same| same.iter().any(|old| !old.observer))
+        };
+        table.all.len() < most || (acts && replaces())
+    }
+
     /// Enters a session. A node has one: an older one of the same node is told that it is replaced,
     /// unless one of the two only looks on.
     pub(crate) fn open(
