@@ -1,7 +1,7 @@
 //! How far the last change of an object has come on the nodes.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -154,6 +154,7 @@ impl LastChanged {
 
     /// Takes what a publication has changed since the one `before`.
     pub(crate) fn add(&mut self, before: &Snapshot, now: &Snapshot, observed_at: u64) {
+        let (mut touched, mut there) = (HashSet::new(), Vec::new());
         for kind in policies() {
             for shard in 0..RES_SHARDS {
                 let topic = Topic::Res(kind, shard);
@@ -172,17 +173,17 @@ impl LastChanged {
                         Some((namespace, name)) => Key::namespaced(kind, namespace, name),
                         None => Key::global(kind, path.as_str()),
                     };
-                    self.0.retain(|changed| changed.key != key);
                     if is.contains_key(path) {
                         let publication = now.publication;
-                        self.0.push_back(Changed { key, publication, observed_at });
+                        there.push(Changed { key: key.clone(), publication, observed_at });
                     }
+                    touched.insert(key);
                 }
             }
         }
-        while self.0.len() > Self::MOST {
-            self.0.pop_front();
-        }
+        self.0.retain(|changed| !touched.contains(&changed.key));
+        self.0.extend(there);
+        self.0.drain(..self.0.len().saturating_sub(Self::MOST));
     }
 
     fn of(&self, key: &Key) -> Option<&Changed> {

@@ -46,7 +46,7 @@ impl Rounds {
         encoding: Encoding,
         traffic: &Traffic,
     ) -> Option<Bytes> {
-        let messages = messages.without_parts()?;
+        let messages = messages.left();
         let (Outgoing::Own(commit), shared) = messages.split_last()? else { return None };
         if shared.is_empty() || !shared.iter().all(|one| matches!(one, Outgoing::Shared(_))) {
             return None;

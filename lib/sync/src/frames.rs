@@ -27,11 +27,9 @@ impl Frames {
         self.taken == self.messages.len()
     }
 
-    /// What is left, where no part of a topic is among it.
-    pub fn without_parts(&self) -> Option<&[Outgoing]> {
-        let left = self.messages.get(self.taken..).unwrap_or_default();
-        let is_part = |message: &Outgoing| matches!(message, Outgoing::Part(..));
-        (!left.iter().any(is_part)).then_some(left)
+    /// What is left. A part stands for itself and those after it.
+    pub fn left(&self) -> &[Outgoing] {
+        self.messages.get(self.taken..).unwrap_or_default()
     }
 }
 
