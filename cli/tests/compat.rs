@@ -7,12 +7,11 @@
 mod common;
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
-use common::Process;
 use serde_json::{Value, json};
 
 fn other() -> Option<PathBuf> {
@@ -24,25 +23,55 @@ fn other() -> Option<PathBuf> {
     found
 }
 
-/// A port that nobody has now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+/// A typha on a free port that it chose itself; killed when it is dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    /// Starts it, and waits until it says where agents reach it.
+    fn start(program: &Path, store: &str) -> Self {
+        let mut child = Command::new(program)
+            .args(["run", "typha", "--store", store, "--port", "0", "--health-port", "0"])
+            .args(["--metrics-port", "0", "--status-port", "0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut said = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+        let mut server = Self { child, address: String::new() };
+        let mut before = Vec::new();
+        for line in said.by_ref().map_while(Result::ok) {
+            if line.contains("typha is listening") {
+                server.address = common::field(&line, "agents").to_owned();
+                break;
+            }
+            before.push(line);
+        }
+        assert!(!server.address.is_empty(), "typha ended: {before:#?}");
+        // Somebody has to read what it says, or it waits for that.
+        std::thread::spawn(move || said.for_each(drop));
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Agents of one build on a server of another: changes all arrive, in order, with the server's digests.
 async fn agents_of(agents: &Path, server: &Path) {
     let store = embedded::Server::start(embedded::Config::default()).await.expect("a store");
     let url = format!("http://{}", store.addr());
-    let address = format!("127.0.0.1:{}", free_port());
-    let port = address.rsplit(':').next().expect("a port");
-    let mut typha = Command::new(server);
-    typha.args(["run", "typha", "--store", &url, "--port", port]);
-    typha.args(["--health-port", "0", "--metrics-port", "0", "--status-port", "0"]);
-    let typha = Process::start(typha.stdin(Stdio::null()));
+    let typha = Server::start(server, &url);
 
     let tester = Command::new(agents)
-        .args(["loadtest", "--server", &address, "--store", &url, "--agents", "20"])
+        .args(["loadtest", "--server", &typha.address, "--store", &url, "--agents", "20"])
         .args(["--for", "3s", "--rate", "50", "-o", "json"])
         .output();
     let tester = tester.expect("the load tester starts");
