@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write as _},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::Path,
     process::Stdio,
@@ -72,6 +72,12 @@ impl Process {
         // It may have ended by itself.
         let _ = self.child.kill().await;
     }
+}
+
+/// Where the `number`th replica listens: each has a loopback address of its own, and so its agents all their ports.
+pub(crate) fn loopback(number: u32) -> SocketAddr {
+    let first = u32::from(Ipv4Addr::LOCALHOST);
+    SocketAddr::from((Ipv4Addr::from(first + number % 250), 0))
 }
 
 /// This program as a child. `prefix` are the arguments that lead to the load test's own.

@@ -131,10 +131,11 @@ async fn on_world(
     let mut servers =
         Servers { addresses: config.servers.clone(), pids: config.server_pids.clone() };
     if servers.addresses.is_empty() {
-        for _ in 0..config.replicas {
+        for number in 0..config.replicas {
             let mut command = children::command(prefix, Part::Typha)?;
             let limit = config.agents + 100;
             command.args(["--store", url, "--agents", &limit.to_string()]);
+            command.args(["--server", &children::loopback(number).to_string()]);
             let typha = Process::start(command, "typha").await?;
             servers.addresses.push(typha.address);
             servers.pids.push(typha.pid);

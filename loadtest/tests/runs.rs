@@ -101,6 +101,20 @@ fn agents_move_between_two_servers_without_errors() {
 }
 
 #[test]
+fn more_agents_than_a_process_may_have_files_are_served_by_two_servers() {
+    // 200 agents, as `many` makes of 20.
+    let run = r#"ulimit -n 355; exec "$0" ratios --only many --agents 20 --churn 2 -o json"#;
+    let mut command = Command::new("sh");
+    let output = command.args(["-c", run, env!("CARGO_BIN_EXE_loadtest")]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let row = &said["rows"][0];
+    assert_eq!(row["figure"], "500 changes/s to 200 agents, p99", "{said}");
+    let note = row["notes"][0].as_str().unwrap();
+    assert!(note.contains("servers 2,"), "{note}");
+}
+
+#[test]
 fn the_page_has_the_figures_and_four_plots_over_time_and_needs_nothing_from_elsewhere() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("page.html");

@@ -1,6 +1,7 @@
 //! The cases: each starts a store and a server, measures, and ends them.
 
 use std::{
+    iter,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use crate::{
     children::{self, Part, Process},
     churn::{Churn, Event, Profile, View},
     fleet::{Fleet, Rest, Setup},
-    run,
+    process, run,
     sample::Sampler,
     world::{Topology, World},
     writer,
@@ -75,6 +76,8 @@ pub(super) struct Bed {
     version: u64,
     pub(super) world: World,
     pub(super) server: Server,
+    /// More servers of the same store.
+    replicas: Vec<Server>,
 }
 
 impl Bed {
@@ -84,8 +87,35 @@ impl Bed {
         let url = format!("http://{}", store.address);
         let datastore = StoreConfig::from_url(&url)?.connect().await?;
         let version = run::write_world(datastore.as_ref(), &world).await?;
-        let server = Server::start(rig.programs, kind, &url, version).await?;
-        Ok(Self { store, datastore, version, world, server })
+        let server = Server::start(rig.programs, kind, &url, version, 0).await?;
+        Ok(Self { store, datastore, version, world, server, replicas: Vec::new() })
+    }
+
+    /// With typhas for so many agents: as many as it takes, by the files that a process may have open.
+    pub(super) async fn make_for(rig: &Rig<'_>, agents: u32, world: World) -> anyhow::Result<Self> {
+        let mut bed = Self::make(rig, Kind::Typha, world).await?;
+        let url = format!("http://{}", bed.store.address);
+        for number in 1..agents.div_ceil(process::most_agents(agents).max(1)) {
+            let server =
+                Server::start(rig.programs, Kind::Typha, &url, bed.version, number).await?;
+            bed.replicas.push(server);
+        }
+        Ok(bed)
+    }
+
+    /// Every server.
+    fn servers(&self) -> impl Iterator<Item = &Server> {
+        iter::once(&self.server).chain(&self.replicas)
+    }
+
+    /// Their processes.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.servers().map(|server| server.pid).collect()
+    }
+
+    /// Their processor time.
+    pub(super) fn cpu(&self) -> anyhow::Result<Duration> {
+        self.servers().map(Server::cpu).sum()
     }
 
     /// So many agents with the full view.
@@ -112,7 +142,7 @@ impl Bed {
             check_every,
             rest: Rest::Drain,
             at_once,
-            servers: vec![self.server.address],
+            servers: self.servers().map(|server| server.address).collect(),
             tls: self.server.tls.clone(),
             view,
             world: self.world,
@@ -162,7 +192,9 @@ impl Bed {
                 bail!("the server is wrong: {errors:?}: {:?}", fleet.found().examples());
             }
         }
-        self.server.stop().await;
+        for server in iter::once(self.server).chain(self.replicas) {
+            server.stop().await;
+        }
         self.store.stop().await;
         Ok(())
     }

@@ -91,11 +91,11 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
     Ok(())
 }
 
-/// The part of a processor that the server uses while nothing changes.
+/// The part of a processor that the servers use while nothing changes.
 async fn idle(bed: &Bed) -> anyhow::Result<f64> {
-    let (cpu, began) = (bed.server.cpu()?, Instant::now());
+    let (cpu, began) = (bed.cpu()?, Instant::now());
     tokio::time::sleep(IDLE).await;
-    let used = bed.server.cpu()?.saturating_sub(cpu);
+    let used = bed.cpu()?.saturating_sub(cpu);
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
 }
 
@@ -138,14 +138,14 @@ pub(super) fn at_most(wanted: u32) -> u32 {
 
 /// Latency of very many agents with their nodes' views.
 pub(super) async fn many(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
-    let agents = at_most(rig.args.agents * 10);
-    let bed = Bed::make(rig, Kind::Typha, sparse(agents, Topology::Clients)).await?;
+    let agents = rig.args.agents * 10;
+    let bed = Bed::make_for(rig, agents, sparse(agents, Topology::Clients)).await?;
     let began = Instant::now();
     let fleet = Fleet::spread(bed.setup(View::Node, agents, MANY_CHECK_EVERY, 64), rig.prefix)?;
     synced(&fleet, agents).await?;
     let first_sync = began.elapsed();
     let found = fleet.found();
-    let sampler = Sampler::start(&[bed.server.pid], &fleet.processes())?;
+    let sampler = Sampler::start(&bed.pids(), &fleet.processes())?;
     let mut churn = Churn::new(bed.world, Profile::Steady, View::Node, SEED);
     let length = Duration::from_secs(rig.args.churn);
     let store = bed.datastore.as_ref();
@@ -162,10 +162,11 @@ pub(super) async fn many(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()>
     let row = table.row_of(ALONE, &figure, Unit::Milliseconds).target(Target::Most(MANY_P99));
     row.add(false, [at(0.99)]);
     row.note(format!(
-        "p50 {:.1} ms, first sync {:.1} s, memory {:.0} MiB, CPU of the server {:.1} s and of the agents {:.1} s in \
-         {:.1} s, machine {:.0}% busy, limited by {:?}",
+        "p50 {:.1} ms, first sync {:.1} s, servers {}, their memory {:.0} MiB, their CPU {:.1} s and that of the \
+         agents {:.1} s in {:.1} s, machine {:.0}% busy, limited by {:?}",
         at(0.5),
         first_sync.as_secs_f64(),
+        bed.pids().len(),
         usage.server_rss.unwrap_or_default() as f64 / f64::from(1 << 20),
         usage.server_cpu.unwrap_or_default().as_secs_f64(),
         usage.tester_cpu.as_secs_f64(),
@@ -179,9 +180,8 @@ pub(super) async fn many(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()>
 /// Processor time of one change, by how many need it and how many are connected.
 pub(super) async fn affected(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
     let few = rig.args.agents;
-    let many = at_most(few * 10);
-    for connected in [few, many] {
-        let bed = Bed::make(rig, Kind::Typha, sparse(connected, Topology::Cohorts)).await?;
+    for connected in [few, few * 10] {
+        let bed = Bed::make_for(rig, connected, sparse(connected, Topology::Cohorts)).await?;
         let setup = bed.setup(View::Node, connected, MANY_CHECK_EVERY, 64);
         let fleet = Fleet::spread(setup, rig.prefix)?;
         synced(&fleet, connected).await?;
@@ -191,13 +191,13 @@ pub(super) async fn affected(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result
             let mut times = Vec::new();
             for _ in 0..rig.args.rounds {
                 let idle = idle(&bed).await?;
-                let (cpu, began) = (bed.server.cpu()?, Instant::now());
+                let (cpu, began) = (bed.cpu()?, Instant::now());
                 for _ in 0..AFFECTED_RATE {
                     let next = tokio::time::sleep(Duration::from_secs(1) / AFFECTED_RATE as u32);
                     bed.send(&fleet, churn.next_of_cohort(cohort), need as u64).await?;
                     next.await;
                 }
-                let used = bed.server.cpu()?.saturating_sub(cpu).as_secs_f64();
+                let used = bed.cpu()?.saturating_sub(cpu).as_secs_f64();
                 let used = used - idle * began.elapsed().as_secs_f64();
                 times.push(used * 1e6 / AFFECTED_RATE as f64);
             }
@@ -205,7 +205,7 @@ pub(super) async fn affected(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result
             let figure = format!("CPU of a change that {need} agents need");
             let row = table.row_of(columns, &figure, Unit::Microseconds);
             row.add(connected == few, times);
-            row.note(format!("{connected} connected"));
+            row.note(format!("{connected} connected to {} servers", bed.pids().len()));
         }
         bed.end(Some(fleet)).await?;
     }

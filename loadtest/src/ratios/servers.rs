@@ -87,8 +87,9 @@ impl Programs {
             return Ok(command);
         };
         let mut command = children::guarded(&self.prefix(), program)?;
-        let port = address.port().to_string();
-        command.args(["--log", "error", "--port", &port, "--max-connections", "100000"]);
+        let [ip, port] = [address.ip().to_string(), address.port().to_string()];
+        command.args(["--log", "error", "--listen", &ip, "--port", &port]);
+        command.args(["--max-connections", "100000"]);
         command.args(["--health-port", "0", "--metrics-port", "0", "--status-port", "0"]);
         Ok(command)
     }
@@ -105,15 +106,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts one, and returns when it has read the store up to `version`.
+    /// Starts the `number`th one, and returns when it has read the store up to `version`.
     pub(super) async fn start(
         programs: &Programs,
         kind: Kind,
         store: &str,
         version: u64,
+        number: u32,
     ) -> anyhow::Result<Self> {
         // Taken and given back: nobody else will have it a moment later.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let address = TcpListener::bind(children::loopback(number))?.local_addr()?;
         Self::start_at(programs, kind, store, version, address).await
     }
 
