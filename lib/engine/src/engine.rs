@@ -235,6 +235,15 @@ impl Engine {
         self
     }
 
+    /// An engine for an agent without a server: nothing is worked out that only other nodes need, and there is no full
+    /// view.
+    #[must_use]
+    pub fn for_node(mut self, name: ArcStr) -> Self {
+        self.nodes.only = Some(name.clone());
+        self.out.only = Some(name);
+        self
+    }
+
     /// Backends of a service are now these, or gone. `service`: its namespace and name; `name`: of
     /// the slice, for a service may have many.
     pub fn set_slice(&mut self, service: &(ArcStr, ArcStr), name: ArcStr, slice: Option<&Slice>) {

@@ -37,8 +37,10 @@ pub(crate) struct Class {
     pub(crate) items: Vec<Id<Item>>,
     /// The selectors that match.
     pub(crate) selectors: IdSet<Sel>,
-    /// How many of them are host endpoints.
+    /// How many of them are host endpoints of nodes that are served.
     pub(crate) hosts: usize,
+    /// Whether an endpoint of a node that is served has had these labels: only then it has lists.
+    pub(crate) served: bool,
     /// The policies of its endpoints.
     pub(crate) lists: Lists,
 }
@@ -154,10 +156,10 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// The class with these labels; true: it is new, and matched.
-    pub(crate) fn class(&mut self, labels: &LabelSet) -> (Id<Class>, bool) {
+    /// The class with these labels.
+    pub(crate) fn class(&mut self, labels: &LabelSet) -> Id<Class> {
         let class = match self.by_labels.entry(labels.clone()) {
-            Entry::Occupied(known) => return (*known.get(), false),
+            Entry::Occupied(known) => return *known.get(),
             Entry::Vacant(new) => {
                 let class = Class { labels: labels.clone(), ..Class::default() };
                 *new.insert(self.classes.insert(class))
@@ -171,7 +173,7 @@ impl Index {
         for selector in self.candidates(labels) {
             self.evaluate(selector, class);
         }
-        (class, true)
+        class
     }
 
     /// Forgets a class without members.

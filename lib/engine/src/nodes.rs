@@ -6,6 +6,7 @@ use arcstr::ArcStr;
 
 use crate::{
     HashMap,
+    endpoints::{Data, Item},
     planted::Planted,
     policies::{Plist, Pol, Prof},
     sets::Set,
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) struct Node {
     pub(crate) name: ArcStr,
     pub(crate) endpoints: usize,
+    /// Whether what it needs counts.
+    pub(crate) served: bool,
     /// What it needs, and how many things there say so.
     needs: HashMap<Need, u32>,
 }
@@ -51,6 +54,8 @@ impl Need {
 pub(crate) struct Nodes {
     pub(crate) slab: Slab<Node>,
     by_name: HashMap<ArcStr, Id<Node>>,
+    /// What other nodes need doesn't count.
+    pub(crate) only: Option<ArcStr>,
     /// What changed since the last flush, and whether the node needed it before.
     touched: Vec<(Id<Node>, Need, bool)>,
     /// Nodes that may have no endpoint left.
@@ -60,12 +65,18 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// An endpoint more on a node.
     pub(crate) fn join(&mut self, name: &ArcStr) -> Id<Node> {
-        let id = *self
-            .by_name
-            .entry(name.clone())
-            .or_insert_with(|| self.slab.insert(Node { name: name.clone(), ..Node::default() }));
+        let id = *self.by_name.entry(name.clone()).or_insert_with(|| {
+            let served = self.only.as_ref().is_none_or(|only| only == name)
+                || Planted::OthersServed.is_here();
+            self.slab.insert(Node { name: name.clone(), served, ..Node::default() })
+        });
         self.slab[id].endpoints += 1;
         id
+    }
+
+    /// Whether an item is an endpoint of a node whose needs count.
+    pub(crate) fn serves(&self, item: &Item) -> bool {
+        matches!(&item.data, Data::Endpoint(local) if self.slab[local.node].served)
     }
 
     /// An endpoint less.
@@ -77,6 +88,9 @@ impl Nodes {
     /// One thing more (or less) on a node says that it needs this. True: it is the first (or was
     /// the last) one.
     pub(crate) fn count(&mut self, id: Id<Node>, need: Need, more: bool) -> bool {
+        if !self.slab[id].served {
+            return false;
+        }
         let needs = &mut self.slab[id].needs;
         let count = needs.entry(need).or_default();
         let before = *count;

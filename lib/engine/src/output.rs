@@ -46,6 +46,8 @@ pub struct ViewChange {
 /// Collects changes while a flush runs. Its room is used again by the next one.
 #[derive(Default)]
 pub(crate) struct Out {
+    /// Topics of other nodes, and of the full view, are left out.
+    pub(crate) only: Option<ArcStr>,
     changes: Vec<Change>,
     /// At most one per node.
     views: Vec<ViewChange>,
@@ -63,15 +65,21 @@ impl Out {
     }
 
     pub(crate) fn put(&mut self, topic: Topic, key: ArcStr, entry: Entry) {
-        self.changes.push(Change { topic, key, entry: Some(entry) });
+        self.set(topic, key, Some(entry));
     }
 
     pub(crate) fn delete(&mut self, topic: Topic, key: ArcStr) {
-        self.changes.push(Change { topic, key, entry: None });
+        self.set(topic, key, None);
     }
 
     pub(crate) fn set(&mut self, topic: Topic, key: ArcStr, entry: Option<Entry>) {
-        self.changes.push(Change { topic, key, entry });
+        let is_foreign = self.only.as_ref().is_some_and(|only| match &topic {
+            Topic::Node(node) => node != only,
+            topic => matches!(topic, Topic::Res(..)),
+        });
+        if !is_foreign {
+            self.changes.push(Change { topic, key, entry });
+        }
     }
 
     /// What changes in the view of a node; all of it at once.

@@ -96,6 +96,10 @@ pub enum Planted {
     LogDecides,
     /// A profile that passes denies.
     ProfilePassDenies,
+    /// An engine for one node works out what the others need, too.
+    OthersServed,
+    /// An engine for one node has no list for labels that only others' endpoints had before.
+    LateForLabels,
 }
 
 #[cfg(all(feature = "planted", debug_assertions))]

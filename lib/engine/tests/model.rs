@@ -112,6 +112,11 @@ fn the_order_of_updates_does_not_matter() {
 }
 
 #[test]
+fn an_engine_for_one_node_says_what_one_for_all_says_to_that_node() {
+    Check::OneNode.try_seeds(SEEDS);
+}
+
+#[test]
 fn packets_meet_what_the_objects_say() {
     Check::Verdicts.try_seeds(SEEDS);
 }

@@ -6,7 +6,7 @@ use arcstr::ArcStr;
 use bytes::Bytes;
 use datastore::Feed;
 use engine::{Engine, Problem};
-use model::{Key, StreamIndex, view::Topic};
+use model::{Key, StreamIndex};
 use sync::{Change, DigestKey, Publisher, ServerFacts, Versions, ViewChange};
 use tracing::{info, warn};
 
@@ -60,23 +60,6 @@ pub enum Scope {
     Node(ArcStr),
 }
 
-impl Scope {
-    fn has_topic(&self, topic: &Topic) -> bool {
-        match (self, topic) {
-            (Self::Everyone, _) => true,
-            (Self::Node(node), Topic::Node(of)) => node == of,
-            (Self::Node(_), topic) => !matches!(topic, Topic::Res(..)),
-        }
-    }
-
-    fn has_view(&self, of: &ArcStr) -> bool {
-        match self {
-            Self::Everyone => true,
-            Self::Node(node) => node == of,
-        }
-    }
-}
-
 /// What the engine makes beside what it always does.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
@@ -89,7 +72,6 @@ pub(crate) struct Options {
 /// What feeds do to the engine, and what comes out at a tick.
 pub struct Pipeline {
     facts: Arc<ServerFacts>,
-    scope: Scope,
     engine: Engine,
     publisher: Publisher,
     versions: Versions,
@@ -107,6 +89,9 @@ impl Pipeline {
     /// One that has read nothing.
     pub(crate) fn new(facts: ServerFacts, scope: Scope, options: Options) -> Self {
         let mut engine = Engine::new(engine::Options { plist_id: proto::plist_id });
+        if let Scope::Node(node) = scope {
+            engine = engine.for_node(node);
+        }
         if options.services {
             engine = engine.with_services();
         }
@@ -118,7 +103,6 @@ impl Pipeline {
             engine,
             publisher: Publisher::new(facts.digest_key),
             facts: Arc::new(facts),
-            scope,
             versions: Versions::default(),
             state,
             observed_at: 0,
@@ -227,16 +211,16 @@ impl Pipeline {
         let output = self.engine.flush();
         let before = self.publisher.snapshot().publication;
         let count = output.changes.len();
-        let changes =
-            output.changes.into_iter().filter(|change| self.scope.has_topic(&change.topic));
-        let changes = changes.map(|change| Change {
+        let changes = output.changes.into_iter().map(|change| Change {
             topic: change.topic,
             key: change.key,
             value: change.entry.map(|entry| Bytes::from(proto::encode(&entry))),
         });
-        let views = output.views.into_iter().filter(|view| self.scope.has_view(&view.node));
-        let views =
-            views.map(|view| ViewChange { node: view.node, add: view.add, drop: view.drop });
+        let views = output.views.into_iter().map(|view| ViewChange {
+            node: view.node,
+            add: view.add,
+            drop: view.drop,
+        });
         let publication = self
             .publisher
             .publish(

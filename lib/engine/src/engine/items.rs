@@ -163,8 +163,8 @@ impl Engine {
         }
         let item = &mut self.items[id];
         let Some(class) = item.class.take() else { return };
-        let (position, is_host) = (item.position, item.is_host());
-        if is_host {
+        let position = item.position;
+        if item.is_host() && self.nodes.serves(item) {
             self.index.classes[class].hosts -= 1;
             self.dirty.classes.insert(class);
         }
@@ -180,19 +180,21 @@ impl Engine {
     pub(super) fn place_items(&mut self) {
         for id in self.dirty.items.take() {
             let labels = self.labels(&self.items[id]);
-            let (class, new) = self.index.class(&labels);
+            let id_of_class = self.index.class(&labels);
             let item = &mut self.items[id];
-            let items = &mut self.index.classes[class].items;
-            item.class = Some(class);
-            item.position = items.len() as u32;
-            items.push(id);
-            if item.is_endpoint() {
+            let class = &mut self.index.classes[id_of_class];
+            item.class = Some(id_of_class);
+            item.position = class.items.len() as u32;
+            class.items.push(id);
+            if self.nodes.serves(item) {
                 self.dirty.endpoints.insert(id);
-            }
-            let is_host = item.is_host();
-            self.index.classes[class].hosts += usize::from(is_host);
-            if new || is_host {
-                self.dirty.classes.insert(class);
+                let is_first = !std::mem::replace(&mut class.served, true)
+                    && (class.items.len() == 1 || !Planted::LateForLabels.is_here());
+                let is_host = item.is_host();
+                class.hosts += usize::from(is_host);
+                if is_first || is_host {
+                    self.dirty.classes.insert(id_of_class);
+                }
             }
             self.count_members(id, true);
         }
@@ -265,6 +267,9 @@ impl Engine {
         for id in self.dirty.endpoints.take() {
             let item = &self.items[id];
             let Data::Endpoint(local) = &item.data else { continue };
+            if !self.nodes.serves(item) {
+                continue;
+            }
             let mut due =
                 item.class.map(|class| self.index.classes[class].lists).unwrap_or_default();
             if !item.is_host() {

@@ -200,6 +200,9 @@ impl Engine {
     pub(super) fn settle_classes(&mut self) {
         for id in self.dirty.classes.take() {
             let class = &self.index.classes[id];
+            if !class.served {
+                continue;
+            }
             let due = self.policies.lists(class, &self.index, self.options.plist_id);
             let class = &mut self.index.classes[id];
             let held = std::mem::replace(&mut class.lists, due);

@@ -57,6 +57,8 @@ const ROWS: &[(Planted, &[Check])] = &[
     (BadPeerForAll, &[Updates]),
     (LogDecides, &[Verdicts]),
     (ProfilePassDenies, &[Verdicts]),
+    (OthersServed, &[OneNode]),
+    (LateForLabels, &[OneNode]),
 ];
 
 #[test]
@@ -81,6 +83,7 @@ fn the_table_of_bugs_is_what_is_tried() {
     let name = |check: &Check| match check {
         Updates => "`any_sequence_of_updates_ends_in_what_the_objects_say`",
         Order => "`the_order_of_updates_does_not_matter`",
+        OneNode => "`an_engine_for_one_node_says_what_one_for_all_says_to_that_node`",
         Verdicts => "`packets_meet_what_the_objects_say`",
     };
     let rows = ROWS.iter().map(|(bug, checks)| {

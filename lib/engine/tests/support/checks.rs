@@ -38,6 +38,9 @@ pub(crate) enum Check {
     Updates,
     /// Whatever came before, and in which order: the same objects give the same views and digests.
     Order,
+    /// An engine for one node says what one for all says to that node, and nothing else; and when everything is gone
+    /// nothing is left in it.
+    OneNode,
     /// What becomes of a packet is what the objects say, looked at without lists and IP sets.
     Verdicts,
 }
@@ -49,6 +52,7 @@ impl Check {
         match self {
             Self::Updates => holds(seed, shrinking, updates(), |input| check_updates(&input)),
             Self::Order => holds(seed, shrinking, orders(), |input| check_order(&input)),
+            Self::OneNode => holds(seed, shrinking, updates(), |input| check_one_node(&input)),
             Self::Verdicts => holds(seed, shrinking, verdicts(), |input| check_verdicts(&input)),
         }
     }
@@ -263,6 +267,40 @@ fn check_updates((knowing, ops): &((bool, bool), Vec<Op>)) {
     }
     tried.check();
     let mut sizes = tried.cluster.engine.sizes();
+    sizes.evaluations = 0;
+    assert_eq!(sizes, Cluster::new().engine.sizes());
+}
+
+fn check_one_node((knowing, ops): &((bool, bool), Vec<Op>)) {
+    const NODE: &str = "n1";
+    let mut all = Tried::new(*knowing);
+    let mut one = Tried::new(*knowing);
+    one.cluster = one.cluster.for_node(NODE);
+    for op in ops.iter().chain([&Op::Flush]) {
+        if matches!(op, Op::Flush) {
+            all.cluster.flush();
+            one.cluster.flush();
+            let view = all.cluster.views.get(NODE).cloned().unwrap_or_default();
+            let mut topics = all.cluster.topics.clone();
+            topics.retain(|topic, _| match topic {
+                Topic::Config | Topic::Pools | Topic::Hosts(_) | Topic::Routes(_) => true,
+                Topic::Node(node) => node == NODE,
+                topic => view.contains(topic),
+            });
+            assert_eq!(one.cluster.topics, topics);
+            assert!(one.cluster.views.keys().all(|node| node == NODE));
+            assert_eq!(one.cluster.views.get(NODE).cloned().unwrap_or_default(), view);
+        } else {
+            all.run(op);
+            one.run(op);
+        }
+    }
+    for key in one.objects.clone().keys() {
+        one.delete(key);
+    }
+    one.cluster.flush();
+    assert_eq!(one.cluster.topics, Topics::new());
+    let mut sizes = one.cluster.engine.sizes();
     sizes.evaluations = 0;
     assert_eq!(sizes, Cluster::new().engine.sizes());
 }

@@ -47,6 +47,11 @@ impl Cluster {
         Self { engine, ..Self::new() }
     }
 
+    /// One for this node alone.
+    pub(crate) fn for_node(self, node: &str) -> Self {
+        Self { engine: self.engine.for_node(node.into()), ..self }
+    }
+
     /// One that can be asked about what it doesn't publish.
     pub(crate) fn keeping_objects() -> Self {
         let engine = Engine::new(Options { plist_id }).keep_objects().with_services();
