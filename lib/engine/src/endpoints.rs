@@ -11,8 +11,8 @@ use model::{
 };
 
 use crate::{
-    index::{Class, LabelSet},
-    intern::Interner,
+    index::Class,
+    intern::{Interner, LabelSet},
     nodes::Node,
     planted::Planted,
     policies::{Lists, Prof},

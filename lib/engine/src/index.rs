@@ -10,7 +10,7 @@
 //! new selector -> the rarest of its restrictions -> the classes that have such a label
 //! ```
 
-use std::{collections::hash_map::Entry, hash::Hasher, slice, sync::Arc};
+use std::{collections::hash_map::Entry, hash::Hasher, mem, slice};
 
 use arcstr::ArcStr;
 use model::selector::{Labels, Selector};
@@ -20,14 +20,12 @@ use crate::{
     HashMap,
     endpoints::Item,
     few::IdSet,
+    intern::{Interner, LabelSet, Word},
     planted::Planted,
     policies::{Lists, Pol},
     sets::Set,
     slab::{Id, Slab},
 };
-
-/// Labels, sorted by key.
-pub(crate) type LabelSet = Arc<[(ArcStr, ArcStr)]>;
 
 /// Everything with one set of labels, inherited ones included.
 #[derive(Default)]
@@ -67,14 +65,15 @@ impl Sel {
     }
 }
 
-/// Where a selector is filed, so that new classes find it.
+/// What a match must have, and so where a selector is filed, for new classes to find it.
+#[derive(Clone)]
 enum File {
-    /// Under this value of a label, which a match must have.
-    Value(ArcStr, ArcStr),
-    /// Under these values of a label, one of which a match must have.
-    Values(ArcStr, Box<[ArcStr]>),
-    /// Under a label, which a match must have.
-    Label(ArcStr),
+    /// This value of a label.
+    Value(Word, Word),
+    /// One of these values of a label.
+    Values(Word, Box<[Word]>),
+    /// A label.
+    Label(Word),
     /// Nothing is known: every class is a candidate.
     Any,
     /// Nothing can match.
@@ -82,14 +81,25 @@ enum File {
 }
 
 impl File {
-    fn label(&self) -> Option<&ArcStr> {
+    fn new(label: &ArcStr, values: Option<&[ArcStr]>, words: &mut Interner) -> Self {
+        let mut word = |text: &ArcStr| words.word(text.clone());
+        let label = word(label);
+        match values {
+            None => Self::Label(label),
+            Some([]) => Self::Nowhere,
+            Some([value]) => Self::Value(label, word(value)),
+            Some(values) => Self::Values(label, values.iter().map(word).collect()),
+        }
+    }
+
+    fn label(&self) -> Option<&Word> {
         match self {
             Self::Value(label, _) | Self::Values(label, _) | Self::Label(label) => Some(label),
             Self::Any | Self::Nowhere => None,
         }
     }
 
-    fn values(&self) -> &[ArcStr] {
+    fn values(&self) -> &[Word] {
         match self {
             Self::Value(_, value) => slice::from_ref(value),
             Self::Values(_, values) => values,
@@ -101,7 +111,7 @@ impl File {
 /// The selectors that are filed under one label.
 #[derive(Default)]
 struct Filed {
-    values: HashMap<ArcStr, IdSet<Sel>>,
+    values: HashMap<Word, IdSet<Sel>>,
     /// Whatever the value.
     any_value: IdSet<Sel>,
 }
@@ -109,11 +119,11 @@ struct Filed {
 /// The classes that have one label, by its value.
 #[derive(Default)]
 struct Having {
-    values: HashMap<ArcStr, IdSet<Class>>,
+    values: HashMap<Word, IdSet<Class>>,
     count: usize,
 }
 
-fn drop_value<T>(values: &mut HashMap<ArcStr, IdSet<T>>, value: &ArcStr, id: Id<T>) {
+fn drop_value<T>(values: &mut HashMap<Word, IdSet<T>>, value: &Word, id: Id<T>) {
     if let Some(ids) = values.get_mut(value) {
         ids.remove(&id);
         if ids.is_empty() {
@@ -126,13 +136,13 @@ fn drop_value<T>(values: &mut HashMap<ArcStr, IdSet<T>>, value: &ArcStr, id: Id<
 const FEW_LABELS: usize = 16;
 
 /// Sorted labels, for selectors.
-pub(crate) struct Sorted<'a>(pub(crate) &'a [(ArcStr, ArcStr)]);
+pub(crate) struct Sorted<'a>(pub(crate) &'a [(Word, Word)]);
 
 impl Labels for Sorted<'_> {
     fn get(&self, label: &str) -> Option<&str> {
         if self.0.len() <= FEW_LABELS {
             // Mostly their lengths tell labels apart.
-            return self.0.iter().find(|(key, _)| key == label).map(|(_, value)| value.as_str());
+            return self.0.iter().find(|(key, _)| key.as_str() == label).map(|(_, value)| value.as_str());
         }
         let index = self.0.binary_search_by(|(key, _)| key.as_str().cmp(label)).ok()?;
         Some(&self.0[index].1)
@@ -146,11 +156,14 @@ pub(crate) struct Index {
     pub(crate) selectors: Slab<Sel>,
     by_labels: HashMap<LabelSet, Id<Class>>,
     by_fingerprint: HashMap<u128, Id<Sel>>,
-    classes_by_label: HashMap<ArcStr, Having>,
-    selectors_by_label: HashMap<ArcStr, Filed>,
+    classes_by_label: HashMap<Word, Having>,
+    selectors_by_label: HashMap<Word, Filed>,
     unlimited: IdSet<Sel>,
     /// Where a canonical form is written to be looked up.
     scratch: String,
+    /// Where candidates are gathered.
+    selector_candidates: Vec<Id<Sel>>,
+    class_candidates: Vec<Id<Class>>,
     /// How many times a selector was held against labels: what the pruning saves is not here.
     pub(crate) evaluations: u64,
 }
@@ -170,9 +183,12 @@ impl Index {
             having.count += 1;
             having.values.entry(value.clone()).or_default().insert(class);
         }
-        for selector in self.candidates(labels) {
+        let mut candidates = mem::take(&mut self.selector_candidates);
+        self.candidates(labels, &mut candidates);
+        for selector in candidates.drain(..) {
             self.evaluate(selector, class);
         }
+        self.selector_candidates = candidates;
         class
     }
 
@@ -195,8 +211,8 @@ impl Index {
     }
 
     /// The selectors that may match these labels.
-    fn candidates(&self, labels: &[(ArcStr, ArcStr)]) -> Vec<Id<Sel>> {
-        let mut candidates = self.unlimited.iter().copied().collect::<Vec<_>>();
+    fn candidates(&self, labels: &[(Word, Word)], candidates: &mut Vec<Id<Sel>>) {
+        candidates.extend(&self.unlimited);
         if Planted::UnlimitedForgotten.is_here() {
             candidates.clear();
         }
@@ -208,7 +224,6 @@ impl Index {
                 }
             }
         }
-        candidates
     }
 
     fn evaluate(&mut self, id: Id<Sel>, class: Id<Class>) {
@@ -222,7 +237,7 @@ impl Index {
     }
 
     /// A use more of a selector. A new one is matched.
-    pub(crate) fn acquire(&mut self, selector: &Selector) -> Id<Sel> {
+    pub(crate) fn acquire(&mut self, selector: &Selector, words: &mut Interner) -> Id<Sel> {
         self.scratch.clear();
         // Writing to a string can't fail.
         let _ = selector.write_canonical(&mut self.scratch);
@@ -231,7 +246,8 @@ impl Index {
             self.selectors[*id].refs += 1;
             return *id;
         }
-        let (file, candidates) = self.limits(selector);
+        let mut candidates = mem::take(&mut self.class_candidates);
+        let file = self.limits(selector, words, &mut candidates);
         let id = self.selectors.insert(Sel {
             selector: selector.clone(),
             fingerprint,
@@ -261,48 +277,57 @@ impl Index {
             File::Nowhere => {}
         }
         self.selectors[id].file = file;
-        for class in candidates {
+        for class in candidates.drain(..) {
             self.evaluate(id, class);
         }
+        self.class_candidates = candidates;
         id
     }
 
     /// Where to file a selector: where the fewest are, because that is what a new class pays. And
     /// the classes that it may match, by its rarest restriction.
-    fn limits(&self, selector: &Selector) -> (File, Vec<Id<Class>>) {
+    fn limits(
+        &self,
+        selector: &Selector,
+        words: &mut Interner,
+        candidates: &mut Vec<Id<Class>>,
+    ) -> File {
         let mut limits = Limits::new(self);
-        if selector.each_required(&mut |label, values| limits.add(label, values)) {
-            return limits.found();
+        let mut add = |label: &ArcStr, values: Option<&[ArcStr]>| {
+            limits.add(&File::new(label, values, words));
+        };
+        if selector.each_required(&mut add) {
+            return limits.found(candidates);
         }
-        let mut required = Vec::new();
+        let mut limits = Limits::new(self);
         for (label, restriction) in selector.restrictions() {
             if restriction.must_be_present && restriction.must_be_absent {
-                return (File::Nowhere, Vec::new());
+                return File::Nowhere;
             }
             if let Some(values) = restriction.one_of {
-                required.push((label, Some(values.into_iter().collect::<Vec<_>>())));
+                let values = values.into_iter().collect::<Vec<_>>();
+                limits.add(&File::new(&label, Some(&values), words));
             } else if restriction.must_be_present {
-                required.push((label, None));
+                limits.add(&File::new(&label, None, words));
             }
         }
-        let mut limits = Limits::new(self);
-        for (label, values) in &required {
-            limits.add(label, values.as_deref());
-        }
-        limits.found()
+        limits.found(candidates)
     }
 
-    /// The classes that have a label; with one of these values.
-    fn having(&self, label: &ArcStr, values: Option<&[ArcStr]>) -> Vec<Id<Class>> {
-        let Some(having) = self.classes_by_label.get(label) else { return Vec::new() };
-        match values {
-            None => having.values.values().flatten().copied().collect(),
-            Some(values) => {
-                let mut found = Vec::new();
-                for classes in values.iter().filter_map(|value| having.values.get(value)) {
-                    found.extend(classes);
+    /// The classes that have what is required.
+    fn having(&self, required: &File, candidates: &mut Vec<Id<Class>>) {
+        let having = |label| self.classes_by_label.get(label);
+        match required {
+            File::Any => candidates.extend(self.by_labels.values()),
+            File::Nowhere => {}
+            File::Label(label) => {
+                candidates.extend(having(label).into_iter().flat_map(|it| it.values.values().flatten()));
+            }
+            File::Value(label, _) | File::Values(label, _) => {
+                let Some(having) = having(label) else { return };
+                for classes in required.values().iter().filter_map(|it| having.values.get(it)) {
+                    candidates.extend(classes);
                 }
-                found
             }
         }
     }
@@ -337,69 +362,55 @@ impl Index {
     }
 }
 
-/// What a match must have: a label, with one of these values; none: with any.
-type Required<'s> = (&'s ArcStr, Option<&'s [ArcStr]>);
-
 /// The best of a selector's restrictions, so far.
-struct Limits<'i, 's> {
+struct Limits<'i> {
     index: &'i Index,
-    /// Nothing can match.
-    nowhere: bool,
     /// Where the fewest selectors are filed, and how many.
-    emptiest: Option<(usize, Required<'s>)>,
+    emptiest: (usize, File),
     /// What the fewest classes have, and how many.
-    rarest: Option<(usize, Required<'s>)>,
+    rarest: (usize, File),
 }
 
-impl<'i, 's> Limits<'i, 's> {
+impl<'i> Limits<'i> {
     fn new(index: &'i Index) -> Self {
-        Self { index, nowhere: false, emptiest: None, rarest: None }
+        Self { index, emptiest: (usize::MAX, File::Any), rarest: (usize::MAX, File::Any) }
     }
 
-    /// A match must have this label, with one of these values; none: with any.
-    fn add(&mut self, label: &'s ArcStr, values: Option<&'s [ArcStr]>) {
-        let filed = self.index.selectors_by_label.get(label);
-        let having = self.index.classes_by_label.get(label);
-        let (filed, classes) = match values {
-            Some([]) => {
-                self.nowhere = true;
-                return;
-            }
-            Some(values) => {
+    /// A match must have this.
+    fn add(&mut self, required: &File) {
+        let of_label = |label| {
+            (self.index.selectors_by_label.get(label), self.index.classes_by_label.get(label))
+        };
+        let (filed, classes) = match required {
+            File::Any => return,
+            File::Nowhere => (0, 0),
+            File::Value(label, _) | File::Values(label, _) => {
+                let (filed, having) = of_label(label);
                 let of = |value| filed.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
                 let have = |value| having.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
-                (values.iter().map(of).sum(), values.iter().map(have).sum())
+                let values = required.values();
+                // Nothing is better than what can't match.
+                (1 + values.iter().map(of).sum::<usize>(), 1 + values.iter().map(have).sum::<usize>())
             }
             // Each class with the label pays for it, whatever the value: so it counts as worse than
             // a crowded value.
-            None => (
-                usize::MAX / 2 + filed.map_or(0, |filed| filed.any_value.len()),
-                having.map_or(0, |having| having.count),
-            ),
+            File::Label(label) => {
+                let (filed, having) = of_label(label);
+                let filed = filed.map_or(0, |filed| filed.any_value.len());
+                (usize::MAX / 2 + filed, 1 + having.map_or(0, |having| having.count))
+            }
         };
         for (best, count) in [(&mut self.emptiest, filed), (&mut self.rarest, classes)] {
-            if best.is_none_or(|(least, _)| count < least) {
-                *best = Some((count, (label, values)));
+            if count < best.0 {
+                *best = (count, required.clone());
             }
         }
     }
 
-    /// Where to file the selector, and the classes that it may match.
-    fn found(self) -> (File, Vec<Id<Class>>) {
-        if self.nowhere {
-            return (File::Nowhere, Vec::new());
-        }
-        let file = match self.emptiest {
-            None => File::Any,
-            Some((_, (label, None))) => File::Label(label.clone()),
-            Some((_, (label, Some([value])))) => File::Value(label.clone(), value.clone()),
-            Some((_, (label, Some(values)))) => File::Values(label.clone(), values.into()),
-        };
-        let candidates = match self.rarest {
-            None => self.index.by_labels.values().copied().collect(),
-            Some((_, (label, values))) => self.index.having(label, values),
-        };
-        (file, candidates)
+    /// Where to file the selector. And the classes that it may match.
+    fn found(self, candidates: &mut Vec<Id<Class>>) -> File {
+        self.index.having(&self.rarest.1, candidates);
+        self.emptiest.1
     }
 }
 

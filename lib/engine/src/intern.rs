@@ -1,20 +1,61 @@
 //! Equal strings share their memory, and so do equal labels: those of a hundred thousand endpoints
 //! are mostly the same.
 
-use std::sync::Arc;
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+};
 
 use arcstr::ArcStr;
-use model::kinds::Labels;
+use model::kinds::{Labels, Texts};
 
-use crate::{HashSet, index::LabelSet};
+use crate::HashSet;
+
+/// A text of an [`Interner`]. Equal ones lie at the same place, so that they are compared and hashed
+/// without looking at what they say.
+#[derive(Clone)]
+pub(crate) struct Word(ArcStr);
+
+impl PartialEq for Word {
+    fn eq(&self, other: &Self) -> bool {
+        ArcStr::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Word {}
+
+impl Hash for Word {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.0.as_ptr().addr());
+    }
+}
+
+impl Deref for Word {
+    type Target = ArcStr;
+
+    fn deref(&self) -> &ArcStr {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Labels, sorted by key.
+pub(crate) type LabelSet = Arc<[(Word, Word)]>;
 
 /// What is in use, and some of what was.
 #[derive(Default)]
 pub(crate) struct Interner {
-    strings: HashSet<ArcStr>,
+    pub(crate) texts: Texts,
     labels: HashSet<LabelSet>,
-    /// Sweep when there are more strings than this, or more labels.
-    limits: (usize, usize),
+    /// Sweep when there are more labels than this.
+    limit: usize,
 }
 
 /// Below this many nothing is swept.
@@ -22,40 +63,33 @@ const SMALL: usize = 1024;
 
 impl Interner {
     pub(crate) fn get(&mut self, text: ArcStr) -> ArcStr {
-        if let Some(known) = self.strings.get(&text) {
-            return known.clone();
-        }
-        self.strings.insert(text.clone());
-        text
+        self.texts.share(text)
     }
 
     pub(crate) fn get_str(&mut self, text: &str) -> ArcStr {
-        match self.strings.get(text) {
-            Some(known) => known.clone(),
-            None => self.get(text.into()),
-        }
+        self.texts.get(text)
+    }
+
+    pub(crate) fn word(&mut self, text: ArcStr) -> Word {
+        Word(self.texts.share(text))
     }
 
     pub(crate) fn labels(&mut self, labels: Labels) -> LabelSet {
-        if let Some(known) = self.labels.get(labels.as_slice()) {
+        let words = labels.into_iter().map(|(key, value)| (self.word(key), self.word(value)));
+        let labels = words.collect::<LabelSet>();
+        if let Some(known) = self.labels.get(&labels) {
             return Arc::clone(known);
         }
-        let labels = labels.into_iter().map(|(key, value)| (self.get(key), self.get(value)));
-        let labels = labels.collect::<LabelSet>();
         self.labels.insert(Arc::clone(&labels));
         labels
     }
 
     /// Forgets what nobody else holds, when its number has doubled since the last time.
     pub(crate) fn sweep(&mut self) {
-        if self.labels.len() > self.limits.1.max(SMALL) {
+        if self.labels.len() > self.limit.max(SMALL) {
             self.labels.retain(|labels| Arc::strong_count(labels) > 1);
-            self.limits.1 = 2 * self.labels.len();
+            self.limit = 2 * self.labels.len();
         }
-        if self.strings.len() > self.limits.0.max(SMALL) {
-            // A string without a count is a literal, and costs nothing.
-            self.strings.retain(|text| ArcStr::strong_count(text).is_none_or(|count| count > 1));
-            self.limits.0 = 2 * self.strings.len();
-        }
+        self.texts.sweep();
     }
 }

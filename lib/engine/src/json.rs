@@ -89,7 +89,9 @@ fn map_where(
 }
 
 fn string(out: &mut String, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    // All bytes are looked at, whatever they are: so several are at once.
+    let special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
+    if !text.bytes().fold(false, |found, b| found | special(b)) {
         out.push('"');
         out.push_str(text);
         out.push('"');

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use arcstr::ArcStr;
 use model::{
-    kinds::{self, Labels, Order, Tier},
+    kinds::{self, Order, Tier},
     view::{Action, Policy, PolicyId, PolicyList, PolicyTier, ProfileRules, Rule},
 };
 
@@ -13,6 +13,7 @@ use crate::{
     endpoints::Item,
     few::IdSet,
     index::{Class, Index, Sel},
+    intern::LabelSet,
     nodes::Node,
     planted::Planted,
     rules::SetSpec,
@@ -195,7 +196,7 @@ fn order_key(order: Option<Order>) -> (bool, Option<Order>) {
 pub(crate) struct Prof {
     pub(crate) name: ArcStr,
     /// None: it doesn't exist, and its endpoints inherit nothing.
-    pub(crate) labels: Option<Labels>,
+    pub(crate) labels: Option<LabelSet>,
     pub(crate) items: IdSet<Item>,
     pub(crate) view: Arc<ProfileRules>,
     pub(crate) published: Option<Arc<ProfileRules>>,

@@ -2,15 +2,19 @@
 
 use model::{
     Key, Kind, Stored,
-    kinds::{self, Invalid, Resource, Spec, StagedAction},
+    kinds::{self, Invalid, Resource, Spec, StagedAction, Texts},
     translate::{Translation, translate},
 };
 use serde_json::{Map, Value, json};
 
 /// Reads an object of any kind.
-pub(crate) fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
+pub(crate) fn decode(
+    key: &Key,
+    stored: &Stored,
+    texts: &mut Texts,
+) -> Result<Resource, Invalid> {
     let (Kind::StagedKubernetesNetworkPolicy, Stored::Json(value)) = (key.kind, stored) else {
-        return kinds::decode(key, stored);
+        return kinds::decode_sharing(key, stored, texts);
     };
     // What isn't an object, or has a spec that isn't, is no policy without conditions.
     let own = kinds::decode(key, stored)?;

@@ -8,7 +8,7 @@ use model::{Key, view::Topic};
 use super::Engine;
 use crate::{
     endpoints::{Data, Item, Local, Read, ReadData},
-    index::LabelSet,
+    intern::LabelSet,
     nodes::Need,
     output::Out,
     planted::Planted,
@@ -221,7 +221,7 @@ impl Engine {
         let mut all = Vec::with_capacity(sources.iter().map(|labels| labels.len()).sum());
         all.extend(sources.into_iter().flatten().cloned());
         // Of equal keys the first stays.
-        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all.sort_by(|(a, _), (b, _)| a.as_str().cmp(b));
         all.dedup_by(|(later, _), (first, _)| later == first);
         all.into()
     }

@@ -123,7 +123,7 @@ impl Engine {
                     }
                 }
                 SetSpec::Selector { selector, .. } => {
-                    let selector = self.index.acquire(selector);
+                    let selector = self.index.acquire(selector, &mut self.strings);
                     set.selector = Some(selector);
                     let selector = &mut self.index.selectors[selector];
                     selector.sets.insert(id);

@@ -78,7 +78,7 @@ impl Engine {
         };
         let name = self.policies.tiers[tier].name().clone();
         let view = Arc::new(Policy { tier: name, ingress, egress });
-        let selector = selector.map(|selector| self.index.acquire(&selector));
+        let selector = selector.map(|it| self.index.acquire(&it, &mut self.strings));
         let sets = self.sets.acquire(sets);
 
         let pol = known.unwrap_or_else(|| {
@@ -171,11 +171,7 @@ impl Engine {
                     &profile.egress,
                     &mut self.texts,
                 );
-                let labels = profile
-                    .labels_to_apply
-                    .iter()
-                    .map(|(k, v)| (self.strings.get(k.clone()), self.strings.get(v.clone())))
-                    .collect();
+                let labels = self.strings.labels(profile.labels_to_apply.clone());
                 (Some(labels), ProfileRules { ingress, egress }, sets, faults)
             }
         };

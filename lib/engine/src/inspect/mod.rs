@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arcstr::ArcStr;
 use model::{
     Key, Kind, Stored,
-    kinds::{Labels, Metadata, Node, Policy, Resource, Spec},
+    kinds::{Labels, Metadata, Node, Policy, Resource, Spec, Texts},
     view::{Host, PolicyId, Rule},
 };
 pub use routes::{Along, RouteLine, RouteSource, Tunnels, route_lines};
@@ -119,7 +119,7 @@ impl Engine {
 
     /// An object as it is read; none: it isn't there, or counts as absent.
     pub fn read(&self, key: &Key) -> Option<Resource> {
-        staged::decode(key, self.object(key)?).ok()
+        staged::decode(key, self.object(key)?, &mut Texts::default()).ok()
     }
 
     /// The endpoints of a node, sorted by key.
@@ -137,7 +137,7 @@ impl Engine {
             let of_host = |list: List| if is_host { tiers(list) } else { Vec::new() };
             endpoints.push(InspectedEndpoint {
                 key: key.clone(),
-                labels: self.labels_of(item).to_vec(),
+                labels: self.labels_of(item),
                 tiers: tiers(List::Normal),
                 forward: of_host(List::Forward),
                 untracked: of_host(List::Untracked),
@@ -148,8 +148,9 @@ impl Engine {
         endpoints
     }
 
-    fn labels_of<'e>(&'e self, item: &'e Item) -> &'e [(ArcStr, ArcStr)] {
-        item.class.map_or(&item.own, |class| &self.index.classes[class].labels)
+    fn labels_of(&self, item: &Item) -> Labels {
+        let labels = item.class.map_or(&item.own, |class| &self.index.classes[class].labels);
+        labels.iter().map(|(key, value)| (ArcStr::clone(key), ArcStr::clone(value))).collect()
     }
 
     fn selecting(&self, item: &Item) -> Vec<(Id<Pol>, &Place)> {

@@ -13,9 +13,9 @@ use super::{
 use crate::{Key, view::Protocol};
 
 /// The label that holds an endpoint's service account.
-const SERVICE_ACCOUNT_LABEL: &str = "projectcalico.org/serviceaccount";
+const SERVICE_ACCOUNT_LABEL: ArcStr = arcstr::literal!("projectcalico.org/serviceaccount");
 /// The label that holds the namespace of endpoints and network sets.
-const NAMESPACE_LABEL: &str = "projectcalico.org/namespace";
+const NAMESPACE_LABEL: ArcStr = arcstr::literal!("projectcalico.org/namespace");
 
 /// Whose endpoint it is; with the namespace of its key it names the endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,23 +35,43 @@ impl EndpointId {
     /// dash in a part doubled. The name decides, as in Calico: what the spec repeats of it doesn't
     /// count.
     pub fn parse(name: &str) -> Option<Self> {
-        let mut parts = vec![String::new()];
-        let mut chars = name.chars().peekable();
-        while let Some(c) = chars.next() {
-            if c == '-' && chars.next_if_eq(&'-').is_none() {
-                parts.push(String::new());
-            } else if let Some(part) = parts.last_mut() {
-                part.push(c);
+        let mut parts = Parts { rest: Some(name) };
+        let mut next = || parts.next().filter(|part| !part.is_empty());
+        let id = Self {
+            node: next()?,
+            orchestrator: next()?,
+            workload: next()?,
+            endpoint: next()?,
+        };
+        parts.rest.is_none().then_some(id)
+    }
+}
+
+/// The parts of an endpoint's name, which single dashes divide.
+struct Parts<'n> {
+    rest: Option<&'n str>,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = ArcStr;
+
+    fn next(&mut self) -> Option<ArcStr> {
+        let text = self.rest.take()?;
+        let bytes = text.as_bytes();
+        let (mut end, mut has_dashes) = (0, false);
+        while end < bytes.len() {
+            if bytes[end] == b'-' {
+                if bytes.get(end + 1) != Some(&b'-') {
+                    self.rest = Some(&text[end + 1..]);
+                    break;
+                }
+                has_dashes = true;
+                end += 1;
             }
+            end += 1;
         }
-        let [node, orchestrator, workload, endpoint] = <[String; 4]>::try_from(parts).ok()?;
-        let parts = [&node, &orchestrator, &workload, &endpoint];
-        (!parts.iter().any(|part| part.is_empty())).then(|| Self {
-            node: node.into(),
-            orchestrator: orchestrator.into(),
-            workload: workload.into(),
-            endpoint: endpoint.into(),
-        })
+        let part = &text[..end];
+        Some(if has_dashes { part.replace("--", "-").into() } else { part.into() })
     }
 }
 
@@ -134,7 +154,7 @@ impl WorkloadEndpoint {
             addresses,
             profiles: spec.texts("profiles")?,
             ports,
-            service_account: spec.text("serviceAccountName")?,
+            service_account: spec.shared("serviceAccountName")?,
         })
     }
 
@@ -214,10 +234,10 @@ impl NetworkSet {
     }
 }
 
-fn set(labels: &mut Labels, key: &str, value: ArcStr) {
-    match labels.binary_search_by(|(k, _)| k.as_str().cmp(key)) {
+fn set(labels: &mut Labels, key: ArcStr, value: ArcStr) {
+    match labels.binary_search_by(|(k, _)| k.cmp(&key)) {
         Ok(index) => labels[index].1 = value,
-        Err(index) => labels.insert(index, (key.into(), value)),
+        Err(index) => labels.insert(index, (key, value)),
     }
 }
 

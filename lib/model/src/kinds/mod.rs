@@ -18,8 +18,9 @@ mod net;
 mod node;
 mod policy;
 mod read;
+mod texts;
 
-use std::fmt;
+use std::{cell::RefCell, fmt, mem};
 
 use arcstr::ArcStr;
 pub use config::{ClusterInformation, FelixConfiguration, SpecMap};
@@ -34,6 +35,7 @@ pub use policy::{
     ServiceRef, StagedAction, Tier, has_ports,
 };
 use serde_json::Value;
+pub use texts::Texts;
 
 use self::read::{Fields, Path};
 use crate::{Key, Kind, Stored, translate};
@@ -117,6 +119,22 @@ pub enum Spec {
 /// [`Invalid`] when the object as a whole can't be used: it isn't JSON, not an object, or lacks
 /// what gives it its place.
 pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
+    decode_sharing(key, stored, &mut Texts::default())
+}
+
+/// [`decode`] of one object of many: its labels, selectors and names of profiles share their memory with equal ones of
+/// the others.
+///
+/// # Errors
+/// See [`decode`].
+pub fn decode_sharing(key: &Key, stored: &Stored, texts: &mut Texts) -> Result<Resource, Invalid> {
+    let cell = RefCell::new(mem::take(texts));
+    let read = read(key, stored, &cell);
+    *texts = cell.into_inner();
+    read
+}
+
+fn read(key: &Key, stored: &Stored, texts: &RefCell<Texts>) -> Result<Resource, Invalid> {
     let value = match stored {
         Stored::Json(value) => value,
         Stored::Raw(bytes) => {
@@ -127,7 +145,7 @@ pub fn decode(key: &Key, stored: &Stored) -> Result<Resource, Invalid> {
             });
         }
     };
-    let root = Path::root();
+    let root = Path::root(texts);
     // `null` and `{}` are objects without any field, as in Go.
     let object = Fields::of(&root, Some(value))?;
     let mut faults = translate::faults(value);

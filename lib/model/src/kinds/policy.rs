@@ -93,14 +93,14 @@ impl Ord for Order {
 impl Policy {
     pub(super) fn read(spec: Fields<'_>, faults: &mut Vec<Invalid>) -> Result<Self, Invalid> {
         let (acts_on_ingress, acts_on_egress) = read_types(spec, faults);
-        let tier = spec.text("tier")?;
+        let tier = spec.shared("tier")?;
         Ok(Self {
             tier: if tier.is_empty() { arcstr::literal!("default") } else { tier },
             // Its place is unknown, not its rules: it goes to the end, where its tier still denies.
             order: or_fault(spec.float("order"), faults).map(Order),
-            selector: spec.text("selector")?,
-            namespace_selector: spec.text("namespaceSelector")?,
-            service_account_selector: spec.text("serviceAccountSelector")?,
+            selector: spec.shared("selector")?,
+            namespace_selector: spec.shared("namespaceSelector")?,
+            service_account_selector: spec.shared("serviceAccountSelector")?,
             acts_on_ingress,
             acts_on_egress,
             do_not_track: or_fault(spec.flag("doNotTrack"), faults).unwrap_or(false),
@@ -388,6 +388,9 @@ fn read_protocol<'a>(fields: Fields<'a>, name: &'a str) -> Result<Option<Protoco
 fn read_icmp<'a>(fields: Fields<'a>, name: &'a str) -> Result<Option<Icmp>, Invalid> {
     let path = fields.path(name);
     let icmp = fields.child(&path)?;
+    if icmp.is_empty() {
+        return Ok(None);
+    }
     match (icmp.int("type", 0, u8::MAX)?, icmp.int("code", 0, u8::MAX)?) {
         (Some(kind), code) => Ok(Some(Icmp { kind, code })),
         (None, None) => Ok(None),
@@ -417,6 +420,9 @@ impl Note<'_> {
                 return Conditions::default();
             }
         };
+        if side.is_empty() {
+            return Conditions::default();
+        }
         let accounts_path = side.path("serviceAccounts");
         let service_accounts = side.child(&accounts_path).and_then(|accounts| {
             Ok(ServiceAccounts {
@@ -439,9 +445,9 @@ impl Note<'_> {
         Conditions {
             nets: self.entries(side, "nets", net_rule, net),
             not_nets: self.entries(side, "notNets", net_rule, net),
-            selector: self.keep(side.text("selector")),
-            not_selector: self.keep(side.text("notSelector")),
-            namespace_selector: self.keep(side.text("namespaceSelector")),
+            selector: self.keep(side.shared("selector")),
+            not_selector: self.keep(side.shared("notSelector")),
+            namespace_selector: self.keep(side.shared("namespaceSelector")),
             service_accounts: Some(self.keep(service_accounts))
                 .filter(|accounts| *accounts != ServiceAccounts::default()),
             service: Some(self.keep(service)).filter(|service| *service != ServiceRef::default()),

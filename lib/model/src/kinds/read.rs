@@ -3,16 +3,17 @@
 //! A missing field and `null` are the same: the type's zero, as in Go. A field of the wrong type is
 //! an [`Invalid`]; whether it costs the object, a part of it or nothing is the caller's decision.
 
-use std::fmt;
+use std::{cell::RefCell, fmt};
 
 use arcstr::ArcStr;
 use serde_json::{Map, Value};
 
-use super::{Invalid, Labels, show};
+use super::{Invalid, Labels, Texts, show};
 
 /// Where a value lies in its object; becomes text only when something is wrong.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
+    texts: &'a RefCell<Texts>,
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
 }
@@ -25,16 +26,22 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
-    pub(super) fn root() -> Self {
-        Self { parent: None, step: Step::Root }
+    /// `texts`: what is shared of what lies below.
+    pub(super) fn root(texts: &'a RefCell<Texts>) -> Self {
+        Self { texts, parent: None, step: Step::Root }
     }
 
     pub(super) fn field(&'a self, name: &'a str) -> Self {
-        Self { parent: Some(self), step: Step::Field(name) }
+        Self { texts: self.texts, parent: Some(self), step: Step::Field(name) }
     }
 
     pub(super) fn index(&'a self, index: usize) -> Self {
-        Self { parent: Some(self), step: Step::Index(index) }
+        Self { texts: self.texts, parent: Some(self), step: Step::Index(index) }
+    }
+
+    /// A text that other objects have too.
+    fn shared(&self, text: &str) -> ArcStr {
+        self.texts.borrow_mut().get(text)
     }
 
     /// That the value here is wrong.
@@ -79,17 +86,30 @@ pub(super) fn shorten(text: &str) -> String {
 pub(super) struct Fields<'a> {
     path: &'a Path<'a>,
     map: Option<&'a Map<String, Value>>,
+    /// The [`bit`]s of the names that are there: most fields that are looked for are not.
+    names: u64,
+}
+
+/// One of 64 bits. Names rarely share it with another one of their object.
+#[inline]
+fn bit(name: &str) -> u64 {
+    let name = name.as_bytes();
+    let first = name.first().copied().unwrap_or(0);
+    1 << ((usize::from(first) + 7 * name.len()) % 64)
 }
 
 impl<'a> Fields<'a> {
     pub(super) fn empty(path: &'a Path<'a>) -> Self {
-        Self { path, map: None }
+        Self { path, map: None, names: 0 }
     }
 
     pub(super) fn of(path: &'a Path<'a>, value: Option<&'a Value>) -> Result<Self, Invalid> {
         match value {
             None | Some(Value::Null) => Ok(Self::empty(path)),
-            Some(Value::Object(map)) => Ok(Self { path, map: Some(map) }),
+            Some(Value::Object(map)) => {
+                let names = map.keys().fold(0, |names, name| names | bit(name));
+                Ok(Self { path, map: Some(map), names })
+            }
             Some(other) => Err(path.invalid(other, "must be an object")),
         }
     }
@@ -104,8 +124,17 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of a field that is there and isn't `null`.
+    #[inline]
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+        if self.names & bit(name) == 0 {
+            return None;
+        }
         self.map?.get(name).filter(|value| !value.is_null())
+    }
+
+    /// None is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names == 0
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -134,6 +163,14 @@ impl<'a> Fields<'a> {
 
     pub(super) fn text(&self, name: &'a str) -> Result<ArcStr, Invalid> {
         self.str(name).map(ArcStr::from)
+    }
+
+    /// A text that other objects have too.
+    pub(super) fn shared(&self, name: &'a str) -> Result<ArcStr, Invalid> {
+        Ok(match self.str(name)? {
+            "" => ArcStr::new(),
+            text => self.path.shared(text),
+        })
     }
 
     pub(super) fn flag(&self, name: &'a str) -> Result<Option<bool>, Invalid> {
@@ -175,13 +212,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Texts that other objects have too.
     pub(super) fn texts(&self, name: &'a str) -> Result<Vec<ArcStr>, Invalid> {
         let path = self.path(name);
         self.list(name)?
             .iter()
             .enumerate()
             .map(|(index, value)| match value {
-                Value::String(text) => Ok(ArcStr::from(text.as_str())),
+                Value::String(text) => Ok(path.shared(text)),
                 other => Err(path.index(index).invalid(other, "must be text")),
             })
             .collect()
@@ -194,8 +232,8 @@ impl<'a> Fields<'a> {
         let mut labels = map
             .iter()
             .map(|(key, value)| match value {
-                Value::Null => Ok((ArcStr::from(key.as_str()), ArcStr::new())),
-                Value::String(text) => Ok((ArcStr::from(key.as_str()), text.as_str().into())),
+                Value::Null => Ok((path.shared(key), ArcStr::new())),
+                Value::String(text) => Ok((path.shared(key), path.shared(text))),
                 other => Err(path.field(key).invalid(other, "must be text")),
             })
             .collect::<Result<Labels, Invalid>>()?;

@@ -74,9 +74,28 @@ impl Leaf {
     }
 }
 
+/// Groups within so many others are looked at by recursion: it costs no memory, and written selectors are flat.
+pub(super) const SHALLOW: u8 = 8;
+
 impl Selector {
     /// Whether it matches. It stops at the first member of a group that decides.
     pub fn matches(&self, labels: &(impl Labels + ?Sized)) -> bool {
+        self.matches_within(labels, SHALLOW)
+    }
+
+    fn matches_within(&self, labels: &(impl Labels + ?Sized), depth: u8) -> bool {
+        let matches = |member: &Self| member.matches_within(labels, depth - 1);
+        match &*self.0 {
+            Node::Leaf(leaf) => leaf.matches(labels),
+            Node::Group(..) if depth == 0 => self.matches_deep(labels),
+            Node::Group(Group::Not, members) => !members.iter().all(matches),
+            Node::Group(Group::And, members) => members.iter().all(matches),
+            Node::Group(Group::Or, members) => members.iter().any(matches),
+        }
+    }
+
+    /// The same, however deep.
+    fn matches_deep(&self, labels: &(impl Labels + ?Sized)) -> bool {
         let mut open: Vec<(Group, slice::Iter<'_, Selector>)> = Vec::new();
         let mut next = self;
         loop {

@@ -10,7 +10,7 @@ use arcstr::ArcStr;
 
 use super::{
     Selector,
-    evaluate::Labels,
+    evaluate::{Labels, SHALLOW},
     tree::{Compare, Group, Leaf, Member, Node},
 };
 
@@ -97,40 +97,41 @@ impl Selector {
 
     /// Labels that a match must have, each with the values of which it must have one (none: any), in
     /// no order. True: these are all that [`Selector::restrictions`] knows, because the selector is
-    /// one condition or all of several. It costs far less than that.
+    /// one condition or all of several, and not deep. It costs far less than that.
     pub fn each_required<'s>(
         &'s self,
         found: &mut dyn FnMut(&'s ArcStr, Option<&'s [ArcStr]>),
     ) -> bool {
-        let mut rest = Vec::with_capacity(8);
-        rest.push(self);
-        let mut leaves = Vec::with_capacity(8);
-        while let Some(selector) = rest.pop() {
-            match &*selector.0 {
-                Node::Leaf(leaf) => leaves.push(leaf),
-                Node::Group(Group::And, members) => rest.extend(members),
-                // What must not be isn't looked for.
-                Node::Group(Group::Not, _) => {}
-                Node::Group(Group::Or, _) => return false,
+        self.each_required_within(found, SHALLOW)
+    }
+
+    fn each_required_within<'s>(
+        &'s self,
+        found: &mut dyn FnMut(&'s ArcStr, Option<&'s [ArcStr]>),
+        depth: u8,
+    ) -> bool {
+        let leaf = match &*self.0 {
+            Node::Leaf(leaf) => leaf,
+            Node::Group(Group::And, members) if depth > 0 => {
+                return members.iter().all(|it| it.each_required_within(found, depth - 1));
             }
-        }
-        for leaf in leaves {
-            match leaf {
-                Leaf::All
-                | Leaf::Global
-                | Leaf::Compare(_, Compare::Ne, _)
-                | Leaf::Member(_, Member::NotIn, _) => {}
-                Leaf::Compare(label, Compare::Eq, value) => {
-                    found(label, Some(std::slice::from_ref(value)));
-                }
-                Leaf::Member(label, Member::In, values) if !values.is_empty() => {
-                    found(label, Some(values));
-                }
-                Leaf::Has(label)
-                | Leaf::Member(label, Member::In, _)
-                | Leaf::Compare(label, ..) => {
-                    found(label, None);
-                }
+            // What must not be isn't looked for.
+            Node::Group(Group::Not, _) => return true,
+            Node::Group(Group::And | Group::Or, _) => return false,
+        };
+        match leaf {
+            Leaf::All
+            | Leaf::Global
+            | Leaf::Compare(_, Compare::Ne, _)
+            | Leaf::Member(_, Member::NotIn, _) => {}
+            Leaf::Compare(label, Compare::Eq, value) => {
+                found(label, Some(std::slice::from_ref(value)));
+            }
+            Leaf::Member(label, Member::In, values) if !values.is_empty() => {
+                found(label, Some(values));
+            }
+            Leaf::Has(label) | Leaf::Member(label, Member::In, _) | Leaf::Compare(label, ..) => {
+                found(label, None);
             }
         }
         true
