@@ -2,7 +2,7 @@
 //! costs, how much memory stays; beside a naive calculation of the same kind in the same run.
 //!
 //! `cargo bench --bench load -- 2000 load` (or `busy`) takes so many namespaces, and does that part
-//! alone: for a profiler.
+//! alone: for a profiler; `one` loads an engine for one node.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that can't go on says where")]
 #![allow(clippy::print_stdout, reason = "what was measured is printed")]
@@ -36,19 +36,23 @@ fn main() {
     let all = if is_bench { 25_000 } else { 50 };
     let namespaces = of_argument(1).and_then(|it| it.parse().ok()).unwrap_or(all);
     match of_argument(2).as_deref() {
-        Some("load") => drop(load(namespaces)),
-        Some("busy") => println!("{:?}", busy(&mut load(10), namespaces)),
+        Some("load") => drop(load(engine(), namespaces)),
+        Some("one") => drop(load(engine().for_node("node-1".into()), namespaces)),
+        Some("busy") => println!("{:?}", busy(&mut load(engine(), 10), namespaces)),
         _ => everything(namespaces, is_bench),
     }
 }
 
-/// An engine that was told all of it.
-fn load(namespaces: usize) -> Engine {
+fn engine() -> Engine {
+    Engine::new(Options { plist_id })
+}
+
+/// The engine, told all of it.
+fn load(mut engine: Engine, namespaces: usize) -> Engine {
     let (pods, policies) = (namespaces * PODS, namespaces * POLICIES);
     println!("{pods} endpoints, {policies} policies, {namespaces} namespaces, {NODES:?} nodes");
 
     let before = resident();
-    let mut engine = Engine::new(Options { plist_id });
     let mut applying = Duration::ZERO;
     for page in (0..namespaces).step_by(PAGE) {
         let updates = (page..namespaces.min(page + PAGE)).flat_map(objects).collect::<Vec<_>>();
@@ -80,7 +84,7 @@ fn load(namespaces: usize) -> Engine {
 }
 
 fn everything(namespaces: usize, is_bench: bool) {
-    let mut engine = load(namespaces);
+    let mut engine = load(engine(), namespaces);
     let labels = one_change(&mut engine, namespaces, true);
     let address = one_change(&mut engine, namespaces, false);
     println!("one pod's label changes: {labels:?}; its address changes: {address:?}");
@@ -92,7 +96,7 @@ fn everything(namespaces: usize, is_bench: bool) {
     NODES.store(1_000, Relaxed);
     let sample = namespaces.min(500);
     let naive = naive(sample);
-    let mut engine = Engine::new(Options { plist_id });
+    let mut engine = self::engine();
     let updates = (0..sample).flat_map(objects).collect::<Vec<_>>();
     let start = processor();
     for update in &updates {
@@ -239,7 +243,7 @@ fn busy(engine: &mut Engine, rounds: usize) -> Duration {
 fn spread(is_bench: bool) -> f64 {
     NODES.store(5_000, Relaxed);
     let namespaces = if is_bench { 5_000 * 30 / PODS } else { 50 };
-    let mut engine = Engine::new(Options { plist_id });
+    let mut engine = self::engine();
     for namespace in 0..namespaces {
         for update in objects(namespace) {
             engine.apply(&update);

@@ -283,7 +283,8 @@ impl Engine {
                 None => kept.remove(key),
             };
         }
-        let read = value.as_ref().map(|stored| staged::decode(key, stored, &mut self.strings.texts));
+        let read =
+            value.as_ref().map(|stored| staged::decode(key, stored, &mut self.strings.texts));
         if key.kind == Kind::ClusterInformation && key.name == "default" {
             let ready = match &read {
                 Some(Ok(Resource { spec: Spec::ClusterInformation(info), .. })) => {

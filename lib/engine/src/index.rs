@@ -142,7 +142,11 @@ impl Labels for Sorted<'_> {
     fn get(&self, label: &str) -> Option<&str> {
         if self.0.len() <= FEW_LABELS {
             // Mostly their lengths tell labels apart.
-            return self.0.iter().find(|(key, _)| key.as_str() == label).map(|(_, value)| value.as_str());
+            return self
+                .0
+                .iter()
+                .find(|(key, _)| key.as_str() == label)
+                .map(|(_, value)| value.as_str());
         }
         let index = self.0.binary_search_by(|(key, _)| key.as_str().cmp(label)).ok()?;
         Some(&self.0[index].1)
@@ -321,7 +325,8 @@ impl Index {
             File::Any => candidates.extend(self.by_labels.values()),
             File::Nowhere => {}
             File::Label(label) => {
-                candidates.extend(having(label).into_iter().flat_map(|it| it.values.values().flatten()));
+                candidates
+                    .extend(having(label).into_iter().flat_map(|it| it.values.values().flatten()));
             }
             File::Value(label, _) | File::Values(label, _) => {
                 let Some(having) = having(label) else { return };
@@ -390,7 +395,10 @@ impl<'i> Limits<'i> {
                 let have = |value| having.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
                 let values = required.values();
                 // Nothing is better than what can't match.
-                (1 + values.iter().map(of).sum::<usize>(), 1 + values.iter().map(have).sum::<usize>())
+                (
+                    1 + values.iter().map(of).sum::<usize>(),
+                    1 + values.iter().map(have).sum::<usize>(),
+                )
             }
             // Each class with the label pays for it, whatever the value: so it counts as worse than
             // a crowded value.

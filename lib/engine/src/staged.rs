@@ -8,11 +8,7 @@ use model::{
 use serde_json::{Map, Value, json};
 
 /// Reads an object of any kind.
-pub(crate) fn decode(
-    key: &Key,
-    stored: &Stored,
-    texts: &mut Texts,
-) -> Result<Resource, Invalid> {
+pub(crate) fn decode(key: &Key, stored: &Stored, texts: &mut Texts) -> Result<Resource, Invalid> {
     let (Kind::StagedKubernetesNetworkPolicy, Stored::Json(value)) = (key.kind, stored) else {
         return kinds::decode_sharing(key, stored, texts);
     };

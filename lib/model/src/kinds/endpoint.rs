@@ -37,12 +37,8 @@ impl EndpointId {
     pub fn parse(name: &str) -> Option<Self> {
         let mut parts = Parts { rest: Some(name) };
         let mut next = || parts.next().filter(|part| !part.is_empty());
-        let id = Self {
-            node: next()?,
-            orchestrator: next()?,
-            workload: next()?,
-            endpoint: next()?,
-        };
+        let id =
+            Self { node: next()?, orchestrator: next()?, workload: next()?, endpoint: next()? };
         parts.rest.is_none().then_some(id)
     }
 }
