@@ -45,7 +45,7 @@ impl Server {
         let mut before = Vec::new();
         for line in said.by_ref().map_while(Result::ok) {
             if line.contains("typha is listening") {
-                server.address = common::field(&line, "agents").to_owned();
+                common::field(&line, "agents").clone_into(&mut server.address);
                 break;
             }
             before.push(line);

@@ -25,11 +25,12 @@ use model::{
     StreamIndex,
     view::{Entry, Topic},
 };
-use moves_support::{Proxy, Server, Way};
+use moves_support::Server;
 use proto::v1::{AgentHello, go_away::Reason};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 use support::RealEtcd;
+use support::{Proxy, Way};
 use sync::{ClientSession, EntryChange, TopicDigest};
 use tokio::{
     sync::watch,

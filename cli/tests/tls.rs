@@ -14,9 +14,10 @@ use proto::v1::{
     AgentHello, AgentMessage, Resync, View, agent_message, go_away::Reason,
     typha_client::TyphaClient,
 };
+use support::Proxy;
 use support::assert_bad_input;
 use sync::Event;
-use tls_support::{Agent, Ca, Proxy, World, hello, node, set_key, set_value};
+use tls_support::{Agent, Ca, World, hello, node, set_key, set_value};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -63,10 +64,10 @@ async fn a_33_nothing_of_a_view_is_in_the_clear() {
             World::tls(Limits::default()).await
         };
         client(&world.store_url).await.put(set_key("x"), set_value(secret), None).await.unwrap();
-        let proxy = Proxy::start(world.typha.address()).await;
+        let proxy = Proxy::recording(world.typha.address().port()).await;
         let tls = (!clear).then(|| world.ca.tls(&Identity::Full));
         let hello = AgentHello { view: View::Full.into(), version: "node-1".into(), ..hello("") };
-        let address = proxy.address.to_string();
+        let address = proxy.address().to_string();
         let connection = Connection::open_with(&address, tls.as_ref(), hello).await.unwrap();
         Agent::new(connection).first_commit().await;
         assert_eq!(told(&proxy.seen()), clear, "without TLS it shows, with TLS it doesn't");
@@ -362,8 +363,8 @@ async fn files_that_do_not_fit_are_named_and_what_was_read_before_stays_in_use()
 async fn an_agent_that_has_vanished_is_noticed() {
     let ping = Duration::from_millis(100);
     let world = World::plain(Limits { ping, ping_timeout: ping, ..quick() }).await;
-    let proxy = Proxy::start(world.typha.address()).await;
-    let connection = Connection::open(&proxy.address.to_string(), hello("node-1")).await.unwrap();
+    let proxy = Proxy::start(world.typha.address().port()).await;
+    let connection = Connection::open(&proxy.address().to_string(), hello("node-1")).await.unwrap();
     let mut agent = Agent::new(connection);
     agent.first_commit().await;
     assert_eq!(world.typha.status().agents.len(), 1);

@@ -4,10 +4,6 @@ use std::process::Command;
 
 use super::*;
 
-#[allow(dead_code, unreachable_pub, reason = "other tests do more with it")]
-#[path = "../../../lib/datastore/tests/common/proxy.rs"]
-mod proxy;
-
 /// Stops and continues a process, as a machine that is overloaded does.
 fn signal(server: &ApiServer, signal: &str) {
     let pid = server.pid().expect("it runs").to_string();
@@ -19,7 +15,7 @@ async fn between_two_api_servers_of_which_one_is_late_and_behind_no_version_ever
     let Some(kubernetes) = RealKubernetes::own(&[]) else { return };
     kubernetes.define_ours();
     kubernetes.apply(SHOP);
-    let proxy = proxy::Proxy::start(kubernetes.port()).await;
+    let proxy = support::Proxy::start(kubernetes.port()).await;
     let url = proxy.url().replace("http:", "https:");
     let store = format!("kubernetes:{}", kubernetes.kubeconfig_at("admin", &url).display());
     let typha = start_typha(&store, 10).await;

@@ -1,11 +1,11 @@
-//! Servers as processes that are killed or stopped and come back, and proxies that are late, stall, or are cut.
+//! Servers as processes that are killed or stopped and come back.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -18,9 +18,8 @@ use nix::{
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, tcp::OwnedReadHalf, tcp::OwnedWriteHalf},
-    sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until, timeout},
+    net::TcpStream,
+    time::timeout,
 };
 
 use crate::common::bulrush;
@@ -147,112 +146,4 @@ async fn get(port: u16, path: &str) -> Option<String> {
         Some(answer)
     };
     timeout(Duration::from_secs(2), exchange).await.ok().flatten()
-}
-
-/// How a proxy treats what passes.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Way {
-    /// What the server says comes so much later.
-    pub(crate) lag: Duration,
-    /// What the server says comes in pieces, so that a cut tears it.
-    pub(crate) is_slow: bool,
-    /// Nothing passes, in neither direction; it waits.
-    pub(crate) is_stalled: bool,
-    /// Connections end, and new ones at once.
-    pub(crate) is_cut: bool,
-}
-
-/// Before a server, on loopback.
-pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
-    way: watch::Sender<Way>,
-}
-
-impl Proxy {
-    /// `server` is an address, or a URL with one.
-    pub(crate) async fn before(server: &str) -> Self {
-        let server: SocketAddr = server.trim_start_matches("http://").parse().unwrap();
-        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (way, ways) = watch::channel(Way::default());
-        tokio::spawn(async move {
-            loop {
-                let Ok((client, _)) = listener.accept().await else { continue };
-                if !ways.borrow().is_cut {
-                    tokio::spawn(connection(client, server, ways.clone()));
-                }
-            }
-        });
-        Self { address, way }
-    }
-
-    pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// From now on.
-    pub(crate) fn set(&self, way: Way) {
-        self.way.send_replace(way);
-    }
-}
-
-/// Ends when either side does, or when it is cut.
-async fn connection(client: TcpStream, server: SocketAddr, mut ways: watch::Receiver<Way>) {
-    let Ok(server) = TcpStream::connect(server).await else { return };
-    let (client_in, client_out) = client.into_split();
-    let (server_in, server_out) = server.into_split();
-    tokio::select! {
-        () = pass(client_in, server_out, false, ways.clone()) => {}
-        () = pass(server_in, client_out, true, ways.clone()) => {}
-        _ = ways.wait_for(|way| way.is_cut) => {}
-    }
-}
-
-/// How a slow way lets bytes through: so many, and so long nothing.
-const PIECE: usize = 256;
-const PAUSE: Duration = Duration::from_millis(5);
-
-/// Bytes keep their order, whatever happens to the lag.
-async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    is_late: bool,
-    mut ways: watch::Receiver<Way>,
-) {
-    let (queue, mut late) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
-    let reading = ways.clone();
-    let read = async {
-        let mut buffer = vec![0; 64 * 1024];
-        while let Ok(count @ 1..) = from.read(&mut buffer).await {
-            let lag = if is_late { reading.borrow().lag } else { Duration::ZERO };
-            let _ = queue.send((Instant::now() + lag, buffer[..count].to_vec()));
-        }
-    };
-    let write = async {
-        while let Some((due, bytes)) = late.recv().await {
-            sleep_until(due).await;
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                // An error: the proxy is gone.
-                let Ok(is_slow) = ways.wait_for(|way| !way.is_stalled).await.map(|way| way.is_slow)
-                else {
-                    return;
-                };
-                let is_slow = is_late && is_slow;
-                let piece;
-                (piece, rest) =
-                    rest.split_at(if is_slow { PIECE.min(rest.len()) } else { rest.len() });
-                if to.write_all(piece).await.is_err() {
-                    return;
-                }
-                if is_slow {
-                    sleep(PAUSE).await;
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = read => {}
-        () = write => {}
-    }
 }

@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 use rand::{Rng as _, rngs::StdRng};
 use tokio::time::Instant;
 
-use crate::moves_support::{Proxy, Server, Way};
+use support::{Proxy, Way};
+
+use crate::moves_support::Server;
 
 /// A server that ended by itself is started again after so long.
 const AGAIN: Duration = Duration::from_millis(300);
@@ -55,7 +57,7 @@ impl Place {
 
     /// Where agents find the servers.
     pub(crate) fn doors(&self) -> Vec<String> {
-        self.sides.iter().map(|side| side.door.address.to_string()).collect()
+        self.sides.iter().map(|side| side.door.address().to_string()).collect()
     }
 
     pub(crate) fn say(&mut self, what: &str) {

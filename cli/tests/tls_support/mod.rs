@@ -1,9 +1,9 @@
-//! What the tests of TLS share: CAs, a server, agents, and a proxy between them.
+//! What the tests of TLS share: CAs, a server, agents.
 
 use std::{
     fs,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -12,11 +12,7 @@ use identity::{Authority, Files, Identity, Issued, ServerCheck, SharedName, Vali
 use proto::v1::AgentHello;
 use sync::{ClientSession, Committed, Event};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-};
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -277,65 +273,5 @@ impl Agent {
 
     pub(crate) async fn first_commit(&mut self) {
         assert!(self.committed().await.first);
-    }
-}
-
-/// Between an agent and its server: sees every byte, and can stop passing them on.
-pub(crate) struct Proxy {
-    pub(crate) address: SocketAddr,
-    seen: Arc<Mutex<Vec<u8>>>,
-    stalled: watch::Sender<bool>,
-}
-
-impl Proxy {
-    pub(crate) async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (stalled, watching) = watch::channel(false);
-        let record = seen.clone();
-        tokio::spawn(async move {
-            let (agent, _) = listener.accept().await.unwrap();
-            let server = TcpStream::connect(server).await.unwrap();
-            let (agent_in, agent_out) = agent.into_split();
-            let (server_in, server_out) = server.into_split();
-            tokio::join!(
-                pass(agent_in, server_out, record.clone(), watching.clone()),
-                pass(server_in, agent_out, record, watching),
-            );
-        });
-        Self { address, seen, stalled }
-    }
-
-    /// Both directions, in one.
-    pub(crate) fn seen(&self) -> Vec<u8> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    /// From here on nothing passes, and nobody is told.
-    pub(crate) fn stall(&self) {
-        self.stalled.send_replace(true);
-    }
-}
-
-async fn pass(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    seen: Arc<Mutex<Vec<u8>>>,
-    mut stalled: watch::Receiver<bool>,
-) {
-    let mut buffer = [0; 16 * 1024];
-    loop {
-        let count = tokio::select! {
-            biased;
-            () = async { let _ = stalled.wait_for(|stalled| *stalled).await; } => {
-                std::future::pending().await
-            }
-            count = from.read(&mut buffer) => count.unwrap_or(0),
-        };
-        if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-        seen.lock().unwrap().extend_from_slice(&buffer[..count]);
     }
 }

@@ -211,7 +211,7 @@ async fn a_right_that_is_taken_away_is_said_and_noticed_when_it_is_back() {
         println!("on {label}");
         let server = Server::start(&binary);
         let mut root = with_users(&server).await;
-        let proxy = common::proxy::Proxy::start(server.port()).await;
+        let proxy = support::Proxy::start(server.port()).await;
         let config = EtcdConfig {
             user: Some(("calico".to_owned(), "secret".to_owned())),
             ..at(proxy.url())

@@ -10,9 +10,9 @@ use model::{Key, Kind};
 
 use common::history::{Write, Writer};
 use common::mirror::Mirror;
-use common::proxy::Proxy;
 use common::server::Server;
 use common::target::{connect, etcds};
+use support::Proxy;
 use support::assert_bad_input;
 
 fn tier(name: &str) -> Key {

@@ -16,6 +16,7 @@ mod etcd;
 mod find;
 mod kubernetes;
 mod process;
+mod proxy;
 mod require;
 mod token;
 
@@ -24,4 +25,5 @@ pub use definitions::definition;
 pub use etcd::{Backup, RealEtcd};
 pub use find::{etcd_binaries, etcdctl_binaries, kubernetes};
 pub use kubernetes::{ApiServer, RealKubernetes, USERS};
+pub use proxy::{Proxy, Way};
 pub use require::skipped;

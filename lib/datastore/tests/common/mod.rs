@@ -12,6 +12,5 @@ pub mod history;
 pub mod kubernetes;
 pub mod meddler;
 pub mod mirror;
-pub mod proxy;
 pub mod server;
 pub mod target;

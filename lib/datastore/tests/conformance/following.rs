@@ -97,7 +97,8 @@ async fn a_connection_that_is_silently_dead_is_noticed() {
         proxy.stall();
         let last = writer.write(vec![put("a", 2)]).await;
         mirror.until_told("lost").await;
-        proxy.flow();
+        proxy.cut();
+        proxy.open();
         mirror.reach(last).await;
         assert_eq!(mirror.objects, writer.objects, "{}", running.label);
     });

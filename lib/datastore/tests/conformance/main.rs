@@ -26,8 +26,8 @@ use support::assert_bad_input;
 use common::history::{Changes, Write, Writer, check};
 use common::mirror::Mirror;
 use common::mirror::stream_of_tiers;
-use common::proxy::Proxy;
 use common::target::{Running, connect, on_every_etcd, on_every_store};
+use support::Proxy;
 
 const STREAM: StreamIndex = StreamIndex(0);
 
