@@ -188,16 +188,16 @@ pub(crate) enum ReadData {
 /// A workload endpoint as its object says it.
 pub(crate) fn workload(
     key: &Key,
-    metadata: &Metadata,
+    metadata: Metadata,
     read: WorkloadEndpoint,
     strings: &mut Interner,
 ) -> Read {
+    let uid = if Planted::UidForgotten.is_here() { ArcStr::new() } else { metadata.uid.clone() };
     let own = strings.labels(read.own_labels(metadata));
     let WorkloadEndpoint { id, interface, mac, addresses, profiles, ports, .. } = read;
     let parents = profiles.into_iter().map(|name| strings.get(name)).collect();
     let ports = named(ports, strings);
-    let uid = if Planted::UidForgotten.is_here() { "" } else { metadata.uid.as_str() };
-    let key = ["wep", &id.orchestrator, &key.namespace, &id.workload, &id.endpoint, uid].join("/");
+    let key = ["wep", &id.orchestrator, &key.namespace, &id.workload, &id.endpoint, &uid].join("/");
     let key = ArcStr::from(key);
     let (mac, addresses) = (Mac::new(&mac), addresses.into());
     let entry = LocalEntry::Workload { interface, mac, addresses };

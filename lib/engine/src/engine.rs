@@ -315,7 +315,7 @@ impl Engine {
         let strings = &mut self.strings;
         let read = match spec {
             Spec::WorkloadEndpoint(endpoint) => {
-                endpoints::workload(key, &metadata, endpoint, strings)
+                endpoints::workload(key, metadata, endpoint, strings)
             }
             Spec::HostEndpoint(endpoint) => endpoints::host(key, metadata, endpoint, strings),
             Spec::NetworkSet(set) | Spec::GlobalNetworkSet(set) => {

@@ -13,7 +13,7 @@
 use std::{collections::hash_map::Entry, hash::Hasher, mem, slice};
 
 use arcstr::ArcStr;
-use model::selector::{Labels, Selector};
+use model::selector::{Known, Labels, Selector};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{
@@ -99,6 +99,18 @@ impl File {
         }
     }
 
+    /// Whether labels have what is required.
+    fn is_in(&self, labels: &[(Word, Word)]) -> bool {
+        let value = |label| labels.iter().find(|(key, _)| key == label).map(|(_, value)| value);
+        match self {
+            Self::Value(label, wanted) => value(label) == Some(wanted),
+            Self::Values(label, wanted) => value(label).is_some_and(|it| wanted.contains(it)),
+            Self::Label(label) => value(label).is_some(),
+            Self::Any => true,
+            Self::Nowhere => false,
+        }
+    }
+
     fn values(&self) -> &[Word] {
         match self {
             Self::Value(_, value) => slice::from_ref(value),
@@ -168,6 +180,8 @@ pub(crate) struct Index {
     /// Where candidates are gathered.
     selector_candidates: Vec<Id<Sel>>,
     class_candidates: Vec<Id<Class>>,
+    /// Where a selector's restrictions are gathered.
+    required: Vec<File>,
     /// How many times a selector was held against labels: what the pruning saves is not here.
     pub(crate) evaluations: u64,
 }
@@ -232,12 +246,14 @@ impl Index {
 
     fn evaluate(&mut self, id: Id<Sel>, class: Id<Class>) {
         self.evaluations += 1;
-        let sel = &mut self.selectors[id];
-        let state = &mut self.classes[class];
-        if sel.selector.matches(&Sorted(&state.labels)) {
-            sel.classes.insert(class);
-            state.selectors.insert(id);
+        if self.selectors[id].selector.matches(&Sorted(&self.classes[class].labels)) {
+            self.matched(id, class);
         }
+    }
+
+    fn matched(&mut self, id: Id<Sel>, class: Id<Class>) {
+        self.selectors[id].classes.insert(class);
+        self.classes[class].selectors.insert(id);
     }
 
     /// A use more of a selector. A new one is matched.
@@ -251,7 +267,14 @@ impl Index {
             return *id;
         }
         let mut candidates = mem::take(&mut self.class_candidates);
-        let file = self.limits(selector, words, &mut candidates);
+        let mut required = mem::take(&mut self.required);
+        let known = selector.each_required(&mut |label, values| {
+            required.push(File::new(label, values, words));
+        });
+        let file = match known {
+            Known::Whole | Known::Necessary => self.limits(&required, &mut candidates),
+            Known::Part => self.limits(&restrictions(selector, words), &mut candidates),
+        };
         let id = self.selectors.insert(Sel {
             selector: selector.clone(),
             fingerprint,
@@ -282,40 +305,61 @@ impl Index {
         }
         self.selectors[id].file = file;
         for class in candidates.drain(..) {
-            self.evaluate(id, class);
+            if known == Known::Whole {
+                self.evaluations += 1;
+                let labels = &self.classes[class].labels;
+                if required.iter().all(|required| required.is_in(labels)) {
+                    self.matched(id, class);
+                }
+            } else {
+                self.evaluate(id, class);
+            }
         }
         self.class_candidates = candidates;
+        required.clear();
+        self.required = required;
         id
     }
 
     /// Where to file a selector: where the fewest are, because that is what a new class pays. And
     /// the classes that it may match, by its rarest restriction.
-    fn limits(
-        &self,
-        selector: &Selector,
-        words: &mut Interner,
-        candidates: &mut Vec<Id<Class>>,
-    ) -> File {
-        let mut limits = Limits::new(self);
-        let mut add = |label: &ArcStr, values: Option<&[ArcStr]>| {
-            limits.add(&File::new(label, values, words));
-        };
-        if selector.each_required(&mut add) {
-            return limits.found(candidates);
-        }
-        let mut limits = Limits::new(self);
-        for (label, restriction) in selector.restrictions() {
-            if restriction.must_be_present && restriction.must_be_absent {
-                return File::Nowhere;
-            }
-            if let Some(values) = restriction.one_of {
-                let values = values.into_iter().collect::<Vec<_>>();
-                limits.add(&File::new(&label, Some(&values), words));
-            } else if restriction.must_be_present {
-                limits.add(&File::new(&label, None, words));
+    fn limits(&self, required: &[File], candidates: &mut Vec<Id<Class>>) -> File {
+        let mut emptiest = (usize::MAX, &File::Any);
+        let mut rarest = (usize::MAX, &File::Any);
+        for required in required {
+            let (filed, classes) = self.counts(required);
+            for (best, count) in [(&mut emptiest, filed), (&mut rarest, classes)] {
+                if count < best.0 {
+                    *best = (count, required);
+                }
             }
         }
-        limits.found(candidates)
+        self.having(rarest.1, candidates);
+        emptiest.1.clone()
+    }
+
+    /// How many selectors are filed there, and how many classes have it.
+    fn counts(&self, required: &File) -> (usize, usize) {
+        let label = required.label();
+        let filed = label.and_then(|label| self.selectors_by_label.get(label));
+        let having = label.and_then(|label| self.classes_by_label.get(label));
+        match required {
+            File::Any => (usize::MAX, usize::MAX),
+            // Nothing is better than what can't match.
+            File::Nowhere => (0, 0),
+            File::Value(..) | File::Values(..) => {
+                let of = |value| filed.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
+                let have = |value| having.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
+                let values = required.values().iter();
+                (1 + values.clone().map(of).sum::<usize>(), 1 + values.map(have).sum::<usize>())
+            }
+            // Each class with the label pays for it, whatever the value: so it counts as worse than
+            // a crowded value.
+            File::Label(_) => {
+                let filed = filed.map_or(0, |filed| filed.any_value.len());
+                (usize::MAX / 2 + filed, 1 + having.map_or(0, |having| having.count))
+            }
+        }
     }
 
     /// The classes that have what is required.
@@ -367,59 +411,21 @@ impl Index {
     }
 }
 
-/// The best of a selector's restrictions, so far.
-struct Limits<'i> {
-    index: &'i Index,
-    /// Where the fewest selectors are filed, and how many.
-    emptiest: (usize, File),
-    /// What the fewest classes have, and how many.
-    rarest: (usize, File),
-}
-
-impl<'i> Limits<'i> {
-    fn new(index: &'i Index) -> Self {
-        Self { index, emptiest: (usize::MAX, File::Any), rarest: (usize::MAX, File::Any) }
-    }
-
-    /// A match must have this.
-    fn add(&mut self, required: &File) {
-        let of_label = |label| {
-            (self.index.selectors_by_label.get(label), self.index.classes_by_label.get(label))
-        };
-        let (filed, classes) = match required {
-            File::Any => return,
-            File::Nowhere => (0, 0),
-            File::Value(label, _) | File::Values(label, _) => {
-                let (filed, having) = of_label(label);
-                let of = |value| filed.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
-                let have = |value| having.and_then(|it| it.values.get(value)).map_or(0, IdSet::len);
-                let values = required.values();
-                // Nothing is better than what can't match.
-                (
-                    1 + values.iter().map(of).sum::<usize>(),
-                    1 + values.iter().map(have).sum::<usize>(),
-                )
-            }
-            // Each class with the label pays for it, whatever the value: so it counts as worse than
-            // a crowded value.
-            File::Label(label) => {
-                let (filed, having) = of_label(label);
-                let filed = filed.map_or(0, |filed| filed.any_value.len());
-                (usize::MAX / 2 + filed, 1 + having.map_or(0, |having| having.count))
-            }
-        };
-        for (best, count) in [(&mut self.emptiest, filed), (&mut self.rarest, classes)] {
-            if count < best.0 {
-                *best = (count, required.clone());
-            }
+/// What a match must have, as far as the selector says so anywhere.
+fn restrictions(selector: &Selector, words: &mut Interner) -> Vec<File> {
+    let mut required = Vec::new();
+    for (label, restriction) in selector.restrictions() {
+        if restriction.must_be_present && restriction.must_be_absent {
+            return vec![File::Nowhere];
+        }
+        if let Some(values) = restriction.one_of {
+            let values = values.into_iter().collect::<Vec<_>>();
+            required.push(File::new(&label, Some(&values), words));
+        } else if restriction.must_be_present {
+            required.push(File::new(&label, None, words));
         }
     }
-
-    /// Where to file the selector. And the classes that it may match.
-    fn found(self, candidates: &mut Vec<Id<Class>>) -> File {
-        self.index.having(&self.rarest.1, candidates);
-        self.emptiest.1
-    }
+    required
 }
 
 /// A hash that tells texts apart without keeping them.

@@ -89,9 +89,8 @@ fn map_where(
 }
 
 fn string(out: &mut String, text: &str) {
-    // All bytes are looked at, whatever they are: so several are at once.
-    let special = |b: u8| (b < 0x20) | (b == b'"') | (b == b'\\');
-    if !text.bytes().fold(false, |found, b| found | special(b)) {
+    if is_plain(text.as_bytes()) {
+        out.reserve(text.len() + 2);
         out.push('"');
         out.push_str(text);
         out.push('"');
@@ -101,11 +100,46 @@ fn string(out: &mut String, text: &str) {
     }
 }
 
+/// Nothing of it has to be escaped.
+fn is_plain(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk::<8>() else {
+        return text.iter().all(|b| *b >= 0x20 && *b != b'"' && *b != b'\\');
+    };
+    // The last bytes may be looked at twice.
+    text.as_chunks::<8>().0.iter().chain([last]).all(|word| eight_are_plain(*word))
+}
+
+/// The same of eight bytes at once. What is below a limit borrows from the highest bit of its byte, and where the first
+/// such byte is, is right.
+fn eight_are_plain(text: [u8; 8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_le_bytes(text);
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (below(word, 0x20) | is(b'"') | is(b'\\')) & HIGH == 0
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_has_to_be_escaped_is_found_anywhere() {
+        for length in 0..20 {
+            assert!(is_plain(&vec![b'~'; length]) && is_plain(&vec![0xff; length]));
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'a'; length];
+                    text[place] = byte;
+                    let plain = byte >= 0x20 && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain(&text), plain, "{byte} at {place} of {length}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn an_object_is_written_without_what_its_store_adds() {

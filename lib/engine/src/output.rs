@@ -105,6 +105,7 @@ impl Out {
     fn sorted(&mut self) -> Vec<Change> {
         let Self { changes, order, .. } = self;
         let prefixes = changes.iter().map(|change| prefix(&change.topic, &change.key));
+        order.reserve_exact(changes.len());
         order.extend(prefixes.zip(0..));
         order.sort_unstable_by(|(a, a_place), (b, b_place)| {
             let change = |place: u32| {
@@ -140,7 +141,7 @@ impl Out {
 }
 
 /// The first bytes of what orders a change.
-type Prefix = (u128, u64);
+type Prefix = [u64; 3];
 
 /// Never orders two topics, or keys of a topic, otherwise than they do: the topic's kind, and the first
 /// bytes of what comes next.
@@ -172,12 +173,11 @@ fn prefix(topic: &Topic, key: &str) -> Prefix {
     if let Some((_, rest)) = rest.split_first_mut() {
         append(rest, second);
     }
-    let [a, b, c] = [0, 8, 16].map(|at| {
+    [0, 8, 16].map(|at| {
         let mut word = [0; 8];
         word.copy_from_slice(&bytes[at..at + 8]);
         u64::from_be_bytes(word)
-    });
-    (u128::from(a) << 64 | u128::from(b), c)
+    })
 }
 
 /// Writes what there is room for, and returns the room that is left. Each byte is one more than in the

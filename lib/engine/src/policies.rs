@@ -251,6 +251,8 @@ pub(crate) struct Policies {
     pub(crate) profile_by_name: HashMap<ArcStr, Id<Prof>>,
     /// Rules that profiles have in common.
     shared: Vec<Arc<ProfileRules>>,
+    /// Those of profiles that don't exist.
+    denying: Option<Arc<ProfileRules>>,
     pub(crate) plists: Slab<Plist>,
     plist_by_code: HashMap<Arc<[u32]>, Id<Plist>>,
 }
@@ -289,7 +291,11 @@ impl Policies {
         if let Some(id) = self.profile_by_name.get(name) {
             return *id;
         }
-        let view = self.share(deny());
+        let view = match &self.denying {
+            Some(view) => Arc::clone(view),
+            None => self.share(deny()),
+        };
+        self.denying = Some(Arc::clone(&view));
         let id = self.profiles.insert(Prof::missing(name.clone(), view));
         self.profile_by_name.insert(name.clone(), id);
         id

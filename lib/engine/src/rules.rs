@@ -214,6 +214,9 @@ impl One<'_, '_> {
         side: &str,
         field: impl Fn() -> String,
     ) -> Result<(Peer, Vec<(ArcStr, SetSpec)>), Nothing> {
+        if conditions.is_absent() {
+            return Ok((Peer::default(), Vec::new()));
+        }
         // Everything is looked at before the rule is given up, so that all faults are named.
         let nets = self.one_of(&conditions.nets);
         let not_nets = self.none_of(&conditions.not_nets);

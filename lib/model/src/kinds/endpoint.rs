@@ -67,7 +67,19 @@ impl Iterator for Parts<'_> {
             end += 1;
         }
         let part = &text[..end];
-        Some(if has_dashes { part.replace("--", "-").into() } else { part.into() })
+        if !has_dashes {
+            return Some(part.into());
+        }
+        let mut undoubled = String::with_capacity(part.len());
+        // Of each two dashes the second one.
+        let mut is_second = false;
+        for c in part.chars() {
+            if c != '-' || is_second {
+                undoubled.push(c);
+            }
+            is_second = c == '-' && !is_second;
+        }
+        Some(undoubled.into())
     }
 }
 
@@ -156,8 +168,8 @@ impl WorkloadEndpoint {
 
     /// Its own labels as selectors see them, sorted: without those that only profiles may give, and
     /// with its service account.
-    pub fn own_labels(&self, metadata: &Metadata) -> Labels {
-        let mut labels = metadata.labels.clone();
+    pub fn own_labels(&self, metadata: Metadata) -> Labels {
+        let mut labels = metadata.labels;
         labels.retain(|(key, _)| !key.starts_with("pcns.") && !key.starts_with("pcsa."));
         if !self.service_account.is_empty() {
             set(&mut labels, SERVICE_ACCOUNT_LABEL, self.service_account.clone());

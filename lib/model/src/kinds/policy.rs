@@ -199,6 +199,22 @@ pub struct Conditions {
     pub not_ports: Entries<PortMatch>,
 }
 
+impl Conditions {
+    /// There is none.
+    pub fn is_absent(&self) -> bool {
+        let Self { nets, not_nets, ports, not_ports, .. } = self;
+        let Self { selector, not_selector, namespace_selector, service_accounts, service, .. } =
+            self;
+        nets.is_absent()
+            && not_nets.is_absent()
+            && ports.is_absent()
+            && not_ports.is_absent()
+            && [selector, not_selector, namespace_selector].iter().all(|text| text.is_empty())
+            && service_accounts.is_none()
+            && service.is_none()
+    }
+}
+
 /// The entries of a list, and those that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entries<T> {

@@ -175,7 +175,7 @@ fn pods_cannot_fake_labels_of_their_namespace() {
     )
     .unwrap();
     let Spec::WorkloadEndpoint(endpoint) = resource.spec else { panic!("not an endpoint") };
-    let labels = endpoint.own_labels(&resource.metadata);
+    let labels = endpoint.own_labels(resource.metadata);
     let expected: Labels =
         vec![("a".into(), "b".into()), ("projectcalico.org/serviceaccount".into(), "sa".into())];
     assert_eq!(labels, expected);

@@ -29,7 +29,7 @@ use sha2::{Digest, Sha224};
 
 pub use evaluate::Labels;
 pub use parse::ParseError;
-pub use restriction::{Restriction, Restrictions};
+pub use restriction::{Known, Restriction, Restrictions};
 use tree::{Compare, Group, Leaf, Member, Node};
 
 /// The longest label name, in bytes (Calico: `selector/tokenizer`).

@@ -80,6 +80,17 @@ impl Restriction {
 /// By label; a label that isn't here may be anything.
 pub type Restrictions = BTreeMap<ArcStr, Restriction>;
 
+/// What [`Selector::each_required`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Known {
+    /// All: labels with what is required match.
+    Whole,
+    /// All that [`Selector::restrictions`] knows.
+    Necessary,
+    /// There may be more restrictions.
+    Part,
+}
+
 impl Selector {
     /// What labels must be like wherever this selector matches.
     pub fn restrictions(&self) -> Restrictions {
@@ -96,12 +107,11 @@ impl Selector {
     }
 
     /// Labels that a match must have, each with the values of which it must have one (none: any), in
-    /// no order. True: these are all that [`Selector::restrictions`] knows, because the selector is
-    /// one condition or all of several, and not deep. It costs far less than that.
+    /// no order. It costs far less than [`Selector::restrictions`].
     pub fn each_required<'s>(
         &'s self,
         found: &mut dyn FnMut(&'s ArcStr, Option<&'s [ArcStr]>),
-    ) -> bool {
+    ) -> Known {
         self.each_required_within(found, SHALLOW)
     }
 
@@ -109,32 +119,39 @@ impl Selector {
         &'s self,
         found: &mut dyn FnMut(&'s ArcStr, Option<&'s [ArcStr]>),
         depth: u8,
-    ) -> bool {
+    ) -> Known {
         let leaf = match &*self.0 {
             Node::Leaf(leaf) => leaf,
             Node::Group(Group::And, members) if depth > 0 => {
-                return members.iter().all(|it| it.each_required_within(found, depth - 1));
+                let known = members.iter().map(|it| it.each_required_within(found, depth - 1));
+                return known.max().unwrap_or(Known::Whole);
             }
             // What must not be isn't looked for.
-            Node::Group(Group::Not, _) => return true,
-            Node::Group(Group::And | Group::Or, _) => return false,
+            Node::Group(Group::Not, _) => return Known::Necessary,
+            Node::Group(Group::And | Group::Or, _) => return Known::Part,
         };
         match leaf {
-            Leaf::All
-            | Leaf::Global
-            | Leaf::Compare(_, Compare::Ne, _)
-            | Leaf::Member(_, Member::NotIn, _) => {}
+            Leaf::All | Leaf::Global => Known::Whole,
+            Leaf::Compare(_, Compare::Ne, _) | Leaf::Member(_, Member::NotIn, _) => {
+                Known::Necessary
+            }
             Leaf::Compare(label, Compare::Eq, value) => {
                 found(label, Some(std::slice::from_ref(value)));
+                Known::Whole
             }
             Leaf::Member(label, Member::In, values) if !values.is_empty() => {
                 found(label, Some(values));
+                Known::Whole
             }
-            Leaf::Has(label) | Leaf::Member(label, Member::In, _) | Leaf::Compare(label, ..) => {
+            Leaf::Has(label) => {
                 found(label, None);
+                Known::Whole
+            }
+            Leaf::Member(label, Member::In, _) | Leaf::Compare(label, ..) => {
+                found(label, None);
+                Known::Necessary
             }
         }
-        true
     }
 
     /// Whether these labels satisfy the restrictions: if not, the selector doesn't match them.
