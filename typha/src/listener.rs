@@ -220,7 +220,7 @@ impl Listener {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let streams = Streams::default();
-        let mut running = Running::default();
+        let mut running = Running::new(&streams);
         let mut connection = pin!(self.http(stream, caller.clone(), &streams));
         // Nothing of it is needed during a session, which is ended by others.
         let mut wait = Some(stranger(caller.deadline, self.draining.clone()));
@@ -238,7 +238,7 @@ impl Listener {
                 _ => {}
             }
             tokio::select! {
-                result = streams.drive(connection.as_mut(), &mut running) => {
+                result = running.drive(connection.as_mut()) => {
                     if now == Stage::Waiting && !over {
                         let reason = match result {
                             Ok(()) => "it left without a hello".into(),
