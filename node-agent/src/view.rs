@@ -203,8 +203,7 @@ impl NodeView {
                 changes.config |= put(&mut self.overrides, key.clone(), None);
             }
             // For whoever configures a BGP speaker: nothing here does.
-            (Topic::Node(_), _) if key.starts_with("bgppeer/") || key.starts_with("bgpfilter/") => {
-            }
+            (Topic::Node(_), _) if key.starts_with("bgp") => {}
             (Topic::Node(_), entry) => {
                 let value = match entry {
                     None => None,

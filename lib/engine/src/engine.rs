@@ -609,14 +609,15 @@ fn config_topic(key: &Key) -> Option<(Topic, ArcStr)> {
             "default",
         )
         | (Kind::Tier, _) => Some((Topic::Config, arcstr::format!("{}/{}", key.kind, key.name))),
-        (Kind::FelixConfiguration, name) => {
+        (Kind::FelixConfiguration | Kind::BGPConfiguration, name) => {
             let node = name.strip_prefix("node.")?;
+            let of = if key.kind == Kind::BGPConfiguration { "bgpconfig" } else { "config" };
             let topic = if Planted::OverrideForAll.is_here() {
                 Topic::Config
             } else {
                 Topic::Node(node.into())
             };
-            Some((topic, arcstr::format!("config/{name}")))
+            Some((topic, arcstr::format!("{of}/{name}")))
         }
         _ => None,
     }

@@ -540,7 +540,9 @@ fn nodes_get_the_common_configuration_and_their_own_override() {
         let spec = json!({"vxlanVNI": 4096, "mtuIfacePattern": name});
         cluster.spec(&format!("FelixConfiguration/{name}"), &spec);
     }
-    cluster.spec("BGPConfiguration/default", &json!({"asNumber": 64512}));
+    for name in ["default", "node.n1"] {
+        cluster.spec(&format!("BGPConfiguration/{name}"), &json!({"listenPort": 1790}));
+    }
     cluster.spec("Tier/t", &json!({"order": 1}));
     cluster.flush();
     let config = cluster.topic(&Topic::Config);
@@ -549,7 +551,7 @@ fn nodes_get_the_common_configuration_and_their_own_override() {
     let Entry::Config(felix) = &config["FelixConfiguration/default"] else { panic!("no config") };
     assert_eq!(felix.spec_json, r#"{"mtuIfacePattern":"default","vxlanVNI":4096}"#);
     let own = cluster.topic(&Topic::Node("n1".into()));
-    assert_eq!(own.keys().collect::<Vec<_>>(), ["config/node.n1"]);
+    assert_eq!(own.keys().collect::<Vec<_>>(), ["bgpconfig/node.n1", "config/node.n1"]);
 }
 
 #[test]

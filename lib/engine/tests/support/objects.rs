@@ -224,6 +224,9 @@ pub(crate) enum Obj {
         owner: Option<&'static str>,
         holders: Vec<Option<&'static str>>,
     },
+    Bgp {
+        flag: bool,
+    },
     Felix {
         flag: bool,
     },
@@ -333,6 +336,9 @@ impl Obj {
                 });
             }
             Self::Felix { flag } => json!({ "wireguardEnabled": flag }),
+            Self::Bgp { flag } => {
+                json!({ "logSeverityScreen": if *flag { "Info" } else { "Debug" } })
+            }
             Self::Cluster { ready } => json!({ "datastoreReady": ready }),
         };
         json!({"kind": key.kind.name(), "metadata": metadata, "spec": spec})
@@ -758,6 +764,7 @@ pub(crate) fn object_of(focus: Focus) -> impl Strategy<Value = (Key, Obj)> {
         });
     let staged = prop::bool::weighted(0.3).prop_map(|bad| Obj::StagedKubernetes { bad });
     let felix = any::<bool>().prop_map(|flag| Obj::Felix { flag });
+    let bgp = any::<bool>().prop_map(|flag| Obj::Bgp { flag });
     let cluster = of(any::<bool>()).prop_map(|ready| Obj::Cluster { ready });
     let configurations = &["default", "node.n1", "other"];
     let endpoints = [
@@ -787,6 +794,7 @@ pub(crate) fn object_of(focus: Focus) -> impl Strategy<Value = (Key, Obj)> {
         (3, (global(Kind::IPPool, &["a", "b"]), pool).boxed()),
         (4, (global(Kind::IPAMBlock, &["k", "l"]), block()).boxed()),
         (1, (global(Kind::FelixConfiguration, configurations), felix).boxed()),
+        (1, (global(Kind::BGPConfiguration, configurations), bgp).boxed()),
         (1, (global(Kind::ClusterInformation, &["default"]), cluster).boxed()),
     ];
     let mut kinds = Vec::new();

@@ -304,6 +304,13 @@ fn put_objects(objects: &Objects, beyond: &Beyond, out: &mut Expected) {
                 let node = Topic::Node(key.name[5..].into());
                 put(&mut out.topics, node, &format!("config/{}", key.name), spec(obj));
             }
+            Obj::Bgp { .. } if key.name == "default" => {
+                put(&mut out.topics, Topic::Config, "BGPConfiguration/default", spec(obj));
+            }
+            Obj::Bgp { .. } if key.name.starts_with("node.") => {
+                let node = Topic::Node(key.name[5..].into());
+                put(&mut out.topics, node, &format!("bgpconfig/{}", key.name), spec(obj));
+            }
             Obj::Tier { .. } => {
                 put(&mut out.topics, Topic::Config, &format!("Tier/{}", key.name), spec(obj));
             }
@@ -349,6 +356,7 @@ fn is_problem(key: &Key, obj: &Obj, services: bool) -> bool {
         | Obj::Tier { .. }
         | Obj::Block { .. }
         | Obj::Felix { .. }
+        | Obj::Bgp { .. }
         | Obj::Cluster { .. } => false,
     }
 }
