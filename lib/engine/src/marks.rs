@@ -16,6 +16,9 @@ impl<T> Default for Marks<T> {
     }
 }
 
+/// Room is kept for so many.
+const SMALL: usize = 256;
+
 fn place<T>(id: Id<T>) -> (usize, u64) {
     let number = id.number() as usize;
     (number / 64, 1 << (number % 64))
@@ -60,7 +63,9 @@ impl<T> Marks<T> {
 
     /// All of them, sorted; none is marked any more.
     pub(crate) fn take(&mut self) -> Vec<Id<T>> {
-        let mut ids = std::mem::take(&mut self.ids);
+        // As many may be marked the next time.
+        let room = Vec::with_capacity(self.ids.len().min(SMALL));
+        let mut ids = std::mem::replace(&mut self.ids, room);
         ids.retain(|id| {
             let (word, bit) = place(*id);
             let is_marked = self.bits[word] & bit != 0;

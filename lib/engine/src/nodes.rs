@@ -1,6 +1,9 @@
 //! What each node needs beyond the common topics, by reference counts.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    hash::{Hash, Hasher},
+};
 
 use arcstr::ArcStr;
 
@@ -25,7 +28,7 @@ pub(crate) struct Node {
 }
 
 /// A topic that nodes need because of something of theirs.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Need {
     Plist(Id<Plist>),
     Policy(Id<Pol>),
@@ -47,6 +50,31 @@ impl Need {
         };
         kind << 32 | u64::from(id)
     }
+
+    /// The need of this [`Need::number`]; higher bits don't count.
+    fn of_number(number: u64) -> Option<Self> {
+        let id = number as u32;
+        Some(match number >> 32 & 3 {
+            0 => Self::Plist(Id::of_number(id)?),
+            1 => Self::Policy(Id::of_number(id)?),
+            2 => Self::Profile(Id::of_number(id)?),
+            _ => Self::Set(Id::of_number(id)?),
+        })
+    }
+}
+
+/// The bits of a [`Need::number`]. The others are for nodes: a billion of them.
+const NEED_BITS: u32 = 34;
+
+/// A node and a need as one number.
+fn mark(node: Id<Node>, need: Need) -> u64 {
+    u64::from(node.number()) << NEED_BITS | need.number()
+}
+
+impl Hash for Need {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.number());
+    }
 }
 
 /// All nodes with endpoints.
@@ -56,8 +84,8 @@ pub(crate) struct Nodes {
     by_name: HashMap<ArcStr, Id<Node>>,
     /// What other nodes need doesn't count.
     pub(crate) only: Option<ArcStr>,
-    /// What changed since the last flush, and whether the node needed it before.
-    touched: Vec<(Id<Node>, Need, bool)>,
+    /// What began or ended to be needed since the last flush, as often as it did: see [`mark`].
+    touched: Vec<u64>,
     /// Nodes that may have no endpoint left.
     idle: BTreeSet<Id<Node>>,
 }
@@ -102,7 +130,7 @@ impl Nodes {
         }
         let crossed = (before == 0) != (after == 0);
         if crossed {
-            self.touched.push((id, need, before > 0));
+            self.touched.push(mark(id, need));
         }
         crossed
     }
@@ -117,16 +145,17 @@ impl Nodes {
     /// now.
     pub(crate) fn flush(&mut self, mut change: impl FnMut(&ArcStr, &[(Need, bool)])) {
         let mut touched = std::mem::take(&mut self.touched);
-        // Of one need the first comes first: it says how it was.
-        touched.sort_by_key(|(node, need, _)| (node.number(), need.number()));
+        touched.sort_unstable();
         let mut changed = Vec::with_capacity(touched.len().min(SMALL));
-        for of_node in touched.chunk_by(|(a, ..), (b, ..)| a == b) {
-            let node = &self.slab[of_node[0].0];
-            for of_need in of_node.chunk_by(|(_, a, _), (_, b, _)| a == b) {
-                let (_, need, before) = of_need[0];
-                let now = node.needs.contains_key(&need);
-                if now != before {
-                    changed.push((need, now));
+        for of_node in touched.chunk_by(|a, b| a >> NEED_BITS == b >> NEED_BITS) {
+            let Some(id) = Id::of_number((of_node[0] >> NEED_BITS) as u32) else { continue };
+            let node = &self.slab[id];
+            for of_need in of_node.chunk_by(|a, b| a == b) {
+                // What began and ended as often is as it was.
+                if of_need.len() % 2 == 1
+                    && let Some(need) = Need::of_number(of_need[0])
+                {
+                    changed.push((need, node.needs.contains_key(&need)));
                 }
             }
             if !changed.is_empty() {

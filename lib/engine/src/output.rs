@@ -165,29 +165,40 @@ fn prefix(topic: &Topic, key: &str) -> Prefix {
         Topic::IpSet(id) => (&[8], id, key),
         Topic::Res(kind, shard) => (&[9, *kind as u8, *shard], key, ""),
     };
-    let mut bytes = [0; 24];
-    let (start, rest) = bytes.split_at_mut(head.len());
-    start.copy_from_slice(head);
-    let rest = append(rest, first);
+    let mut bytes = [0; PREFIX];
+    let start = append(&mut bytes, 0, head);
+    let gap = append(&mut bytes, start, first.as_bytes());
     // A zero between them: so a text comes before those that it begins.
-    if let Some((_, rest)) = rest.split_first_mut() {
-        append(rest, second);
-    }
-    [0, 8, 16].map(|at| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_be_bytes(word)
+    let second_start = (gap + 1).min(PREFIX);
+    let end = append(&mut bytes, second_start, second.as_bytes());
+    // Each byte of a text is one more than it was: none is zero, and in UTF-8 none is the highest.
+    std::array::from_fn(|word| {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&bytes[8 * word..8 * word + 8]);
+        let ones = |from: usize, to: usize| ONES[to][word] - ONES[from][word];
+        u64::from_be_bytes(eight) + ones(start, gap) + ones(second_start, end)
     })
 }
 
-/// Writes what there is room for, and returns the room that is left. Each byte is one more than in the
-/// text: none is zero, and in UTF-8 none is the highest.
-fn append<'b>(bytes: &'b mut [u8], text: &str) -> &'b mut [u8] {
-    let (written, rest) = bytes.split_at_mut(text.len().min(bytes.len()));
-    for (byte, from) in written.iter_mut().zip(text.bytes()) {
-        *byte = from + 1;
+const PREFIX: usize = 24;
+
+/// By number: so many bytes of one, then zeros.
+const ONES: [Prefix; PREFIX + 1] = {
+    let mut ones = [[0; 3]; PREFIX + 1];
+    let mut count = 1;
+    while count <= PREFIX {
+        ones[count] = ones[count - 1];
+        ones[count][(count - 1) / 8] += 1 << (56 - 8 * ((count - 1) % 8));
+        count += 1;
     }
-    rest
+    ones
+};
+
+/// Writes what there is room for from a place on, and returns the place after it.
+fn append(bytes: &mut [u8; PREFIX], start: usize, text: &[u8]) -> usize {
+    let end = PREFIX.min(start + text.len());
+    bytes[start..end].copy_from_slice(&text[..end - start]);
+    end
 }
 
 #[cfg(test)]

@@ -187,6 +187,21 @@ fn by_name(a: &PolicyId, b: &PolicyId) -> std::cmp::Ordering {
     })
 }
 
+/// The first bytes of what [`by_name`] compares: mostly they decide.
+fn first_of_name(id: &PolicyId) -> u64 {
+    if Planted::TieBreakByNamespace.is_here() {
+        return 0;
+    }
+    let mut first = [0; 8];
+    let mut rest = &mut first[..];
+    for part in [id.name.as_bytes(), b"/", id.namespace.as_bytes(), b"/", id.kind.as_bytes()] {
+        let (written, after) = rest.split_at_mut(part.len().min(rest.len()));
+        written.copy_from_slice(&part[..written.len()]);
+        rest = after;
+    }
+    u64::from_be_bytes(first)
+}
+
 /// None is last.
 fn order_key(order: Option<Order>) -> (bool, Option<Order>) {
     (order.is_none() != Planted::NoOrderFirst.is_here(), order)
@@ -318,21 +333,22 @@ impl Policies {
     pub(crate) fn selecting(&self, class: &Class, index: &Index) -> Vec<(Id<Pol>, &Place)> {
         let selecting = || class.selectors.iter().map(|sel| &index.selectors[*sel].policies);
         let mut policies = Vec::with_capacity(selecting().map(IdSet::len).sum());
-        policies.extend(
-            selecting()
-                .flatten()
-                .map(|id| (*id, &self.slab[*id].place))
-                .filter(|(_, place)| place.ingress || place.egress),
-        );
-        policies.sort_unstable_by(|(a_id, a), (b_id, b)| {
+        for id in selecting().flatten() {
+            let Pol { place, id: name, .. } = &self.slab[*id];
+            if place.ingress || place.egress {
+                policies.push((first_of_name(name), *id, place));
+            }
+        }
+        policies.sort_unstable_by(|(a_first, a_id, a), (b_first, b_id, b)| {
             let tiers = || self.tiers[a.tier].key().cmp(&self.tiers[b.tier].key());
             let by_tier = if a.tier == b.tier { std::cmp::Ordering::Equal } else { tiers() };
             by_tier.then_with(|| order_key(a.order).cmp(&order_key(b.order))).then_with(|| {
-                let order = by_name(&self.slab[*a_id].id, &self.slab[*b_id].id);
+                let names = || by_name(&self.slab[*a_id].id, &self.slab[*b_id].id);
+                let order = a_first.cmp(b_first).then_with(names);
                 if Planted::TieBreakFlipped.is_here() { order.reverse() } else { order }
             })
         });
-        policies
+        policies.into_iter().map(|(_, id, place)| (id, place)).collect()
     }
 
     /// The lists of a class. None: no policy acts there.

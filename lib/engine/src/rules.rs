@@ -255,10 +255,10 @@ impl One<'_, '_> {
             (Some(positive), Some(negative)) => (Some(positive.and(negative.not())), None),
             alone => alone,
         };
-        let whose = positive.clone().unwrap_or_else(Selector::all);
+        let whose = positive.clone();
         let port_set = |name: ArcStr| {
             let port = Some(NamedPort { protocol, name });
-            SetSpec::Selector { selector: whose.clone(), port }
+            SetSpec::Selector { selector: whose.clone().unwrap_or_else(Selector::all), port }
         };
         let mut sets = Vec::new();
         let repeats = self.scope.repeats;

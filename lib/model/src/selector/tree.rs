@@ -4,7 +4,7 @@ use std::{fmt, mem, slice, sync::Arc};
 
 use arcstr::ArcStr;
 
-use super::Selector;
+use super::{Selector, evaluate::SHALLOW};
 
 /// How a label's value is compared with a string.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -204,6 +204,30 @@ impl Selector {
     /// # Errors
     /// Those of `out`.
     pub fn write_canonical(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        self.write_within(out, SHALLOW)
+    }
+
+    fn write_within(&self, out: &mut impl fmt::Write, depth: u8) -> fmt::Result {
+        let (between, members) = match &*self.0 {
+            Node::Leaf(leaf) => return leaf.write(out),
+            Node::Group(..) if depth == 0 => return self.write_deep(out),
+            Node::Group(Group::Not, members) => {
+                out.write_str("!")?;
+                return members.iter().try_for_each(|it| it.write_within(out, depth - 1));
+            }
+            Node::Group(Group::And, members) => (" && ", members),
+            Node::Group(Group::Or, members) => (" || ", members),
+        };
+        out.write_str("(")?;
+        for (index, member) in members.iter().enumerate() {
+            out.write_str(if index == 0 { "" } else { between })?;
+            member.write_within(out, depth - 1)?;
+        }
+        out.write_str(")")
+    }
+
+    /// The same, however deep.
+    fn write_deep(&self, out: &mut impl fmt::Write) -> fmt::Result {
         enum Piece<'a> {
             Text(&'static str),
             Tree(&'a Selector),
