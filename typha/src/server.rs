@@ -5,7 +5,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use datastore::{StoreConfig, kubernetes::Tokens};
 use pipeline::{About, FactsError, Reading, Recording, Scope};
 use rand::seq::SliceRandom as _;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+    task::JoinHandle,
+    time::Instant,
+};
 use tracing::warn;
 
 use crate::{
@@ -33,6 +38,10 @@ const DRAIN_PER_SECOND: f64 = 500.0;
 const LINGER: Duration = Duration::from_millis(200);
 /// How long the last of them may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many connections the system may keep for us to accept. When all agents come at once, those beyond it are
+/// reset; the system has a limit of its own (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -160,10 +169,10 @@ impl Typha {
                 Some(current)
             }
         };
-        let agents = listen(config.listen, "agents", "port").await?;
-        let health = listen(config.health, "health", "health-port").await?;
-        let metrics = listen(config.metrics, "metrics", "metrics-port").await?;
-        let status = listen(config.status, "the status page", "status-port").await?;
+        let agents = listen(config.listen, "agents", "port")?;
+        let health = listen(config.health, "health", "health-port")?;
+        let metrics = listen(config.metrics, "metrics", "metrics-port")?;
+        let status = listen(config.status, "the status page", "status-port")?;
 
         let store = config.store.connect().await?;
         let about =
@@ -271,17 +280,21 @@ impl Typha {
     }
 }
 
-async fn listen(
+fn listen(
     address: SocketAddr,
     what: &'static str,
     flag: &'static str,
 ) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Listen {
-        what,
-        address,
-        error,
-        flag,
-    })
+    let listen = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| StartError::Listen { what, address, error, flag })
 }
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
