@@ -13,6 +13,7 @@ mod access;
 mod admission;
 mod balance;
 mod body;
+mod chunks;
 pub mod cli;
 mod door;
 mod health;

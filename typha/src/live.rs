@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proto::v1::{
     AgentMessage, GoAway, ServerMessage, agent_message, go_away::Reason, server_message::Message,
 };
@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::{
     body::go_away,
+    chunks::{CHUNK, Room},
     inbound::{Inbound, InboundError},
     service::Shared,
     sessions::{Mark, Marks, Session, Sessions},
@@ -27,8 +28,6 @@ use crate::{
 
 /// Messages below this many bytes are copied into one chunk: a write costs more than a copy.
 const SMALL: usize = 4 * 1024;
-/// The largest chunk: that of a frame of HTTP/2.
-const CHUNK: usize = 16 * 1024;
 /// How many messages of its agent a session looks at before it lets others work.
 const AT_ONCE: usize = 16;
 
@@ -318,26 +317,22 @@ impl Live {
         if !self.rest.is_empty() {
             return Some(self.piece());
         }
-        let mut small = BytesMut::new();
+        let mut small: Option<Room> = None;
         while let Some(message) = self.queue.next() {
             let bytes = self.shared.traffic.bytes(&message, self.encoding);
-            let fits = bytes.len() < SMALL && small.len() + bytes.len() <= CHUNK;
+            let full = small.as_ref().is_some_and(|room| room.is_short_of(bytes.len()));
             if self.queue.is_empty() && self.begun {
                 self.brought();
             }
-            if !fits || (small.is_empty() && self.queue.is_empty()) {
+            let alone = small.is_none() && self.queue.is_empty();
+            if bytes.len() >= SMALL || full || alone {
                 self.rest = bytes;
                 break;
             }
-            if small.is_empty() {
-                small.reserve(SMALL);
-            }
-            small.extend_from_slice(&bytes);
+            small.get_or_insert_with(|| self.shared.chunks.room()).add(&bytes);
         }
-        if !small.is_empty() {
-            return Some(small.freeze());
-        }
-        (!self.rest.is_empty()).then(|| self.piece())
+        let small = small.map(Room::into_chunk);
+        small.or_else(|| (!self.rest.is_empty()).then(|| self.piece()))
     }
 
     fn piece(&mut self) -> Bytes {

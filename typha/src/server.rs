@@ -15,6 +15,7 @@ use tracing::warn;
 
 use crate::{
     balance::Balance,
+    chunks::Chunks,
     door::{Door, Limits},
     health,
     http::{self, Pages},
@@ -200,6 +201,7 @@ impl Typha {
             sessions,
             traffic: Traffic::default(),
             rounds: Rounds::default(),
+            chunks: Chunks::default(),
             max_sessions: config.max_connections,
             limits: config.limits.clone(),
             door: door.clone(),

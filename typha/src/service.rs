@@ -21,6 +21,7 @@ use tracing::info;
 use crate::{
     access::{self, Credential},
     body::{Opened, SessionBody, go_away},
+    chunks::Chunks,
     door::{Cause, Door, Limits, Stage},
     health::Health,
     inbound::{Inbound, InboundError},
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) traffic: Traffic,
     pub(crate) rounds: Rounds,
+    pub(crate) chunks: Chunks,
     pub(crate) max_sessions: usize,
     pub(crate) limits: Limits,
     pub(crate) door: Arc<Door>,

@@ -430,7 +430,7 @@ impl ServerSession {
             (.., false) => Resume::Digests,
         });
         let run = same_run.then_some(held.publication);
-        let (mut add, mut frames) = (Vec::new(), Frames::default());
+        let (mut add, mut frames) = (Vec::with_capacity(view.len()), Frames::default());
         for topic in view {
             let state = snapshot.topic(&topic).map(AsRef::as_ref);
             let name = topic.to_string();
