@@ -144,3 +144,89 @@ impl Running {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        pin::pin,
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        time::Duration,
+    };
+
+    use futures::FutureExt as _;
+    use tokio::{
+        sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+        time::timeout,
+    };
+
+    use super::*;
+
+    /// Hands on what it gets, to the end of it.
+    async fn hand_on(mut from: UnboundedReceiver<u32>, to: UnboundedSender<u32>) {
+        while let Some(number) = from.recv().await {
+            let _ = to.send(number);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whatever_wakes_a_part_is_seen() {
+        let (first, to_stream) = unbounded_channel();
+        let (stream, to_connection) = unbounded_channel();
+        let (connection, to_other) = unbounded_channel();
+        let (other, mut last) = unbounded_channel();
+        let streams = Streams::default();
+        streams.execute(hand_on(to_stream, stream));
+        streams.execute(hand_on(to_other, other));
+        let mut running = Running::new(&streams);
+        let task = tokio::spawn(async move {
+            let connection = pin!(hand_on(to_connection, connection));
+            running.drive(connection).await;
+        });
+        // From outside to a stream, to the connection, to the other stream, and out: nobody else wakes any of them.
+        for number in 0..50_000 {
+            first.send(number).unwrap();
+            let seen = timeout(Duration::from_secs(30), last.recv()).await;
+            assert_eq!(seen, Ok(Some(number)));
+        }
+        drop(first);
+        timeout(Duration::from_secs(30), task).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_part_that_nothing_has_happened_to_is_not_looked_at() {
+        let streams = Streams::default();
+        let (to, from) = unbounded_channel();
+        let (out, mut seen) = unbounded_channel();
+        streams.execute(hand_on(from, out));
+        let looks = AtomicUsize::new(0);
+        let mut connection = pin!(poll_fn(|_| {
+            looks.fetch_add(1, Relaxed);
+            Poll::<()>::Pending
+        }));
+        let mut running = Running::new(&streams);
+        let mut driven = pin!(running.drive(connection.as_mut()));
+        assert_eq!(driven.as_mut().now_or_never(), None);
+        assert_eq!(looks.load(Relaxed), 1);
+        for number in 0..3 {
+            to.send(number).unwrap();
+            assert_eq!(driven.as_mut().now_or_never(), None);
+            assert_eq!(seen.try_recv(), Ok(number));
+        }
+        assert_eq!(looks.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_stream_that_has_not_begun_goes_with_its_connection() {
+        let streams = Streams::default();
+        let running = Running::new(&streams);
+        let alive = Arc::downgrade(&streams.0);
+        let inside = streams.clone();
+        streams.execute(async move {
+            let _inside = inside;
+            pending::<()>().await;
+        });
+        drop((running, streams));
+        assert!(alive.upgrade().is_none());
+    }
+}
