@@ -13,39 +13,20 @@ use arcstr::ArcStr;
 use bulrush_engine::inspect::{Along, InspectedTier, RouteSource, route_lines};
 use ipnet::IpNet;
 use model::{
-    Key, Kind,
+    Key,
     kinds::Spec,
     view::{EncapMode, Entry, PolicyId, PolicyList, PolicyTier, Pool, Rule, Topic},
 };
-use serde_json::Value;
-use support::{cluster::Cluster, golden};
+use support::{calculated, cluster::Cluster, golden};
 
 #[test]
 fn a_view_is_the_part_of_what_is_known_that_an_agent_acts_on() {
     let Some(folder) = golden::folder() else { return };
-    let mut files = std::fs::read_dir(folder.join("calc"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .collect::<Vec<_>>();
-    files.sort();
     let (mut states, mut wrong) = (0, Vec::new());
-    for file in files {
-        let case: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for case in calculated::cases(&folder) {
         let mut cluster = Cluster::keeping_objects();
         for (index, step) in case["steps"].as_array().unwrap().iter().enumerate() {
-            for put in step["put"].as_array().into_iter().flatten() {
-                let Some(key) = etcd_key(put["key"].as_str().unwrap()) else { continue };
-                let bytes = match put.get("value") {
-                    Some(value) => serde_json::to_vec(value).unwrap(),
-                    None => put["raw"].as_str().unwrap().as_bytes().to_vec(),
-                };
-                cluster.put(&key, &bytes);
-            }
-            for key in step["delete"].as_array().into_iter().flatten() {
-                let Some(key) = etcd_key(key.as_str().unwrap()) else { continue };
-                cluster.delete(&key);
-            }
+            calculated::step(&mut cluster, step);
             cluster.flush();
             for node in case["views"].as_object().unwrap().keys() {
                 states += 1;
@@ -249,19 +230,4 @@ fn compare_routes(cluster: &Cluster, node: &str, differ: &mut impl FnMut(String)
             differ(format!("{cidr}: {:?} is held, {:?} is due", held.get(cidr), due.get(cidr)));
         }
     }
-}
-
-/// The object that an etcd key names; none: nothing that is watched.
-fn etcd_key(path: &str) -> Option<Key> {
-    if let Some(resource) = path.strip_prefix("/calico/resources/v3/projectcalico.org/") {
-        let mut parts = resource.splitn(3, '/');
-        let kind = Kind::from_plural(parts.next()?)?;
-        return Some(match (parts.next()?, parts.next()) {
-            (namespace, Some(name)) => Key::namespaced(kind, namespace, name),
-            (name, None) => Key::global(kind, name),
-        });
-    }
-    let block = path.strip_prefix("/calico/ipam/v2/assignment/")?;
-    let (_, name) = block.split_once("/block/")?;
-    Some(Key::global(Kind::IPAMBlock, name.replace(['.', ':'], "-")))
 }
