@@ -16,7 +16,12 @@ mod nfnetlink;
 pub mod nft;
 pub mod sysctl;
 
-use std::{collections::BTreeMap, fmt, io, net::IpAddr, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::IpAddr,
+    str::FromStr,
+};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -80,6 +85,8 @@ pub struct Inventory {
     pub chains: BTreeMap<ArcStr, usize>,
     /// Elements by set or map.
     pub sets: BTreeMap<ArcStr, usize>,
+    /// Which of these are maps.
+    pub maps: BTreeSet<ArcStr>,
 }
 
 /// The tables `calico`.

@@ -48,6 +48,8 @@ const ATTR_ELEMENT_FLAGS: u16 = 3;
 const ATTR_GENERATION: u16 = 1;
 /// A set that belongs to one rule.
 const SET_ANONYMOUS: u32 = 1;
+/// A set whose elements have values.
+const SET_MAP: u32 = 8;
 /// The end of an interval, rather than its beginning.
 const ELEMENT_END: u32 = 1;
 const ENOENT: i32 = 2;
@@ -189,9 +191,15 @@ impl NfNetlink {
         })?;
         let mut sets: BTreeMap<ArcStr, usize> = BTreeMap::new();
         self.dump(GET_SET, family, &of_table, |attributes| {
-            let anonymous = number(attributes, ATTR_SET_FLAGS).unwrap_or(0) & SET_ANONYMOUS != 0;
-            if text(attributes, ATTR_TABLE) == Some(TABLE) && !anonymous {
-                sets.extend(text(attributes, ATTR_SET_NAME).map(|name| (name.into(), 0)));
+            let flags = number(attributes, ATTR_SET_FLAGS).unwrap_or(0);
+            if text(attributes, ATTR_TABLE) == Some(TABLE)
+                && flags & SET_ANONYMOUS == 0
+                && let Some(name) = text(attributes, ATTR_SET_NAME)
+            {
+                sets.insert(name.into(), 0);
+                if flags & SET_MAP != 0 {
+                    inventory.maps.insert(name.into());
+                }
             }
         })?;
         for (name, count) in &mut sets {

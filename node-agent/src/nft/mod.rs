@@ -201,7 +201,11 @@ pub type ElementAndVerdict = (Element, Option<Verdict>);
 pub enum Step {
     /// Deletes the table, if there is one, and creates it empty.
     NewTable,
-    /// Declares a set or map.
+    /// Empties the chains of the table, and these sets and maps, which are all that it has. None of them goes, so that
+    /// packets on their way find what they look for: the old or the new.
+    #[allow(missing_docs, reason = "the fields are names")]
+    EmptyTable { sets: Vec<ArcStr>, maps: Vec<ArcStr> },
+    /// Declares a set or map; one that is there must be empty, and of this kind.
     AddSet(ArcStr, SetKind),
     /// Removes a set or map that no rule names.
     DeleteSet(ArcStr),
@@ -209,7 +213,7 @@ pub enum Step {
     AddElements(ArcStr, Vec<ElementAndVerdict>),
     /// Removes elements that are there.
     DeleteElements(ArcStr, Vec<ElementAndVerdict>),
-    /// Creates an empty chain that isn't there.
+    /// Creates an empty chain; one that is there must be empty, and in this place.
     AddChain(ArcStr, Option<Base>),
     /// Removes a chain's rules.
     FlushChain(ArcStr),

@@ -31,6 +31,14 @@ fn write_step(out: &mut String, family: Family, step: &Step) {
             put!(out, "add table {family} {TABLE}\ndelete table {family} {TABLE}\n");
             put!(out, "add table {family} {TABLE}\n");
         }
+        Step::EmptyTable { sets, maps } => {
+            put!(out, "flush table {family} {TABLE}\n");
+            for (word, names) in [("set", sets), ("map", maps)] {
+                for name in names {
+                    put!(out, "flush {word} {family} {TABLE} {name}\n");
+                }
+            }
+        }
         Step::AddSet(name, kind) => {
             let word = if *kind == SetKind::Dispatch { "map" } else { "set" };
             put!(out, "add {word} {family} {TABLE} {name} {{ type ");

@@ -25,12 +25,12 @@ use model::view::{EncapMode, Topic};
 
 use self::{
     chains::Tunnels,
-    tables::Tables,
+    tables::{Before, Tables},
     units::{GroupKey, Unit},
 };
 use crate::{
     Failure,
-    drivers::{Nft, NftError},
+    drivers::{Inventory, Nft, NftError},
     family::Family,
     nft::Transaction,
     settings::Config,
@@ -101,6 +101,8 @@ pub(crate) struct PolicyReconciler {
     in_kernel: bool,
     /// Whether an earlier run's table is left alone for now.
     kept: bool,
+    /// The tables that an earlier run left, or somebody has changed, and that are filled again.
+    left: BTreeMap<Family, Inventory>,
     /// nftables' generation when the tables were last known to be as we left them.
     generation: Option<u32>,
 }
@@ -128,6 +130,7 @@ impl PolicyReconciler {
             stuck: None,
             in_kernel: false,
             kept: false,
+            left: BTreeMap::new(),
             generation: None,
         }
     }
@@ -271,6 +274,7 @@ impl PolicyReconciler {
         if self.kept {
             return;
         }
+        self.left = if self.in_kernel { BTreeMap::new() } else { self.left_over_to_fill(nft) };
         loop {
             let transaction = self.plan();
             if transaction.steps.is_empty() {
@@ -287,6 +291,8 @@ impl PolicyReconciler {
                     self.stick(error.to_string(), now);
                     return;
                 }
+                // It isn't what it seemed to be: it is replaced.
+                Err(NftError::Refused(_)) if !self.left.is_empty() => self.left.clear(),
                 Err(NftError::Refused(reason)) => {
                     let culprits = self.culprits(view, nft);
                     if !culprits.is_empty() {
@@ -316,6 +322,14 @@ impl PolicyReconciler {
     /// Whether the kernel has a table of ours that we didn't write. Not knowing counts as yes.
     fn left_over(&self, nft: &mut dyn Nft) -> bool {
         self.families.iter().any(|family| !matches!(nft.inventory(*family), Ok(None)))
+    }
+
+    fn left_over_to_fill(&self, nft: &mut dyn Nft) -> BTreeMap<Family, Inventory> {
+        let of_family = |(family, tables): (&Family, &Tables)| {
+            let left = nft.inventory(*family).ok()??;
+            tables.can_fill(&left).then_some((*family, left))
+        };
+        self.tables.iter().filter_map(of_family).collect()
     }
 
     /// Who of the touched units makes the transaction fail: halves are tried without effect, all
@@ -378,13 +392,19 @@ impl PolicyReconciler {
     fn plan(&self) -> Transaction {
         let mut transaction = Transaction::default();
         for (family, tables) in &self.tables {
-            tables.plan(*family, !self.in_kernel, &mut transaction.steps);
+            let before = match self.left.get(family) {
+                _ if self.in_kernel => Before::Known,
+                Some(left) => Before::Left(left),
+                None => Before::Nothing,
+            };
+            tables.plan(*family, before, &mut transaction.steps);
         }
         transaction
     }
 
     fn written(&mut self) {
         self.in_kernel = true;
+        self.left.clear();
         self.stuck = None;
         self.touched.clear();
         self.tables.values_mut().for_each(Tables::written);

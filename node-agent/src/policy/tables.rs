@@ -15,6 +15,18 @@ use crate::{
 /// Elements per command: `nft` holds a whole command in memory several times over.
 const CHUNK: usize = 4096;
 
+/// What the kernel's table is before a plan.
+#[derive(Clone, Copy)]
+pub(crate) enum Before<'i> {
+    /// As it was last written.
+    Known,
+    /// It doesn't count: it is replaced.
+    Nothing,
+    /// An earlier run's. Were it replaced, a packet on its way would be led by the old rules into maps whose elements
+    /// are gone, and dropped: it is emptied and filled.
+    Left(&'i Inventory),
+}
+
 /// One family's table.
 #[derive(Default)]
 pub(crate) struct Tables {
@@ -54,10 +66,16 @@ impl Tables {
 
     /// Adds the steps that are missing. What is referred to comes before what refers to it, and
     /// goes after it.
-    pub(crate) fn plan(&self, family: Family, anew: bool, steps: &mut Vec<(Family, Step)>) {
+    pub(crate) fn plan(&self, family: Family, before: Before<'_>, steps: &mut Vec<(Family, Step)>) {
         let mut step = |step| steps.push((family, step));
-        if anew {
-            step(Step::NewTable);
+        match before {
+            Before::Known => {}
+            Before::Nothing => step(Step::NewTable),
+            Before::Left(left) => {
+                let (maps, sets) =
+                    left.sets.keys().cloned().partition(|name| left.maps.contains(name));
+                step(Step::EmptyTable { sets, maps });
+            }
         }
         for pending in self.sets.pending() {
             if let (None, Some(kind)) = (pending.actual, pending.desired) {
@@ -95,6 +113,23 @@ impl Tables {
                 step(Step::DeleteSet(pending.key.clone()));
             }
         }
+        if let Before::Left(left) = before {
+            for name in left.chains.keys().filter(|name| self.chains.get(name).is_none()) {
+                step(Step::DeleteChain(name.clone()));
+            }
+            for name in left.sets.keys().filter(|name| self.sets.get(name).is_none()) {
+                step(Step::DeleteSet(name.clone()));
+            }
+        }
+    }
+
+    /// Whether a table that an earlier run left can be filled again: it has the chains that the kernel calls, and the
+    /// maps that lead from them.
+    pub(crate) fn can_fill(&self, left: &Inventory) -> bool {
+        let called = self.chains.desired().iter().filter(|(_, chain)| chain.base.is_some());
+        let maps = self.sets.desired().iter().filter(|(_, kind)| **kind == SetKind::Dispatch);
+        called.map(|(name, _)| name).all(|name| left.chains.contains_key(name))
+            && maps.map(|(name, _)| name).all(|name| left.sets.contains_key(name))
     }
 
     /// All planned steps are in the kernel.

@@ -1,6 +1,11 @@
 //! Restarts, and what others do to the kernel meanwhile.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use bulrush_node_agent::{
     KernelEvent, NodeView, Source,
@@ -12,7 +17,7 @@ use tokio::{runtime::Runtime, time::timeout};
 use crate::{
     lab::{Talk, available, node::Node, tcp},
     network_packets::{two_nodes, vxlan, write},
-    world::{Write, endpoint_key, tier},
+    world::{Write, endpoint_key, from_set, tier},
 };
 
 /// The kernel's notifications in a node.
@@ -211,4 +216,60 @@ fn a_check_finds_a_table_that_is_not_whole() {
         let after = node.space.run("nft list table ip calico; nft list table ip6 calico");
         assert_eq!(after, before, "{harm}");
     }
+}
+
+/// So often a new run takes over in the test below.
+const RUNS: usize = 100;
+
+#[test]
+fn no_packet_is_lost_while_new_runs_write_the_table() {
+    if !available("no_packet_is_lost_while_new_runs_write_the_table") {
+        return;
+    }
+    let write = |view: &mut NodeView| {
+        view.endpoint("a", "calia", &["10.65.0.2"], None);
+        view.endpoint("b", "calib", &["10.65.0.3"], Some("some"));
+        view.plist("some", vec![tier(&["open"], &[])]);
+        view.policy("open", vec![from_set("s:a")], vec![]);
+        view.member("s:a", "10.65.0.2/32", true);
+        view.member("s:a", "10.66.0.0/16", true);
+    };
+    let mut node = Node::new("node-a", 2);
+    let a = node.space.pod("calia", &["10.65.0.2"]);
+    let b = node.space.pod("calib", &["10.65.0.3"]);
+    node.restart(write);
+    node.commit_all();
+    // Counted by the kernel: a socket's room may run out.
+    b.run("nft 'add table ip seen; add chain ip seen in { type filter hook input priority 0; }'");
+    b.run("nft 'add rule ip seen in udp dport 7001 counter drop'");
+    let target = SocketAddr::from(([10, 65, 0, 3], 7001));
+    let sockets: [UdpSocket; 2] =
+        a.enter(|| [(); 2].map(|()| UdpSocket::bind("0.0.0.0:0").unwrap()));
+    let over = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let mut sent = 0;
+            while !over.load(Ordering::Relaxed) {
+                // Of one flow, and each of a new one.
+                for socket in [&sockets[0], &a.enter(|| UdpSocket::bind("0.0.0.0:0").unwrap())] {
+                    for _ in 0..4 {
+                        socket.send_to(b"?", target).unwrap();
+                        sent += 1;
+                    }
+                }
+                thread::sleep(Duration::from_micros(200));
+            }
+            sent
+        });
+        for _ in 0..RUNS {
+            node.restart(write);
+            node.commit_all();
+        }
+        over.store(true, Ordering::Relaxed);
+        sender.join().unwrap()
+    });
+    let seen = b.run("nft list chain ip seen in");
+    let count = seen.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap();
+    assert_eq!(count.parse::<u32>(), Ok(sent), "{seen}");
+    assert!(sent > 10_000, "{sent} packets in {RUNS} runs");
 }

@@ -1,14 +1,17 @@
 //! Policy when the kernel refuses, loses or changes what it was given.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use bulrush_node_agent::{
     Family, KernelEvent, Reconciler, Source,
-    drivers::{NextHop, RouteKey, memory::MemoryKernel},
-    nft::{Action, Element, Match, Step, Verdict},
+    drivers::{
+        NextHop, RouteKey,
+        memory::{MemoryKernel, MemoryTable},
+    },
+    nft::{Action, Chain, Element, Match, SetKind, Step, Verdict},
 };
 use model::view::{Endpoint, Entry, Peer, Rule, Topic};
 
@@ -276,6 +279,8 @@ fn a_saved_view_adds_and_a_servers_view_sweeps() {
     let mut fresh = agent_with(2);
     fresh.commit(Source::Server, now);
     assert_eq!(agent.kernel().nft.tables, fresh.kernel().nft.tables);
+    let last = agent.kernel().nft.commits.last().unwrap();
+    assert!(last.steps.iter().all(|(_, step)| *step != Step::NewTable), "no packet misses a map");
     assert!(!agent.kernel().rtnl.routes.contains_key(&stale), "swept");
     assert_eq!(agent.kernel().rtnl.routes.len(), 2);
 
@@ -285,6 +290,38 @@ fn a_saved_view_adds_and_a_servers_view_sweeps() {
     assert_eq!(rebooted.kernel().nft.tables, fresh.kernel().nft.tables);
     let next = |hop: &NextHop| matches!(hop, NextHop::Link { .. });
     assert!(rebooted.kernel().rtnl.routes.values().all(|route| next(&route.next)));
+}
+
+/// Makes a table another one.
+type Other = fn(&mut MemoryTable);
+
+#[test]
+fn a_table_of_our_name_that_is_not_as_ours_is_replaced() {
+    let now = Instant::now();
+    let mut fresh = agent_with(2);
+    fresh.commit(Source::Server, now);
+    let ours = fresh.kernel().nft.tables.clone();
+    let others: [(&str, Other); 3] = [
+        ("a chain is called elsewhere", |table| {
+            let forward = table.chains.values_mut().find(|chain| chain.base.is_some()).unwrap();
+            forward.base.as_mut().unwrap().priority += 1;
+        }),
+        ("a set has another type", |table| {
+            let of_nets = table.sets.values_mut().find(|(kind, _)| *kind == SetKind::Nets);
+            *of_nets.unwrap() = (SetKind::Hosts, BTreeMap::new());
+        }),
+        ("it is somebody else's", |table| {
+            *table = MemoryTable::default();
+            table.chains.insert("theirs".into(), Chain::default());
+        }),
+    ];
+    for (what, change) in others {
+        let mut agent = agent_with(2);
+        agent.kernel().nft.tables = ours.clone();
+        agent.kernel().nft.tables.values_mut().for_each(change);
+        assert_eq!(agent.commit(Source::Server, now).failed, [], "{what}");
+        assert_eq!(agent.kernel().nft.tables, ours, "{what}");
+    }
 }
 
 #[test]

@@ -91,6 +91,10 @@ impl Nft for MemoryNft {
         Ok(self.tables.get(&family).map(|table| Inventory {
             chains: table.chains.iter().map(|(n, chain)| (n.clone(), chain.rules.len())).collect(),
             sets: table.sets.iter().map(|(n, (_, elements))| (n.clone(), elements.len())).collect(),
+            maps: {
+                let maps = table.sets.iter().filter(|(_, (kind, _))| *kind == SetKind::Dispatch);
+                maps.map(|(name, _)| name.clone()).collect()
+            },
         }))
     }
 
@@ -111,9 +115,20 @@ fn apply(
     let table = tables.get_mut(&family).ok_or("no such table")?;
     match step {
         Step::NewTable => {}
+        Step::EmptyTable { sets, maps } => {
+            table.chains.values_mut().for_each(|chain| chain.rules.clear());
+            for (name, is_map) in
+                sets.iter().map(|name| (name, false)).chain(maps.iter().map(|name| (name, true)))
+            {
+                let (kind, elements) = table.sets.get_mut(name).ok_or("no such set")?;
+                require((*kind == SetKind::Dispatch) == is_map, "no such set")?;
+                elements.clear();
+            }
+        }
         Step::AddSet(name, kind) => {
-            let new = table.sets.insert(name.clone(), (*kind, BTreeMap::new())).is_none();
-            require(new, "the set exists")?;
+            let new = (*kind, BTreeMap::new());
+            let held = table.sets.entry(name.clone()).or_insert_with(|| new.clone());
+            require(*held == new, "the set exists")?;
         }
         Step::DeleteSet(name) => {
             require(!used_sets(table).contains(name), "the set is in use")?;
@@ -141,8 +156,9 @@ fn apply(
             }
         }
         Step::AddChain(name, base) => {
-            let chain = Chain { base: *base, rules: Vec::new() };
-            require(table.chains.insert(name.clone(), chain).is_none(), "the chain exists")?;
+            let new = Chain { base: *base, rules: Vec::new() };
+            let held = table.chains.entry(name.clone()).or_insert_with(|| new.clone());
+            require(*held == new, "the chain exists")?;
         }
         Step::FlushChain(name) => {
             table.chains.get_mut(name).ok_or("no such chain")?.rules.clear();
