@@ -101,8 +101,6 @@ pub(crate) struct PolicyReconciler {
     in_kernel: bool,
     /// Whether an earlier run's table is left alone for now.
     kept: bool,
-    /// The tables that an earlier run left, or somebody has changed, and that are filled again.
-    left: BTreeMap<Family, Inventory>,
     /// nftables' generation when the tables were last known to be as we left them.
     generation: Option<u32>,
 }
@@ -130,7 +128,6 @@ impl PolicyReconciler {
             stuck: None,
             in_kernel: false,
             kept: false,
-            left: BTreeMap::new(),
             generation: None,
         }
     }
@@ -274,9 +271,10 @@ impl PolicyReconciler {
         if self.kept {
             return;
         }
-        self.left = if self.in_kernel { BTreeMap::new() } else { self.left_over_to_fill(nft) };
+        let mut fills = true;
         loop {
-            let transaction = self.plan();
+            let left = if fills { self.left_over_to_fill(nft) } else { BTreeMap::new() };
+            let transaction = self.plan(&left);
             if transaction.steps.is_empty() {
                 self.stuck = None;
                 return;
@@ -292,7 +290,7 @@ impl PolicyReconciler {
                     return;
                 }
                 // It isn't what it seemed to be: it is replaced.
-                Err(NftError::Refused(_)) if !self.left.is_empty() => self.left.clear(),
+                Err(NftError::Refused(_)) if !left.is_empty() => fills = false,
                 Err(NftError::Refused(reason)) => {
                     let culprits = self.culprits(view, nft);
                     if !culprits.is_empty() {
@@ -324,7 +322,11 @@ impl PolicyReconciler {
         self.families.iter().any(|family| !matches!(nft.inventory(*family), Ok(None)))
     }
 
+    /// The tables that an earlier run left, or somebody has changed, and that can be filled again.
     fn left_over_to_fill(&self, nft: &mut dyn Nft) -> BTreeMap<Family, Inventory> {
+        if self.in_kernel {
+            return BTreeMap::new();
+        }
         let of_family = |(family, tables): (&Family, &Tables)| {
             let left = nft.inventory(*family).ok()??;
             tables.can_fill(&left).then_some((*family, left))
@@ -367,7 +369,7 @@ impl PolicyReconciler {
     ) -> Result<(), String> {
         let open: BTreeSet<&Unit> = open.iter().collect();
         self.close(view, suspects.iter().filter(|unit| !open.contains(unit)).cloned().collect());
-        nft.check(&self.plan()).map_err(|error| error.to_string())
+        nft.check(&self.plan(&BTreeMap::new())).map_err(|error| error.to_string())
     }
 
     /// Renders exactly these units closed.
@@ -388,11 +390,11 @@ impl PolicyReconciler {
         self.stuck = Some(Quarantine { reason, pause, until: now + pause });
     }
 
-    /// The steps from what the kernel holds to what it should hold.
-    fn plan(&self) -> Transaction {
+    /// The steps from what the kernel holds to what it should hold; `left`: tables that are filled, not replaced.
+    fn plan(&self, left: &BTreeMap<Family, Inventory>) -> Transaction {
         let mut transaction = Transaction::default();
         for (family, tables) in &self.tables {
-            let before = match self.left.get(family) {
+            let before = match left.get(family) {
                 _ if self.in_kernel => Before::Known,
                 Some(left) => Before::Left(left),
                 None => Before::Nothing,
@@ -404,7 +406,6 @@ impl PolicyReconciler {
 
     fn written(&mut self) {
         self.in_kernel = true;
-        self.left.clear();
         self.stuck = None;
         self.touched.clear();
         self.tables.values_mut().for_each(Tables::written);
