@@ -213,7 +213,7 @@ impl Set {
             if visible != count.published {
                 count.published = visible;
                 let entry = visible.then_some(Entry::Member);
-                out.set(topic(), text(net), entry);
+                out.set(topic(), net.to_string().into(), entry);
             }
             if count.given == 0 {
                 members.nets.remove(&net);
@@ -236,21 +236,6 @@ impl Set {
     pub(crate) fn len(&self) -> usize {
         self.members.nets.len() + self.members.ports.len()
     }
-}
-
-/// As its `Display` has it: most members are addresses of the old kind.
-fn text(net: IpNet) -> ArcStr {
-    let IpNet::V4(net) = net else { return net.to_string().into() };
-    let mut text = String::with_capacity("255.255.255.255/32".len());
-    for (place, number) in net.addr().octets().into_iter().chain([net.prefix_len()]).enumerate() {
-        text.push_str(["", ".", ".", ".", "/"][place]);
-        for (least, power) in [(100, 100), (10, 10), (0, 1)] {
-            if number >= least {
-                text.push(char::from(b'0' + number / power % 10));
-            }
-        }
-    }
-    text.into()
 }
 
 /// Whether another member holds all of this one.
