@@ -182,6 +182,7 @@ async fn a_recording_gives_the_nodes_state_again_and_two_of_them_their_differenc
     kubernetes.define_ours();
     kubernetes.apply(SHOP);
     kubernetes.apply(&slice("db-1", "db", &["10.9.0.1"], 5432).to_string());
+    set_address(&kubernetes, "web-0", "10.0.0.7", "Running");
     let folder = tempfile::tempdir().unwrap();
     let files = ["first", "second"].map(|name| folder.path().join(name));
     for (round, file) in files.iter().enumerate() {

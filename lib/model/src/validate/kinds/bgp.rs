@@ -8,6 +8,11 @@ use crate::validate::{
 /// AS numbers in Calico's schemas have the format int32.
 pub(super) const AS_NUMBER: &[Check] = &[Check::Range(0, 2_147_483_647)];
 
+/// For which pools routes between nodes are written: Felix's and BIRD's configurations say it in the
+/// same words.
+pub(super) const CLUSTER_ROUTES: &[Check] =
+    &[Check::OneOf(&["Enabled", "Disabled", "EnabledIPIPOnly", "EnabledNoEncapOnly"])];
+
 /// Where a password is kept.
 pub(super) static PASSWORD: Object = Object {
     fields: &[Field::object("secretKeyRef", &SECRET_KEY)

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::{
-    bgp::{AS_NUMBER, PASSWORD, is_community},
+    bgp::{AS_NUMBER, CLUSTER_ROUTES, PASSWORD, is_community},
     metadata::METADATA,
     nothing, text_at,
 };
@@ -50,8 +50,8 @@ static SPEC: Object = Object {
             .default(Literal::Text("Enabled")),
         Field::list("serviceExternalIPs", &BLOCK).doc("Networks whose external addresses of services are announced. Only in `default`."),
         Field::list("serviceClusterIPs", &BLOCK).doc("Networks of cluster addresses of services that are announced. Only in `default`."),
-        Field::list("communities", &Shape::of(Type::Object(&COMMUNITY))).doc("Names for BGP communities, for use in `prefixAdvertisements`."),
-        Field::list("prefixAdvertisements", &Shape::of(Type::Object(&ADVERTISEMENT))).doc("Communities that networks are announced with."),
+        Field::list("communities", &Shape::of(Type::Object(&COMMUNITY))).doc("Names for BGP communities, for use in `prefixAdvertisements`.").checks(&[Check::MaxItems(500)]),
+        Field::list("prefixAdvertisements", &Shape::of(Type::Object(&ADVERTISEMENT))).doc("Communities that networks are announced with.").checks(&[Check::MaxItems(500)]),
         Field::new("listenPort", UINT16).doc("The port on which nodes listen for BGP.").absent("179").checks(&[Check::Range(1, 65535)]),
         Field::object("nodeMeshPassword", &PASSWORD).doc("The password of all peerings of the mesh. Only in `default`.").absent("none").if_present(),
         Field::new("nodeMeshMaxRestartTime", Type::Duration).doc("How long peers in the mesh keep routes of a node whose BGP speaker restarts, as a duration. Only in `default`.").absent("the speaker's own default, 120s").if_present(),
@@ -62,7 +62,7 @@ static SPEC: Object = Object {
         ).doc("Interfaces whose routes aren't announced; `*` stands for any characters."),
         Field::text("localWorkloadPeeringIPV4").doc("The IPv4 address under which nodes peer with workloads on them.").checks(&[Check::Is(&IPV4)]),
         Field::text("localWorkloadPeeringIPV6").doc("The IPv6 address under which nodes peer with workloads on them.").checks(&[Check::Is(&IPV6)]),
-        Field::text("programClusterRoutes").doc("Whether the BGP speaker writes the routes between nodes into the kernel, instead of the agent.").absent("Enabled").if_present().checks(ON_OR_OFF),
+        Field::text("programClusterRoutes").doc("For which pools the BGP speaker, and not the agent, writes the routes between nodes into the kernel: with `EnabledIPIPOnly` for those with IPIP, with `EnabledNoEncapOnly` for those without encapsulation.").absent("EnabledNoEncapOnly").if_present().checks(CLUSTER_ROUTES),
         Field::int("ipv4NormalRoutePriority").doc("The metric of IPv4 routes that the BGP speaker writes; less wins.").absent("1024").if_present().checks(ROUTE_PRIORITY),
         Field::int("ipv6NormalRoutePriority").doc("The metric of IPv6 routes that the BGP speaker writes; less wins.").absent("1024").if_present().checks(ROUTE_PRIORITY),
     ],
@@ -129,11 +129,11 @@ static COMMUNITY: Object = Object {
         Field::text("name")
             .doc("The name that `prefixAdvertisements` use.")
             .required()
-            .checks(&[Check::Is(&NAME)]),
+            .checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
         Field::text("value")
             .doc("The community: `aa:nn`, or `aa:nn:mm` for a large one.")
             .required()
-            .checks(&[Check::Is(&COMMUNITY_VALUE)]),
+            .checks(&[Check::Is(&COMMUNITY_VALUE), Check::MaxLength(40)]),
     ],
     rules: &[],
 };
@@ -164,7 +164,8 @@ static ADVERTISEMENT: Object = Object {
             .checks(&[Check::Is(&NET), Check::Is(&PREFIX)]),
         Field::new("communities", TEXTS)
             .doc("Communities, by name from `communities` or by value.")
-            .required(),
+            .required()
+            .checks(&[Check::MaxItems(50)]),
     ],
     rules: &[],
 };

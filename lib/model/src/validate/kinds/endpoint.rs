@@ -255,7 +255,10 @@ pub(super) static HOST_ENDPOINT: Schema = Schema {
 
 static HOST_SPEC: Object = Object {
     fields: &[
-        Field::text("node").doc("The node that it is of.").required().checks(&[Check::Is(&NAME)]),
+        Field::text("node")
+            .doc("The node that it is of.")
+            .required()
+            .checks(&[Check::Is(&NAME), Check::MaxLength(253)]),
         Field::text("interfaceName")
             .doc("The interface; `*`: all of the node.")
             .checks(&[Check::Is(&INTERFACE)]),

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
+    bgp::CLUSTER_ROUTES,
     felix_checks::{self as checks, FAILSAFE_PORT, HEALTH_TIMEOUT, ROUTE_TABLES, TIMEOUTS},
     metadata::METADATA,
     no_write_rules, spec_mut,
@@ -101,7 +102,7 @@ static SPEC: Object = Object {
         from_to("ipv6NormalRoutePriority", checks::ROUTE_PRIORITY).doc("The metric of IPv6 routes; less wins.").absent("1024"),
         from_to("ipv4ElevatedRoutePriority", checks::ROUTE_PRIORITY).doc("The metric of IPv4 routes to a virtual machine that has just moved.").absent("512"),
         from_to("ipv6ElevatedRoutePriority", checks::ROUTE_PRIORITY).doc("The metric of IPv6 routes to a virtual machine that has just moved.").absent("512"),
-        text("programClusterRoutes").doc("Whether the agent writes the routes between nodes, instead of the BGP speaker.").absent("Disabled").if_present().checks(checks::ON_OR_OFF),
+        text("programClusterRoutes").doc("For which pools the agent, and not the BGP speaker, writes the routes between nodes: with `EnabledIPIPOnly` for those with IPIP, with `EnabledNoEncapOnly` for those without encapsulation. It always does for pools with VXLAN.").absent("EnabledIPIPOnly").if_present().checks(CLUSTER_ROUTES),
         text("localSubnetL2Reachability").doc("Whether pods and load balancers with addresses of the node's subnet answer for them there.").absent("Disabled")
             .if_present()
             .checks(&[Check::OneOf(&["Disabled", "PodsAndLoadBalancers"])]),
@@ -157,8 +158,10 @@ static SPEC: Object = Object {
         text("logPrefix").doc("What lines of `Log` rules begin with.").absent("calico-packet").checks(checks::LOG_PREFIX),
         text("logActionRateLimit").doc("How many lines `Log` rules write: `10/second`, also `minute`, `hour`, `day`.").absent("no limit").if_present().checks(checks::RATE_LIMIT),
         from_to("logActionRateLimitBurst", &[Check::Range(0, 9999)]).doc("How many of them at once.").absent("5"),
+        text("logConnectionTransitions").doc("Whether the first answer to a connection that a `Log` rule wrote of is written of too.").absent("Disabled").if_present().checks(&[Check::OneOf(&["Disabled", "FirstResponseAfterLog"])]),
+        text("logConnectionTransitionsPrefix").doc("What those lines begin with.").absent("calico-response"),
         // iptables.
-        text("iptablesBackend").doc("Which iptables: legacy or nft.").absent("Auto").if_present().checks(checks::IPTABLES_BACKEND),
+        text("iptablesBackend").doc("Which iptables: legacy or nft.").absent("Auto").if_present().checks(&[Check::OneOf(&["Legacy", "NFT", "Auto"])]),
         text("iptablesFilterAllowAction").doc("Whether packets that policy allows are accepted at once, or go on through the kernel's rules.").absent("Accept").checks(checks::ACCEPT_OR_RETURN),
         text("iptablesMangleAllowAction").doc("The same before routing.").absent("Accept").checks(checks::ACCEPT_OR_RETURN),
         text("iptablesFilterDenyAction").doc("Whether packets that policy denies are dropped or answered.").absent("Drop").checks(checks::DROP_OR_REJECT),
@@ -290,7 +293,7 @@ static SPEC: Object = Object {
         duration("debugSimulateDataplaneHangAfter").doc("For tests: when the programming hangs, as a duration."),
         duration("debugSimulateDataplaneApplyDelay").doc("For tests: how long each programming takes, as a duration."),
     ],
-    rules: &[],
+    rules: &[checks::ROUTE_TABLES_ONCE],
 };
 
 /// The agent's older notation for the load balancer at connect time decides what the newer ones

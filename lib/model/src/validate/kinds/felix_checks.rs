@@ -46,7 +46,6 @@ patterns! {
     DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))*$";
     INSERT_OR_APPEND = "^(?i)(Insert|Append)?$";
     INTERFACE_FILTER = "^[a-zA-Z0-9:._+-]{1,15}$";
-    IPTABLES_BACKEND = "^(?i)(Auto|Legacy|NFT)?$";
     LOG_LEVEL = "^(?i)(Trace|Debug|Info|Warning|Error|Fatal)?$";
     LOG_PREFIX = "^([a-zA-Z0-9%: /_-])*$";
     METRICS_HOST = "^[a-zA-Z0-9:._+-]{1,64}$";
@@ -250,6 +249,15 @@ static NOT_TOO_MANY_TABLES: Format = Format {
         let size = |range| end(range, "max").saturating_sub(end(range, "min")).saturating_add(1);
         let tables = value.as_array()?.iter().map(size).fold(0_i64, i64::saturating_add);
         (tables > MAX_TABLES).then(|| format!("they have {tables}"))
+    },
+};
+
+pub(super) const ROUTE_TABLES_ONCE: Rule = Rule {
+    says: "routeTableRanges replaces routeTableRange",
+    cel: &["!has(self.routeTableRange) || !has(self.routeTableRanges)"],
+    breach: |spec| match (spec.get("routeTableRange"), spec.get("routeTableRanges")) {
+        (Some(_), Some(_)) => Breach::at("routeTableRange", "leave it out"),
+        _ => None,
     },
 };
 

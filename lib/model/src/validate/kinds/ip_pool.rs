@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     metadata::{CONDITIONS, METADATA},
+    rule::MAX_SELECTOR,
     spec_mut,
 };
 use crate::{
@@ -51,6 +52,7 @@ pub(super) static SCHEMA: Schema = Schema {
 
 static STATUS: Object = Object { fields: &[CONDITIONS], rules: &[] };
 
+const SELECTORS: &[Check] = &[Check::Is(&SELECTOR), MAX_SELECTOR];
 const MODES: &[Check] = &[Check::OneOf(&["Never", "Always", "CrossSubnet"])];
 
 static SPEC: Object = Object {
@@ -83,18 +85,19 @@ static SPEC: Object = Object {
             .checks(&[Check::Range(0, 128)]),
         Field::text("nodeSelector")
             .doc("Selects by labels the nodes that may take addresses from it.")
-            .checks(&[Check::Is(&SELECTOR)])
+            .checks(SELECTORS)
             .default(Literal::Text("all()")),
         Field::text("namespaceSelector")
             .doc("Selects by labels the namespaces whose pods may take addresses from it.")
             .absent("all")
-            .checks(&[Check::Is(&SELECTOR)]),
+            .checks(SELECTORS),
         Field::list(
             "allowedUses",
             &Shape::checked(Type::Text, &[Check::OneOf(&["Workload", "Tunnel", "LoadBalancer"])]),
         )
         .doc("What its addresses are for.")
-        .absent("on a write Workload and Tunnel"),
+        .absent("on a write Workload and Tunnel")
+        .checks(&[Check::MaxItems(10)]),
         Field::text("assignmentMode")
             .doc("Whether addresses are taken from it by themselves, or only where a pod names it.")
             .if_present()
@@ -206,7 +209,7 @@ static SPEC: Object = Object {
         Rule {
             says: "a pool for load balancers is for all nodes",
             cel: &[
-                "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'LoadBalancer') || self.?nodeSelector.orValue('all()') == 'all()'",
+                "!has(self.allowedUses) || !self.allowedUses.exists(use, use == 'LoadBalancer') || self.?nodeSelector.orValue('') in ['', 'all()']",
             ],
             breach: |spec| {
                 if !is_used_for(spec, "LoadBalancer") || spec.text("nodeSelector") == "all()" {
@@ -322,7 +325,8 @@ fn write_rules(write: &Write<'_>, faults: &mut Faults) {
         faults.add(&Path::ROOT.field("spec"), field, found, rule, hint);
     };
     let (from, to) = (old.text("cidr"), new.text("cidr"));
-    let is_same = from == to || Cidr::parse(from).is_some() && Cidr::parse(from) == Cidr::parse(to);
+    let net = |text| Cidr::parse(text).map(|cidr| (cidr.network, cidr.ones));
+    let is_same = from == to || net(from).is_some() && net(from) == net(to);
     if !is_same {
         refuse(
             "cidr",

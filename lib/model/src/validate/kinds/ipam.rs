@@ -48,7 +48,7 @@ static CONFIGURATION_SPEC: Object = Object {
         Field::new("ipCooldownSeconds", INT32)
             .doc("How long an address that was given back stays unused, in seconds.")
             .absent("0")
-            .checks(&[Check::Range(0, 2_147_483_647)]),
+            .checks(&[Check::Range(0, 1200)]),
     ],
     rules: &[],
 };

@@ -107,8 +107,8 @@ static CONTROLLERS: Object = Object {
         Field::object("loadBalancer", &LOAD_BALANCER)
             .doc("Gives addresses to services of type LoadBalancer.")
             .if_present(),
-        Field::object("policyMigration", &MIGRATION)
-            .doc("Moves policies to the names that newer versions use.")
+        Field::object("migration", &MIGRATION)
+            .doc("Moves what older versions stored to the form of newer ones.")
             .if_present(),
     ],
     rules: &[],
@@ -175,8 +175,8 @@ static LOAD_BALANCER: Object = Object {
 };
 
 static MIGRATION: Object = Object {
-    fields: &[Field::text("enabled")
-        .doc("Whether it runs.")
+    fields: &[Field::text("policyNameMigrator")
+        .doc("Whether policies get the names that newer versions use.")
         .checks(ON_OR_OFF)
         .default(Literal::Text("Enabled"))],
     rules: &[],

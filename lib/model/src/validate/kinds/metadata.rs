@@ -2,7 +2,7 @@
 
 use crate::validate::{
     format::{ANNOTATIONS, LABELS},
-    schema::{Breach, Check, Field, INT, Keep, Object, Rule, Shape, TEXT, TEXTS, Type},
+    schema::{Breach, Check, Field, INT, Object, Pattern, Rule, Shape, TEXT, TEXTS, Type},
 };
 
 /// The longest name of an object, in bytes.
@@ -63,21 +63,37 @@ static MANAGED_FIELDS: Object = Object {
     rules: &[],
 };
 
+static CONDITION_TYPE: Pattern = Pattern::new(
+    r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
+);
+static CONDITION_REASON: Pattern = Pattern::new("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$");
+
 /// `metav1.Condition`.
 static CONDITION: Object = Object {
     fields: &[
-        Field::text("type").doc("What the condition is about.").always(),
+        Field::text("type")
+            .doc("What the condition is about.")
+            .always()
+            .checks(&[Check::Pattern(&CONDITION_TYPE), Check::MaxLength(316)]),
         Field::text("status")
             .doc("Whether it holds.")
             .always()
             .checks(&[Check::OneOf(&["True", "False", "Unknown"])]),
-        Field::int("observedGeneration").doc("The generation of the object that it speaks of."),
-        Field {
-            keep: Keep::Always,
-            ..Field::new("lastTransitionTime", Type::Time).doc("When `status` last changed.")
-        },
-        Field::text("reason").doc("Why, in one word.").always(),
-        Field::text("message").doc("Why, in a sentence.").always(),
+        Field::int("observedGeneration")
+            .doc("The generation of the object that it speaks of.")
+            .checks(&[Check::Range(0, i64::MAX)]),
+        Field::new("lastTransitionTime", Type::Time)
+            .doc("When `status` last changed.")
+            .always()
+            .required(),
+        Field::text("reason")
+            .doc("Why, in one word.")
+            .always()
+            .checks(&[Check::Pattern(&CONDITION_REASON), Check::MaxLength(1024)]),
+        Field::text("message")
+            .doc("Why, in a sentence.")
+            .always()
+            .checks(&[Check::MaxLength(32768)]),
     ],
     rules: &[],
 };

@@ -177,7 +177,9 @@ static SERVICE: Object = Object {
 static SERVICE_ACCOUNTS: Object = Object {
     fields: &[
         Field::new("names", TEXTS).doc("By name."),
-        selector("selector").doc("Selects by labels service accounts."),
+        Field::text("selector")
+            .doc("Selects by labels service accounts.")
+            .checks(&[Check::Is(&SELECTOR)]),
     ],
     rules: &[],
 };
