@@ -120,6 +120,10 @@ fn a_142_ipam_show_tells_pools_blocks_and_holders() {
         works(&store, &["ipam", "show", "--ip", "10.1.0.6"], ""),
         "10.1.0.6 is not assigned\n"
     );
+    assert_eq!(
+        works(&store, &["ipam", "show", "--ip", "::ffff:10.1.0.6"], ""),
+        "10.1.0.6 is not assigned\n"
+    );
     let borrowed = works(&store, &["ipam", "show", "--show-borrowed"], "");
     assert!(
         borrowed.contains(
@@ -150,7 +154,17 @@ fn a_115_a_node_takes_its_endpoints_addresses_affinities_and_configuration_with_
         works(
             &store,
             &["apply", "-f", "-"],
-            "{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: node.node-1}}",
+            "\
+{apiVersion: projectcalico.org/v3, kind: FelixConfiguration, metadata: {name: node.node-1}}
+---
+{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: its}, spec: {node: node-1, peerIP: 192.168.0.254, asNumber: 1}}
+---
+{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: alls}, spec: {peerIP: 192.168.0.253, asNumber: 1}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: its}, spec: {node: node-1, interfaceName: eth0}}
+---
+{apiVersion: projectcalico.org/v3, kind: HostEndpoint, metadata: {name: others}, spec: {node: node-2, interfaceName: eth0}}
+",
         );
         let ipam = "/calico/ipam/v2";
         let put = |path: &str, value: Value| {
@@ -214,7 +228,9 @@ fn a_115_a_node_takes_its_endpoints_addresses_affinities_and_configuration_with_
             format!("{ipam}/host/node-1/ipv4/block/10.1.0.12-30"),
             format!("{ipam}/host/node-1/ipv4/block/10.1.0.4-30"),
             format!("{ipam}/host/node-1/ipv6/block/fd00::-126"),
+            format!("{RESOURCES}bgppeers/its"),
             format!("{RESOURCES}felixconfigurations/node.node-1"),
+            format!("{RESOURCES}hostendpoints/its"),
             format!("{RESOURCES}nodes/node-1"),
             format!("{RESOURCES}workloadendpoints/shop/node--1-k8s-web--1-eth0"),
         ];
@@ -230,6 +246,69 @@ fn a_115_a_node_takes_its_endpoints_addresses_affinities_and_configuration_with_
             (&json!("host:node-1-10"), &json!([0, null, null, null]))
         );
         let said = fails(&store, &["delete", "node", "node-1"], "");
+        assert!(said.contains("resource does not exist"), "{said}");
+    }
+}
+
+#[test]
+fn a_pool_that_goes_takes_its_blocks_from_the_nodes_and_leaves_what_is_allocated() {
+    for store in Store::all() {
+        println!("on {}", store.label);
+        store.reset(&Contents::new());
+        works(&store, &["apply", "-f", "-"], CLUSTER);
+        let ipam = "/calico/ipam/v2";
+        let put = |path: &str, value: Value| {
+            store.put(&format!("{ipam}{path}"), value.to_string().as_bytes());
+        };
+        let block = |cidr: &str, affinity: &str, used: bool| {
+            json!({
+                "cidr": cidr, "affinity": affinity, "affinity_claim_time": "2024-01-01T00:00:00Z",
+                "allocations": [used.then_some(0), null], "unallocated": if used { json!([1]) } else { json!([0, 1]) },
+                "attributes": if used { json!([{"handle_id": "h"}]) } else { json!([]) },
+                "sequenceNumber": 7, "deleted": false,
+            })
+        };
+        let blocks = "/assignment/ipv4/block";
+        let confirmed = json!({"state": "confirmed", "deleted": false});
+        put(&format!("{blocks}/10.1.0.0-31"), block("10.1.0.0/31", "host:node-1", true));
+        put(&format!("{blocks}/10.1.0.2-31"), block("10.1.0.2/31", "host:node-2", false));
+        put(&format!("{blocks}/10.1.0.4-31"), block("10.1.0.4/31", "virtual:load-balancer", false));
+        put(&format!("{blocks}/10.200.0.0-31"), block("10.200.0.0/31", "host:node-1", false));
+        put("/host/node-1/ipv4/block/10.1.0.0-31", confirmed.clone());
+        put("/host/node-2/ipv4/block/10.1.0.2-31", confirmed.clone());
+        put("/host/node-1/ipv4/block/10.200.0.0-31", confirmed.clone());
+        // One of IPv6 too.
+        works(
+            &store,
+            &["apply", "-f", "-"],
+            "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: six}, spec: {cidr: 'fd00:9::/112'}}",
+        );
+        put("/assignment/ipv6/block/fd00:9::-127", block("fd00:9::/127", "host:node-1", false));
+        put("/host/node-1/ipv6/block/fd00:9::-127", confirmed);
+        works(&store, &["delete", "pool", "six"], "");
+        assert!(!store.contents().keys().any(|path| path.contains("fd00:9")));
+
+        let one = works(&store, &["get", "pool", "pool-1", "-o", "yaml"], "");
+        let before = store.contents();
+        // Also with the version that it was read at, though it is disabled first.
+        works(&store, &["delete", "-f", "-"], &one);
+        let after = store.contents();
+        let gone: Vec<&String> = before.keys().filter(|path| !after.contains_key(*path)).collect();
+        let expected = [
+            format!("{ipam}{blocks}/10.1.0.2-31"),
+            format!("{ipam}/host/node-1/ipv4/block/10.1.0.0-31"),
+            format!("{ipam}/host/node-2/ipv4/block/10.1.0.2-31"),
+            format!("{RESOURCES}ippools/pool-1"),
+        ];
+        assert_eq!(gone, expected.each_ref());
+        assert_eq!(
+            after[&format!("{ipam}{blocks}/10.1.0.0-31")],
+            json!({
+                "cidr": "10.1.0.0/31", "affinity": null, "allocations": [0, null], "unallocated": [1],
+                "attributes": [{"handle_id": "h"}], "sequenceNumber": 8, "deleted": false,
+            })
+        );
+        let said = fails(&store, &["delete", "pool", "pool-1"], "");
         assert!(said.contains("resource does not exist"), "{said}");
     }
 }

@@ -4,7 +4,8 @@ pub(super) mod addresses;
 
 use std::process::ExitCode;
 
-use datastore::{Datastore, Error, Selection};
+use datastore::{Datastore, Error, Item, Selection};
+use ipnet::IpNet;
 use model::{Key, Kind, Stored};
 use serde_json::Value;
 
@@ -72,10 +73,13 @@ async fn delete(store: &dyn Datastore, key: &Key, version: &str) -> Result<(), R
         Kind::Node => forget_node(store, key).await?,
         _ => {}
     }
-    let expected = match version {
+    let mut expected = match version {
         "" => None,
         version => Some(version.parse().unwrap_or_default()),
     };
+    if key.kind == Kind::IPPool {
+        expected = forget_pool(store, key, expected).await?;
+    }
     match store.delete(key, expected).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Refusal::Missing),
@@ -89,19 +93,65 @@ async fn delete(store: &dyn Datastore, key: &Key, version: &str) -> Result<(), R
     }
 }
 
-/// What is there only because the node is: its endpoints, addresses and blocks, and its configuration. It goes before
-/// the node, and an address before the endpoint that says it, so that a deletion that was interrupted can be repeated.
+/// Takes the pool's blocks from the nodes (Calico: `clientv3/ippool.go`). The pool is disabled first, so that no new
+/// ones are claimed meanwhile. What is allocated stays: a block goes with its last address. Returns the version at
+/// which the pool can be deleted, if one was asked for.
+async fn forget_pool(
+    store: &dyn Datastore,
+    pool: &Key,
+    expected: Option<u64>,
+) -> Result<Option<u64>, Refusal> {
+    let Some(item) = store.get(pool).await? else { return Err(Refusal::Missing) };
+    let Stored::Json(mut value) = item.value else { return Ok(expected) };
+    if expected.is_some_and(|expected| expected != item.version) {
+        return Ok(expected);
+    }
+    let Some(net) = value["spec"]["cidr"].as_str().and_then(|text| text.parse::<IpNet>().ok())
+    else {
+        return Ok(expected);
+    };
+    let mut version = item.version;
+    if value["spec"]["disabled"] != true {
+        value["spec"]["disabled"] = true.into();
+        version = store.update(pool, &Stored::Json(value), version).await?;
+    }
+    let (leaving, affinities) = (Leaving::pool(), addresses::all_affinities(store).await?);
+    for stream in store.streams() {
+        for block in store.list(stream.index, Selection::from(Kind::IPAMBlock)).await?.items {
+            if is_within(&block, net) {
+                leaving.leave_block(store, block, &affinities).await?;
+            }
+        }
+    }
+    Ok(expected.map(|_| version))
+}
+
+fn is_within(block: &Item, pool: IpNet) -> bool {
+    let Stored::Json(value) = &block.value else { return false };
+    let cidr = value["cidr"].as_str().and_then(|text| text.parse::<IpNet>().ok());
+    cidr.is_some_and(|cidr| pool.contains(&cidr))
+}
+
+/// What is there only because the node is: its endpoints, addresses and blocks, and what is configured for it alone. It
+/// goes before the node, and an address before the endpoint that says it, so that a deletion that was interrupted can
+/// be repeated.
 async fn forget_node(store: &dyn Datastore, node: &Key) -> Result<(), Refusal> {
     let Some(item) = store.get(node).await? else { return Err(Refusal::Missing) };
-    let (mut blocks, mut endpoints) = (Vec::new(), Vec::new());
+    let (mut blocks, mut endpoints, mut others) = (Vec::new(), Vec::new(), Vec::new());
     for stream in store.streams() {
-        let kinds = Selection::of([Kind::WorkloadEndpoint, Kind::IPAMBlock]);
+        let kinds = Selection::of([
+            Kind::WorkloadEndpoint,
+            Kind::IPAMBlock,
+            Kind::BGPPeer,
+            Kind::HostEndpoint,
+        ]);
         for item in store.list(stream.index, kinds).await?.items {
             let Stored::Json(value) = &item.value else { continue };
             match item.key.kind {
                 Kind::IPAMBlock => blocks.push(item),
-                _ if value["spec"]["node"] == *node.name => endpoints.push(item),
-                _ => {}
+                _ if value["spec"]["node"] != *node.name => {}
+                Kind::WorkloadEndpoint => endpoints.push(item),
+                _ => others.push(item.key),
             }
         }
     }
@@ -122,7 +172,7 @@ async fn forget_node(store: &dyn Datastore, node: &Key) -> Result<(), Refusal> {
     let configuration = [Kind::FelixConfiguration, Kind::BGPConfiguration];
     let configuration = configuration.map(|kind| Key::global(kind, format!("node.{}", node.name)));
     let endpoints = endpoints.into_iter().map(|endpoint| endpoint.key);
-    for key in endpoints.chain(affinities).chain(configuration) {
+    for key in endpoints.chain(affinities).chain(others).chain(configuration) {
         store.delete(&key, None).await?;
     }
     Ok(())

@@ -26,6 +26,10 @@ struct Fitting<'a> {
     faults: &'a mut Vec<Fault>,
 }
 
+fn is_type(name: &str) -> bool {
+    ["kind", "apiVersion"].iter().any(|field| name.eq_ignore_ascii_case(field))
+}
+
 impl Fitting<'_> {
     fn object(&mut self, object: &schema::Object, raw: &Object, path: &str) -> Object {
         let mut fitted = Object::new();
@@ -36,7 +40,7 @@ impl Fitting<'_> {
             let place = joined(path, name);
             match known {
                 // These two say of which kind it is; they were read before.
-                None if path.is_empty() && (name == "kind" || name == "apiVersion") => {}
+                None if path.is_empty() && is_type(name) => {}
                 None => {
                     let rule = advice(self.schema, object, path, name);
                     self.faults.push(Fault::new(place, rule));

@@ -233,7 +233,13 @@ fn with_type(kind: Kind, mut object: Object) -> Object {
 
 /// The description of the object's kind; else the object as far as it is known, and the fault.
 fn schema_of(object: &Object) -> Result<(&'static Schema, Kind), (Option<String>, Fault)> {
-    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    // As all fields, these two are known in any case.
+    let text = |field: &str| {
+        let value = object.get(field).or_else(|| {
+            object.iter().find(|(name, _)| name.eq_ignore_ascii_case(field)).map(|(_, value)| value)
+        });
+        value.and_then(Value::as_str).unwrap_or_default()
+    };
     let (version, kind) = (text("apiVersion"), text("kind"));
     if kind.is_empty() {
         let rule = "is missing; write for example kind: IPPool";
@@ -366,5 +372,16 @@ mod tests {
         assert_eq!(faulty.object, "IPPool p");
         let paths: Vec<_> = faulty.faults.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths, ["metadata.lables", "spec.CIDR", "spec.x", "spec.blockSize"]);
+    }
+
+    #[test]
+    fn a_resource_says_its_kind_and_version_in_any_case_of_their_names() {
+        let object = json!({
+            "APIVersion": API_VERSION, "KIND": "Tier",
+            "Metadata": {"NAME": "t"}, "SPEC": {"Order": 3},
+        });
+        let written = read(&object, false).unwrap_or_else(|faulty| panic!("{:?}", faulty.faults));
+        assert_eq!((written.kind, written.name.as_str()), (Kind::Tier, "t"));
+        assert_eq!(written.object["spec"]["order"], 3);
     }
 }

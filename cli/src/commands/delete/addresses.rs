@@ -27,10 +27,19 @@ const ATTEMPTS: usize = 20;
 /// Addresses with this handle are Windows' own: they don't keep a block (Calico: `libcalico-go/lib/ipam`).
 const OF_WINDOWS: &str = "windows-reserved-ipam-handle";
 
+/// Whose that is which goes.
+enum Whose<'a> {
+    /// All that is this node's.
+    Node(&'a str),
+    /// The blocks that the nodes have of a pool; what is allocated of them stays.
+    Pool,
+    /// The addresses alone, whosever they are.
+    Anyone,
+}
+
 /// What goes.
 pub(in crate::commands) struct Leaving<'a> {
-    /// All that is this node's; none: the addresses alone, whosever they are.
-    node: Option<&'a str>,
+    whose: Whose<'a>,
     /// Those of the node's endpoints and tunnels, for allocations that don't say their node.
     addresses: BTreeSet<IpAddr>,
     /// When they go, if an address rests before it is given out again.
@@ -54,21 +63,27 @@ impl<'a> Leaving<'a> {
             _ => false,
         };
         let resting_since = rests.then(|| stored::rfc3339(SystemTime::now()));
-        Ok(Self { node, addresses, resting_since })
+        let whose = node.map_or(Whose::Anyone, Whose::Node);
+        Ok(Self { whose, addresses, resting_since })
+    }
+
+    /// The nodes' blocks of a pool, not its addresses.
+    pub(in crate::commands) fn pool() -> Self {
+        Self { whose: Whose::Pool, addresses: BTreeSet::new(), resting_since: None }
     }
 
     /// Whether the address of these attributes goes. One that says its node is that node's, wherever else the address
     /// is written.
     fn holds(&self, address: IpAddr, attributes: &Value) -> bool {
-        match (self.node, attributes["secondary"]["node"].as_str()) {
-            (Some(leaving), Some(node)) => node == leaving,
+        match (&self.whose, attributes["secondary"]["node"].as_str()) {
+            (Whose::Node(leaving), Some(node)) => node == *leaving,
             // It was released before, and rests.
             _ if !attributes["releasedAt"].is_null() => false,
             _ => self.addresses.contains(&address),
         }
     }
 
-    /// Releases what goes of a block, and the block itself if it is the node's; whether there was anything.
+    /// Releases what goes of a block, and the block itself if it is the node's or the pool's; whether there was anything.
     pub(in crate::commands) async fn leave_block(
         &self,
         store: &dyn Datastore,
@@ -98,8 +113,8 @@ impl<'a> Leaving<'a> {
                 } else {
                     Write::Put(key.clone(), Stored::Json(value.clone()))
                 });
-                if let Some(node) = self.node.filter(|_| released.was_the_nodes) {
-                    let name = format!("{node}-{}", key.name);
+                if let Some(node) = &released.was_of {
+                    let name = format!("{node}-{}", block_of_affinity(&value).unwrap_or_default());
                     let affinity = affinities.iter().find(|affinity| affinity.name == name);
                     writes.extend(affinity.cloned().map(Write::Delete));
                 }
@@ -173,11 +188,15 @@ impl<'a> Leaving<'a> {
             drop_unused_attributes(block);
             bump(block);
         }
-        let is_the_nodes = |affinity: &Value| {
-            self.node.is_some_and(|node| *affinity == format!("host:{node}"))
+        let host = block["affinity"].as_str().and_then(|affinity| affinity.strip_prefix("host:"));
+        let leaves = |host: &&str| match self.whose {
+            Whose::Node(node) => node == *host,
+            Whose::Pool => true,
+            Whose::Anyone => false,
         };
-        if !is_more && is_the_nodes(&block["affinity"]) {
-            (released.is_changed, released.was_the_nodes) = (true, true);
+        if let Some(host) = host.filter(leaves).filter(|_| !is_more) {
+            released.is_changed = true;
+            released.was_of = Some(host.to_owned());
             block["affinity"] = Value::Null;
             if let Some(block) = block.as_object_mut() {
                 block.remove("affinity_claim_time");
@@ -205,7 +224,8 @@ struct Released {
     is_changed: bool,
     /// Nobody holds anything of it any more: it goes.
     is_over: bool,
-    was_the_nodes: bool,
+    /// The node that has it no more.
+    was_of: Option<String>,
     /// How many addresses each handle has less.
     handles: BTreeMap<String, u64>,
 }
@@ -307,16 +327,32 @@ fn take(blocks: &mut Map<String, Value>, cidr: &str, fewer: u64) {
 
 /// The blocks' affinities to a node. A node's name may be another's with more behind it.
 pub(super) async fn affinities(store: &dyn Datastore, node: &str) -> Result<Vec<Key>, Refusal> {
+    let mut found = all_affinities(store).await?;
+    found.retain(|affinity| {
+        let block = affinity.name.strip_prefix(node).and_then(|rest| rest.strip_prefix('-'));
+        block.is_some_and(is_block_name)
+    });
+    Ok(found)
+}
+
+/// Every block's affinity.
+pub(super) async fn all_affinities(store: &dyn Datastore) -> Result<Vec<Key>, Refusal> {
     let mut found = Vec::new();
     for stream in store.streams() {
-        for item in store.list(stream.index, Selection::from(Kind::BlockAffinity)).await?.items {
-            let block = item.key.name.strip_prefix(node).and_then(|rest| rest.strip_prefix('-'));
-            if block.is_some_and(is_block_name) {
-                found.push(item.key);
-            }
-        }
+        let listing = store.list(stream.index, Selection::from(Kind::BlockAffinity)).await?;
+        found.extend(listing.items.into_iter().map(|item| item.key));
     }
     Ok(found)
+}
+
+/// What the name of a block's affinity has behind the node's: of IPv6 all groups, unlike the block's own name.
+fn block_of_affinity(block: &Value) -> Option<String> {
+    let net: IpNet = block["cidr"].as_str()?.parse().ok()?;
+    let address = match net.addr() {
+        IpAddr::V4(address) => address.to_string().replace('.', "-"),
+        IpAddr::V6(address) => address.segments().map(|group| format!("{group:04x}")).join("-"),
+    };
+    Some(format!("{address}-{}", net.prefix_len()))
 }
 
 /// Whether this names a block and nothing else: `10-0-0-0-26`, or eight groups of four digits and a length.
@@ -341,7 +377,7 @@ mod tests {
 
     fn leaving(addresses: &[&str]) -> Leaving<'static> {
         Leaving {
-            node: Some("n1"),
+            whose: Whose::Node("n1"),
             addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
             resting_since: None,
         }
@@ -388,7 +424,7 @@ mod tests {
             Released {
                 is_changed: true,
                 is_over: false,
-                was_the_nodes: true,
+                was_of: Some("n1".to_owned()),
                 handles: handles.into()
             }
         );
@@ -399,14 +435,29 @@ mod tests {
     #[test]
     fn a_single_address_goes_whosever_it_is_and_the_block_stays_the_nodes() {
         let mut block = block();
-        let one = Leaving { node: None, ..leaving(&["10.0.0.4"]) };
+        let one = Leaving { whose: Whose::Anyone, ..leaving(&["10.0.0.4"]) };
         let released = one.release(&mut block, 100).unwrap();
         assert_eq!(released.handles, [("borrowed".to_owned(), 1)].into());
-        assert!(!released.was_the_nodes && !released.is_over);
+        assert!(released.was_of.is_none() && !released.is_over);
         assert_eq!(block["allocations"], json!([null, 0, 3, null, null, 1, 2, null]));
         assert_eq!(block["unallocated"], json!([0, 3, 7, 4]));
         assert_eq!(block["affinity"], "host:n1");
         assert_eq!(one.release(&mut block, 100).unwrap(), Released::default());
+    }
+
+    #[test]
+    fn a_pool_takes_the_blocks_from_the_nodes_and_leaves_the_addresses() {
+        let mut block = block();
+        let before = block["allocations"].clone();
+        let released = Leaving::pool().release(&mut block, 100).unwrap();
+        assert_eq!(released.was_of.as_deref(), Some("n1"));
+        assert!(!released.is_over && released.handles.is_empty());
+        assert_eq!((&block["affinity"], &block["allocations"]), (&json!(null), &before));
+        assert_eq!(Leaving::pool().release(&mut block, 100).unwrap(), Released::default());
+
+        // A service's block is no node's.
+        block["affinity"] = json!("virtual:load-balancer");
+        assert_eq!(Leaving::pool().release(&mut block, 100).unwrap(), Released::default());
     }
 
     #[test]
@@ -424,7 +475,7 @@ mod tests {
         block["allocations"] = json!([0, null, null, null, null, null, null, null]);
         block["affinity"] = json!("host:n2");
         let released = leaving(&[]).release(&mut block, 100).unwrap();
-        assert!(released.is_changed && !released.is_over && !released.was_the_nodes);
+        assert!(released.is_changed && !released.is_over && released.was_of.is_none());
         assert_eq!(block["affinity"], "host:n2");
     }
 

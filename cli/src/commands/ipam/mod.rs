@@ -29,9 +29,12 @@ enum Action {
     Split(split::Args),
 }
 
-/// An address as it is given to a command.
+/// An address as it is given to a command; an IPv4 one that is written as IPv6 is the IPv4 one.
 fn address(text: &str) -> Result<IpAddr, String> {
-    text.parse().map_err(|_| "no address; write for example 10.0.0.1 or fd00::1".to_owned())
+    let address: Result<IpAddr, _> = text.parse();
+    address
+        .map(|address| address.to_canonical())
+        .map_err(|_| "no address; write for example 10.0.0.1 or fd00::1".to_owned())
 }
 
 impl Args {
