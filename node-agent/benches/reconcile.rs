@@ -140,7 +140,7 @@ fn nodes() {
 }
 
 fn policy_id(n: u32) -> PolicyId {
-    PolicyId { kind: "NetworkPolicy".into(), namespace: "ns".into(), name: format!("p{n}").into() }
+    PolicyId::new("NetworkPolicy", "ns", format!("p{n}"))
 }
 
 /// One hundred pods, all policies spread over them, each policy with four rules that ask a set.

@@ -6,7 +6,7 @@ use engine::{
 };
 use model::{
     Key, Kind, Stored,
-    kinds::{Labels, Spec, parse_ip, parse_net},
+    kinds::{Spec, parse_ip, parse_net},
 };
 use serde_json::{Map, Value, json};
 
@@ -99,28 +99,33 @@ fn workload(
         set("allow_spoofed_source_prefixes", json!(texts(&prefixes.collect::<Vec<_>>())));
     }
     let limits = &spec["qosControls"];
-    set("qos_controls", controls(limits));
-    set("qos_policies", marks(&limits["dscp"]));
-    // What is limited can't take the short way.
-    let limited = [("ingress", "ingressBandwidth"), ("egress", "egressBandwidth")].into_iter();
-    let limited = limited.filter(|(_, field)| limits[*field].as_i64().is_some_and(|it| it != 0));
-    set("skip_redir", limited.map(|(name, _)| (name.to_owned(), json!(true))).collect());
+    set("qos_policies", limits.get("dscp").map_or(Value::Null, |dscp| mark(of_workload(dscp))));
+    // What is limited can't take the short way, nor can packets to virtual machines.
+    let metadata = engine.metadata(&endpoint.key)?;
+    let is_machine = metadata
+        .labels
+        .iter()
+        .any(|(key, value)| (key.as_str(), value.as_str()) == ("kubevirt.io", "virt-launcher"));
+    let limited = |names: [&str; 2]| {
+        names.iter().any(|name| limits[name].as_i64().is_some_and(|limit| limit > 0))
+    };
+    let skips = [
+        ("ingress", is_machine || limited(["ingressBandwidth", "ingressPacketRate"])),
+        ("egress", limited(["egressBandwidth", "egressPacketRate"])),
+    ];
+    let skips = skips.into_iter().filter(|(_, skips)| *skips);
+    set("skip_redir", skips.map(|(name, _)| (name.to_owned(), json!(true))).collect());
     let peer = peers.iter().find(|(_, selector)| matches(selector, &endpoint.labels));
     set("local_bgp_peer", peer.map_or(Value::Null, |(name, _)| json!({"bgp_peer_name": name})));
     if parameters.ambient && matches(AMBIENT, &endpoint.labels) {
         set("is_istio_ambient", json!(true));
     }
-    let annotations = engine.metadata(&endpoint.key)?.annotations;
-    set("annotations", map(&annotations));
-    if endpoint.labels.iter().any(|(key, value)| key == "kubevirt.io" && value == "virt-launcher") {
-        set("type", json!("VM"));
+    set("annotations", stored["metadata"]["annotations"].clone());
+    // Shown even when nothing but a mark is in them.
+    if let Some(controls) = controls(limits) {
+        out["qos_controls"] = controls;
     }
     Some((name, out))
-}
-
-fn map(labels: &Labels) -> Value {
-    let fields = labels.iter().map(|(key, value)| (key.to_string(), json!(value.as_str())));
-    Value::Object(fields.collect())
 }
 
 fn nats(written: &Value, v6: bool) -> Value {
@@ -134,9 +139,10 @@ fn nats(written: &Value, v6: bool) -> Value {
     nats.collect()
 }
 
-/// Numbers of 64 bits are text, and zeros are left out, as in protobuf's JSON.
-fn controls(written: &Value) -> Value {
-    let limits = written.as_object().into_iter().flatten().filter(|(name, _)| *name != "dscp");
+/// Numbers of 64 bits are text, and zeros are left out, as in protobuf's JSON; none: there are no
+/// controls.
+fn controls(written: &Value) -> Option<Value> {
+    let limits = written.as_object()?.iter().filter(|(name, _)| *name != "dscp");
     let fields = limits.filter_map(|(name, value)| {
         let number = value.as_i64().filter(|number| *number != 0)?;
         let mut snake = String::new();
@@ -148,27 +154,37 @@ fn controls(written: &Value) -> Value {
         }
         Some((snake, json!(number.to_string())))
     });
-    Value::Object(fields.collect())
+    Some(Value::Object(fields.collect()))
 }
 
 /// The annotation of a host endpoint that says how its packets are marked.
 const DSCP: &str = "qos.projectcalico.org/dscp";
 
-/// How packets are marked: a code point, or its name.
-fn marks(written: &Value) -> Value {
-    let named = |name: &str| {
-        let number = |from: &str| name.strip_prefix(from)?.parse::<u64>().ok();
-        match name {
-            "DF" => Some(0),
-            "EF" => Some(46),
-            // Class and drop precedence; the class alone.
-            _ => number("AF").map(|n| n / 10 * 8 + n % 10 * 2).or_else(|| Some(number("CS")? * 8)),
-        }
-    };
-    let text = |text: &str| text.parse().ok().or_else(|| named(&text.trim().to_uppercase()));
-    let point = written.as_u64().or_else(|| text(written.as_str()?));
-    match point.filter(|point| *point < 64) {
-        None => json!([]),
+/// The code point of a number or a name; none: it is neither.
+fn code_point(text: &str) -> Option<u64> {
+    let name = text.trim().to_uppercase();
+    // Of an assured forwarding the class and the drop precedence, of a class selector the class.
+    let digits = name.bytes().rev().map_while(|b| (b as char).to_digit(10)).map(u64::from);
+    let digits = digits.collect::<Vec<_>>();
+    match (name.trim_end_matches(|c: char| c.is_ascii_digit()), &*digits) {
+        ("DF", []) => Some(0),
+        ("EF", []) => Some(46),
+        ("AF", [drop @ 1..=3, class @ 1..=4]) => Some(class * 8 + drop * 2),
+        ("CS", [class @ 0..=6]) => Some(class * 8),
+        _ => text.parse::<u8>().ok().map(u64::from),
+    }
+}
+
+/// Of a workload nothing is checked: what is no name marks with 0.
+fn of_workload(dscp: &Value) -> Option<u64> {
+    let text = |text: &str| code_point(text).unwrap_or_default();
+    dscp.as_u64().or_else(|| dscp.as_str().map(text))
+}
+
+/// How packets are marked. Zeros are left out, as in protobuf's JSON.
+fn mark(point: Option<u64>) -> Value {
+    match point {
+        None => Value::Null,
         Some(0) => json!([{}]),
         Some(point) => json!([{ "dscp": point }]),
     }
@@ -189,13 +205,15 @@ fn host(engine: &Engine, endpoint: &InspectedEndpoint) -> Option<(String, Value)
         "forward_tiers": tiers(&endpoint.forward),
     });
     let annotations = engine.metadata(&endpoint.key)?.annotations;
-    if let Some((_, dscp)) = annotations.iter().find(|(name, _)| name == DSCP) {
-        let marks = marks(&json!(dscp.as_str()));
-        if marks != json!([]) {
-            out["qos_policies"] = marks;
-        }
+    if let Some((_, dscp)) = annotations.iter().find(|(name, _)| name == DSCP)
+        && let Some(point) = code_point(dscp).filter(|point| *point < 64)
+    {
+        out["qos_policies"] = mark(Some(point));
     }
-    Some((endpoint.key.name.to_string(), out))
+    let Some(Stored::Json(stored)) = engine.object(&endpoint.key) else { return None };
+    // The value says the name, not the key.
+    let name = stored["metadata"]["name"].as_str().unwrap_or_default();
+    Some((name.to_owned(), out))
 }
 
 /// BGP peers of this node that select workloads: name and selector, sorted by name.

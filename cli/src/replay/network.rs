@@ -102,13 +102,14 @@ pub(super) fn vteps(engine: &Engine) -> Value {
     Value::Array(vteps)
 }
 
-/// What is told about each node.
-pub(super) fn host_metadata(engine: &Engine) -> Value {
-    let hosts = host_lines(engine).into_iter().map(|HostLine { name, host, labels, .. }| {
+/// What is told about each node. Without support of IPv6 that is only the address that BGP has.
+pub(super) fn host_metadata(engine: &Engine, parameters: &Parameters) -> Value {
+    let hosts = host_lines(engine).into_iter().map(|HostLine { name, host, labels, node }| {
         let text = |net: Option<IpNet>| net.map(|net| net.to_string()).unwrap_or_default();
+        let ipv6 = host.ipv6.filter(|_| parameters.ipv6 || node.bgp_ipv6.is_some());
         let entry = json!({
             "ipv4": text(host.ipv4),
-            "ipv6": text(host.ipv6),
+            "ipv6": text(ipv6),
             "asnumber": host.as_number.map(|number| number.to_string()).unwrap_or_default(),
             "labels": map(&labels),
         });

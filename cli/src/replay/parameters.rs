@@ -28,6 +28,8 @@ pub(super) struct Parameters {
     pub(super) hides_covered: bool,
     /// Endpoints may have prefixes that aren't theirs.
     pub(super) spoofing: bool,
+    /// IPv6 is supported.
+    pub(super) ipv6: bool,
     /// The ambient mesh is on.
     pub(super) ambient: bool,
 }
@@ -82,12 +84,9 @@ impl Parameters {
         let vxlan = layers.flag("vxlanEnabled", "vxlanEnabled").unwrap_or(vxlan);
         let programs =
             |value: &str| layers.is("programClusterRoutes", "programClusterRoutes", value);
-        let all = programs("Enabled");
-        let by_default = layers
-            .text("programClusterRoutes", "programClusterRoutes")
-            .is_none_or(|text| text.is_empty());
-        let no_encap = no_encap && (all || programs("EnabledNoEncapOnly"));
-        let of_ipip = ipip && (all || by_default || programs("EnabledIPIPOnly"));
+        // What is none of the values is the default: IPIP only.
+        let of_ipip = ipip && !programs("Disabled") && !programs("EnabledNoEncapOnly");
+        let no_encap = no_encap && (programs("Enabled") || programs("EnabledNoEncapOnly"));
         let on = |name: &str| layers.flag(name, name) == Some(true);
         Self {
             ipip,
@@ -105,6 +104,7 @@ impl Parameters {
             by_endpoints: layers.is("routeSource", "routeSource", "WorkloadIPs"),
             hides_covered: !layers.is("nftablesMode", "nftablesMode", "Disabled"),
             spoofing: layers.is("workloadSourceSpoofing", "workloadSourceSpoofing", "Any"),
+            ipv6: layers.flag("ipv6Support", "ipv6Support") != Some(false),
             ambient: layers.is("istioAmbientMode", "istioAmbientMode", "Enabled"),
         }
     }

@@ -12,12 +12,12 @@ use serde_json::{Map, Value, json};
 
 /// A policy.
 pub(super) fn policy(engine: &Engine, policy: &InspectedPolicy) -> Value {
-    let InspectedPolicy { key, policy: spec, selector, ingress, egress, .. } = policy;
+    let InspectedPolicy { key, namespace, policy: spec, selector, ingress, egress, .. } = policy;
     let written = engine.spec(key).unwrap_or_default();
     let mut out = json!({
         "kind": key.kind.name(),
         "name": key.name.as_str(),
-        "namespace": key.namespace.as_str(),
+        "namespace": namespace.as_str(),
         "tier": spec.tier.as_str(),
         "selector": selector,
         "inbound": rules(ingress, &written["ingress"]),
@@ -82,9 +82,6 @@ fn rule(rule: &Rule, written: &Value) -> Value {
             set(name.to_owned(), protocol(&written[field], number.0));
         }
     }
-    for (name, value) in [icmp("", rule.icmp), icmp("not_", rule.not_icmp)].into_iter().flatten() {
-        set(name, value);
-    }
     for (side, field, peer) in
         [("src", "source", &rule.source), ("dst", "destination", &rule.destination)]
     {
@@ -126,6 +123,8 @@ fn rule(rule: &Rule, written: &Value) -> Value {
     if annotations.as_object().is_some_and(|it| !it.is_empty()) {
         set("metadata".to_owned(), json!({"annotations": annotations}));
     }
+    // Shown also where both numbers are zero.
+    out.extend([icmp("", rule.icmp), icmp("not_", rule.not_icmp)].into_iter().flatten());
     Value::Object(out)
 }
 

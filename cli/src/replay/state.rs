@@ -19,8 +19,9 @@ use super::{endpoints, network, parameters::Parameters, rules};
 
 /// What the engine has for this node.
 pub(super) fn of(engine: &Engine, node: &str, parameters: &Parameters) -> Value {
-    let policies = engine.policies_of(node);
-    let profiles = engine.profiles_of(node);
+    // Calico knows no pending endpoints.
+    let policies = engine.policies_of(node, false);
+    let profiles = engine.profiles_of(node, false);
     let named = policies.iter().map(|it| &it.sets).chain(profiles.values().map(|it| &it.sets));
     let named = named.flatten().cloned().collect::<BTreeSet<_>>();
     let (workloads, hosts) = endpoints::of(engine, node, parameters);
@@ -40,7 +41,7 @@ pub(super) fn of(engine: &Engine, node: &str, parameters: &Parameters) -> Value 
         "host_endpoints": hosts,
         "routes": if parameters.routes { network::routes(engine, node, parameters) } else { json!([]) },
         "vteps": if parameters.vteps { network::vteps(engine) } else { json!([]) },
-        "host_metadata": network::host_metadata(engine),
+        "host_metadata": network::host_metadata(engine, parameters),
         "ip_pools": network::ip_pools(engine),
         "encapsulation": {
             "ipip_enabled": parameters.ipip,
@@ -91,7 +92,9 @@ fn absent(engine: &Engine) -> Vec<String> {
             }
             Kind::HostEndpoint if absent && field != "spec.node" => match engine.object(key) {
                 Some(Stored::Json(value)) => {
-                    let node = value["spec"]["node"].as_str().unwrap_or_default();
+                    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                    let (node, name) =
+                        (text(&value["spec"]["node"]), text(&value["metadata"]["name"]));
                     Some(format!("HostEndpoint(node={node}, name={name})"))
                 }
                 _ => None,

@@ -5,7 +5,7 @@ use std::{fmt::Write, ops::Deref, sync::Arc};
 use arcstr::ArcStr;
 use ipnet::IpNet;
 use model::{
-    Key, Kind,
+    Key,
     kinds::{self, EndpointPort, Metadata, NetworkSet, WorkloadEndpoint},
     view::{Endpoint, Entry, HostEndpoint},
 };
@@ -232,11 +232,10 @@ pub(crate) fn network_set(
     read: NetworkSet,
     strings: &mut Interner,
 ) -> Read {
-    let own = strings.labels(NetworkSet::own_labels(metadata, &key.namespace));
-    let parents = match key.kind {
-        Kind::NetworkSet => vec![strings.get(arcstr::format!("kns.{}", key.namespace))],
-        _ => Vec::new(),
-    };
+    let namespace = metadata.namespace(key);
+    let own = strings.labels(NetworkSet::own_labels(metadata, namespace.unwrap_or_default()));
+    let parents = namespace.map(|namespace| strings.get(arcstr::format!("kns.{namespace}")));
+    let parents = parents.into_iter().collect();
     Read { own, parents, data: ReadData::Nets(read.nets.into()) }
 }
 

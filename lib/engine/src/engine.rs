@@ -87,6 +87,7 @@ pub struct Engine {
     /// Policies come when everything that they select is in its place.
     pending_policies: Waiting<Pending>,
     problems: BTreeMap<Key, Problem>,
+    problem_changes: u64,
     datastore_ready: bool,
     /// Every object that is published as JSON.
     pub(crate) objects: HashMap<Key, Known>,
@@ -151,6 +152,7 @@ impl Engine {
             pending: Waiting::default(),
             pending_policies: Waiting::default(),
             problems: BTreeMap::new(),
+            problem_changes: 0,
             datastore_ready: true,
             objects: HashMap::default(),
             scratch: String::new(),
@@ -288,6 +290,11 @@ impl Engine {
     /// The objects that don't have the effect that was written, as of the last flush, by key.
     pub fn problems(&self) -> impl Iterator<Item = (&Key, &Problem)> {
         self.problems.iter()
+    }
+
+    /// Grows with each change of [`Engine::problems`]: who keeps a copy needn't compare it.
+    pub fn problem_changes(&self) -> u64 {
+        self.problem_changes
     }
 
     /// How much there is of everything.

@@ -214,8 +214,7 @@ mod tests {
         let texts =
             ["", "\0", "\0a", "a", "a\0", "a\0b", "a-b", "ab", "a long name that is cut", "ü"];
         let policy = |kind: &str, namespace: &str, name: &str| {
-            let [kind, namespace, name] = [kind, namespace, name].map(ArcStr::from);
-            Topic::Policy(PolicyId { kind, namespace, name })
+            Topic::Policy(PolicyId::new(kind, namespace, name))
         };
         let mut all = Vec::new();
         for a in texts {

@@ -227,7 +227,7 @@ impl One<'_, '_> {
         let not_ports = self.none_of(&not_ports).map(parts);
         let service = match &conditions.service {
             None => Ok(None),
-            Some(service) if self.scope.services => Ok(Some(self.service(service, side))),
+            Some(service) if self.scope.services => Ok(Some(self.service(service, side, &field))),
             Some(_) => self
                 .without(Invalid {
                     field: format!("{}.services", field()),
@@ -290,14 +290,23 @@ impl One<'_, '_> {
         Ok((peer, sets))
     }
 
-    /// A service without a namespace is of the policy's. Where packets come from, its ports say
-    /// nothing.
-    fn service(&self, service: &kinds::ServiceRef, side: &str) -> SetSpec {
-        let namespace = match &*service.namespace {
-            "" => self.scope.namespace.unwrap_or_default().into(),
-            _ => service.namespace.clone(),
-        };
-        let name = service.name.clone();
+    /// A service without a namespace is of none, as in Calico, and has no backends. Where packets come
+    /// from, its ports say nothing.
+    fn service(
+        &mut self,
+        service: &kinds::ServiceRef,
+        side: &str,
+        field: &impl Fn() -> String,
+    ) -> SetSpec {
+        if service.namespace.is_empty() {
+            let reason = "must be there: a service of no namespace has no backends";
+            self.out.faults.push(Invalid {
+                field: format!("{}.services.namespace", field()),
+                value: String::new(),
+                reason: reason.to_owned(),
+            });
+        }
+        let (namespace, name) = (service.namespace.clone(), service.name.clone());
         let ports = side == "destination" || Planted::ServicePortsAtSource.is_here();
         SetSpec::Service(ServiceSpec { namespace, name, ports })
     }

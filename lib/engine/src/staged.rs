@@ -37,11 +37,12 @@ pub(crate) fn decode(key: &Key, stored: &Stored, texts: &mut Texts) -> Result<Re
 
 /// The policy that a staged Kubernetes policy is.
 pub(crate) fn translated(key: &Key, value: &Value) -> Translation {
+    let namespace = value["metadata"]["namespace"].as_str().filter(|it| !it.is_empty());
     let fields = ["podSelector", "ingress", "egress", "policyTypes"];
     let fields = fields.map(|name| (name.to_owned(), value["spec"][name].clone()));
     translate(&json!({
         "kind": "NetworkPolicy",
-        "metadata": {"name": key.name.as_str(), "namespace": key.namespace.as_str()},
+        "metadata": {"name": key.name.as_str(), "namespace": namespace.unwrap_or(&key.namespace)},
         "spec": fields.into_iter().filter(|(_, v)| !v.is_null()).collect::<Map<_, _>>(),
     }))
 }

@@ -182,10 +182,16 @@ fn a_policy_with_a_broken_selector_selects_nothing_and_says_so_until_it_is_mende
     assert_eq!(effect, Effect::SelectsNothing);
     assert!(text.contains("spec.namespaceSelector: \"a b\""), "{text}");
 
+    let changes = cluster.engine.problem_changes();
+    cluster.spec("GlobalNetworkPolicy/p", &broken);
+    cluster.flush();
+    assert_eq!(cluster.engine.problem_changes(), changes, "it is as it was");
+
     cluster.policy("GlobalNetworkPolicy/p", "all()", &json!({"action": "Allow"}));
     cluster.flush();
     assert!(cluster.endpoint("n1", "wep/k8s/a/web/eth0/").plist.is_some());
     assert_eq!(cluster.problem("GlobalNetworkPolicy/p"), None);
+    assert_eq!(cluster.engine.problem_changes(), changes + 1);
 }
 
 #[test]
@@ -710,9 +716,10 @@ fn a_service_is_a_set_of_its_backends() {
     let mut cluster = Cluster::keeping_objects();
     cluster.engine.set_slice(service, "a".into(), Some(&slice("10.0.0.8", 80)));
     cluster.pod("ns", "n1", "p", "10.0.0.1", "web");
-    let to = json!({"action": "Allow", "destination": {"services": {"name": "web"}}});
+    let web = json!({"services": {"name": "web", "namespace": "ns"}});
+    let to = json!({"action": "Allow", "destination": web});
     cluster.policy("NetworkPolicy/ns/to", "all()", &to);
-    let from = json!({"action": "Allow", "source": {"services": {"name": "web"}}});
+    let from = json!({"action": "Allow", "source": web});
     cluster.policy("NetworkPolicy/ns/from", "all()", &from);
     cluster.flush();
     let set = |cluster: &Cluster, id: &str, side: fn(Rule) -> Peer| {
@@ -733,6 +740,15 @@ fn a_service_is_a_set_of_its_backends() {
     cluster.flush();
     assert!(to(&cluster).is_empty() && from(&cluster).is_empty());
 
+    cluster.engine.set_slice(service, "a".into(), Some(&slice("10.0.0.8", 80)));
+    let of_none = json!({"action": "Allow", "source": {"services": {"name": "web"}}});
+    cluster.policy("NetworkPolicy/ns/from", "all()", &of_none);
+    cluster.flush();
+    assert!(from(&cluster).is_empty(), "a service without a namespace is not of the policy's");
+    let problems = cluster.engine.problems().flat_map(|(_, problem)| &problem.faults);
+    let fields = problems.map(|fault| fault.field.as_str()).collect::<Vec<_>>();
+    assert_eq!(fields, ["spec.ingress[0].source.services.namespace"]);
+
     // Where nobody says what the backends are, what denies them denies more.
     let mut unknowing = Cluster::new();
     unknowing.pod("ns", "n1", "p", "10.0.0.1", "web");
@@ -744,6 +760,33 @@ fn a_service_is_a_set_of_its_backends() {
     unknowing.flush();
     assert_eq!(unknowing.rule("NetworkPolicy/ns/allow"), None);
     assert_eq!(unknowing.rule("NetworkPolicy/ns/deny"), Some(Rule::default()));
+}
+
+#[test]
+fn a_value_says_its_namespace_and_the_key_only_where_the_value_says_none() {
+    let mut cluster = Cluster::keeping_objects();
+    cluster.pod("a", "n1", "web", "10.0.0.1", "web");
+    cluster.pod("b", "n1", "web", "10.0.1.1", "web");
+    let rule = json!({"action": "Allow", "source": {"selector": "app == 'web'"}});
+    let spec = json!({"types": ["Ingress"], "ingress": [rule]});
+    let of = |namespace: &str| json!({"metadata": {"namespace": namespace}, "spec": spec});
+    let nets = json!({"metadata": {"namespace": "b", "labels": {"app": "web"}}, "spec": {"nets": ["192.0.2.1"]}});
+    cluster.update(&key("NetworkSet/a/s"), Some(Stored::Json(nets)));
+    for (said, pod, sources) in [
+        ("b", "10.0.1.1/32", &["10.0.1.1/32", "192.0.2.1/32"][..]),
+        ("", "10.0.0.1/32", &["10.0.0.1/32"]),
+    ] {
+        cluster.update(&key("NetworkPolicy/a/p"), Some(Stored::Json(of(said))));
+        cluster.flush();
+        assert_eq!(cluster.sources("NetworkPolicy/a/p"), sources, "{said:?}");
+        let of_node = cluster.engine.endpoints("n1");
+        let selected = of_node.iter().filter(|it| !it.tiers.is_empty()).map(|it| &it.key.namespace);
+        assert_eq!(
+            selected.collect::<Vec<_>>(),
+            [if said.is_empty() { "a" } else { said }],
+            "{pod}"
+        );
+    }
 }
 
 #[test]

@@ -120,10 +120,9 @@ fn compare_policy(cluster: &Cluster, node: &str, differ: &mut impl FnMut(String)
     }
 
     let mut sets = BTreeSet::new();
-    for policy in cluster.engine.policies_of(node) {
+    for policy in cluster.engine.policies_of(node, true) {
         let Key { kind, namespace, name } = &policy.key;
-        let id =
-            PolicyId { kind: kind.name().into(), namespace: namespace.clone(), name: name.clone() };
+        let id = PolicyId::new(kind.name(), namespace.clone(), name.clone());
         let topic = Topic::Policy(id);
         if !expected.contains(&topic) {
             continue;
@@ -135,7 +134,7 @@ fn compare_policy(cluster: &Cluster, node: &str, differ: &mut impl FnMut(String)
             other => differ(format!("{topic}: {other:?} is held, {due:?} is due")),
         }
     }
-    for (name, profile) in cluster.engine.profiles_of(node) {
+    for (name, profile) in cluster.engine.profiles_of(node, true) {
         sets.extend(profile.sets);
         let topic = Topic::Profile(name);
         let due = (rules(&profile.ingress), rules(&profile.egress));

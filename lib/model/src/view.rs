@@ -10,7 +10,7 @@
 //! res/<Kind>/<n>                                  the FULL view: every object as JSON
 //! ```
 
-use std::{fmt, hash::Hasher, net::IpAddr, str::FromStr, sync::Arc};
+use std::{fmt, hash::Hasher, net::IpAddr, ops::Deref, str::FromStr, sync::Arc};
 
 use arcstr::ArcStr;
 use ipnet::IpNet;
@@ -153,8 +153,14 @@ impl FromStr for Topic {
 ///
 /// The kind is text, because it also names sources that are no [`Kind`] of ours, such as
 /// `KubernetesNetworkPolicy`.
+///
+/// One reference, for ids are everywhere where policies are: in lists, topics, keys of tables.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct PolicyId {
+pub struct PolicyId(Arc<PolicyParts>);
+
+/// What a [`PolicyId`] is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicyParts {
     /// For example `NetworkPolicy`.
     pub kind: ArcStr,
     /// Empty for a global policy.
@@ -163,7 +169,25 @@ pub struct PolicyId {
     pub name: ArcStr,
 }
 
+impl Deref for PolicyId {
+    type Target = PolicyParts;
+
+    fn deref(&self) -> &PolicyParts {
+        &self.0
+    }
+}
+
 impl PolicyId {
+    /// The id of these parts; `namespace` is empty for a global policy.
+    pub fn new(
+        kind: impl Into<ArcStr>,
+        namespace: impl Into<ArcStr>,
+        name: impl Into<ArcStr>,
+    ) -> Self {
+        let (kind, namespace, name) = (kind.into(), namespace.into(), name.into());
+        Self(Arc::new(PolicyParts { kind, namespace, name }))
+    }
+
     /// The policy's place among those of the same order: the bytes of `name/namespace/kind`.
     pub fn tie_break(&self) -> String {
         format!("{}/{}/{}", self.name, self.namespace, self.kind)
@@ -194,7 +218,7 @@ impl FromStr for PolicyId {
         let mut parts = text.splitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {
             (Some(kind), Some(namespace), Some(name)) if !kind.is_empty() && !name.is_empty() => {
-                Ok(Self { kind: kind.into(), namespace: namespace.into(), name: name.into() })
+                Ok(Self::new(kind, namespace, name))
             }
             _ => Err(BadPolicyId(text.to_owned())),
         }
@@ -539,8 +563,8 @@ mod tests {
 
     #[test]
     fn a_topic_is_read_back_from_its_text() {
-        let id = PolicyId { kind: "NetworkPolicy".into(), namespace: "a".into(), name: "b".into() };
-        let global = PolicyId { namespace: ArcStr::new(), ..id.clone() };
+        let id = PolicyId::new("NetworkPolicy", "a", "b");
+        let global = PolicyId::new("GlobalNetworkPolicy", "", "b");
         let topics = Topic::common().chain([
             Topic::Node("n".into()),
             Topic::Plist("x-_".into()),

@@ -45,8 +45,8 @@ impl Unit {
     /// The name of its chain, where it has one.
     fn chain(&self) -> Option<ArcStr> {
         match self {
-            Self::Policy(PolicyId { kind, namespace, name }, direction) => {
-                Some(unit_name("policy", *direction, &[kind, namespace, name]))
+            Self::Policy(id, direction) => {
+                Some(unit_name("policy", *direction, &[&id.kind, &id.namespace, &id.name]))
             }
             Self::Profile(name, direction) => Some(unit_name("profile", *direction, &[name])),
             Self::Group(GroupKey { plist, profiles }, direction) => {

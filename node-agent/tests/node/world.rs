@@ -10,7 +10,7 @@ pub(crate) const TCP: Option<Protocol> = Some(Protocol(6));
 pub(crate) const UDP: Option<Protocol> = Some(Protocol(17));
 
 pub(crate) fn policy_id(name: &str) -> PolicyId {
-    PolicyId { kind: "NetworkPolicy".into(), namespace: "default".into(), name: name.into() }
+    PolicyId::new("NetworkPolicy", "default", name)
 }
 
 pub(crate) fn allow() -> Rule {

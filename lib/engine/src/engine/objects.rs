@@ -17,7 +17,7 @@ use crate::{
     output::Out,
     planted::Planted,
     policies::Pol,
-    problem::Effect,
+    problem::{Effect, Problem},
     sets::Slice,
     slab::Id,
     staged,
@@ -142,7 +142,8 @@ impl Engine {
                     | Spec::StagedGlobalNetworkPolicy(policy),
                 ),
             ) if policy.staged != Some(StagedAction::Delete) => {
-                problem = self.set_policy(&key, known_policy, &policy, problem);
+                let namespace = metadata.namespace(&key);
+                problem = self.set_policy(&key, namespace, known_policy, &policy, problem);
             }
             _ if is_policy(&key) => self.forget_policy(&key, known_policy),
             (
@@ -187,10 +188,18 @@ impl Engine {
             (Kind::EndpointSlice, _) => self.settle_slice(&key, None),
             _ => {}
         }
+        self.settle_problem(key, problem);
+    }
+
+    fn settle_problem(&mut self, key: Key, problem: Option<Problem>) {
+        if self.problems.get(&key) == problem.as_ref() {
+            return;
+        }
         match problem {
             Some(problem) => self.problems.insert(key, problem),
             None => self.problems.remove(&key),
         };
+        self.problem_changes += 1;
     }
 
     /// Returns the endpoint or the policy that the object has been so far.

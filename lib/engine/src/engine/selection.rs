@@ -41,16 +41,16 @@ impl Engine {
         }
     }
 
-    /// A policy is now this. `known`: its id, if it was there before. Returns what is wrong with it,
-    /// `problem` included.
+    /// A policy is now this. `namespace`: it acts in; `known`: its id, if it was there before. Returns
+    /// what is wrong with it, `problem` included.
     pub(super) fn set_policy(
         &mut self,
         key: &Key,
+        namespace: Option<&str>,
         known: Option<Id<Pol>>,
         policy: &kinds::Policy,
         problem: Option<Problem>,
     ) -> Option<Problem> {
-        let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
         let Translated { ingress, egress, sets, faults } = translate(
             Scope { namespace, services: self.services, repeats: false },
             &policy.ingress,
@@ -82,11 +82,9 @@ impl Engine {
         let sets = self.sets.acquire(sets);
 
         let pol = known.unwrap_or_else(|| {
-            let id = PolicyId {
-                kind: self.strings.get_str(key.kind.name()),
-                namespace: self.strings.get(key.namespace.clone()),
-                name: key.name.clone(),
-            };
+            let kind = self.strings.get_str(key.kind.name());
+            let namespace = self.strings.get(key.namespace.clone());
+            let id = PolicyId::new(kind, namespace, key.name.clone());
             let pol = self.policies.slab.insert(Pol::new(id, place.clone()));
             self.policies.tiers[tier].policies.insert(pol);
             if let Some(known) = self.objects.get_mut(key) {

@@ -64,6 +64,8 @@ pub struct InspectedTier {
 pub struct InspectedPolicy {
     /// Its object.
     pub key: Key,
+    /// The namespace that it acts in; empty: none.
+    pub namespace: ArcStr,
     /// As it was written.
     pub policy: Policy,
     /// What it selects, as one selector in canonical form.
@@ -179,14 +181,15 @@ impl Engine {
     }
 
     /// The policies that select an endpoint of a node, and those that every node is to have, by the
-    /// hint `AssumeNeededOnEveryNode`. Sorted by key.
-    pub fn policies_of(&self, node: &str) -> Vec<InspectedPolicy> {
+    /// hint `AssumeNeededOnEveryNode`. Sorted by key. `pending`: endpoints without an address count.
+    pub fn policies_of(&self, node: &str, pending: bool) -> Vec<InspectedPolicy> {
         let mut selecting = BTreeSet::new();
         for item in self.items.iter() {
             let Data::Endpoint(local) = &item.data else { continue };
             let class = item.class.map(|class| &self.index.classes[class]);
             if let Some(class) = class
                 && self.nodes.slab[local.node].name == node
+                && (pending || !local.entry.is_pending())
             {
                 let policies =
                     class.selectors.iter().flat_map(|sel| &self.index.selectors[*sel].policies);
@@ -216,15 +219,16 @@ impl Engine {
     }
 
     fn inspect_policy(&self, key: &Key, id: Id<Pol>) -> Option<InspectedPolicy> {
+        let Resource { metadata, spec, .. } = self.read(key)?;
         let (Spec::NetworkPolicy(policy)
         | Spec::GlobalNetworkPolicy(policy)
         | Spec::StagedNetworkPolicy(policy)
-        | Spec::StagedGlobalNetworkPolicy(policy)) = self.read(key)?.spec
+        | Spec::StagedGlobalNetworkPolicy(policy)) = spec
         else {
             return None;
         };
         let selector = self.policies.slab[id].selector?;
-        let namespace = key.kind.is_namespaced().then_some(key.namespace.as_str());
+        let namespace = metadata.namespace(key);
         let scope = Scope { namespace, services: self.services, repeats: true };
         let mut sets = BTreeMap::new();
         let mut rules = |rules: &[model::kinds::Rule]| {
@@ -233,6 +237,7 @@ impl Engine {
         let (ingress, egress) = (rules(&policy.ingress), rules(&policy.egress));
         Some(InspectedPolicy {
             key: key.clone(),
+            namespace: namespace.unwrap_or_default().into(),
             selector: self.index.selectors[selector].text(),
             ingress,
             egress,
@@ -241,12 +246,13 @@ impl Engine {
         })
     }
 
-    /// The profiles that the endpoints of a node name, by name.
-    pub fn profiles_of(&self, node: &str) -> BTreeMap<ArcStr, InspectedProfile> {
+    /// The profiles that the endpoints of a node name, by name. `pending`: as for the policies.
+    pub fn profiles_of(&self, node: &str, pending: bool) -> BTreeMap<ArcStr, InspectedProfile> {
         let mut names = BTreeSet::new();
         for item in self.items.iter() {
             if let Data::Endpoint(local) = &item.data
                 && self.nodes.slab[local.node].name == node
+                && (pending || !local.entry.is_pending())
             {
                 let parents = item.parents.iter();
                 names.extend(parents.map(|id| self.policies.profiles[*id].name.clone()));

@@ -137,10 +137,10 @@ pub fn route_lines(engine: &Engine, node: &str, source: RouteSource) -> BTreeMap
             }
             Spec::Node(read) => table.add_node(&key.name, &read, stored),
             Spec::IPAMBlock(block) if source == RouteSource::Blocks => {
-                let owner = match &block.affinity {
-                    Some(Affinity::Host(node)) => Some(node.clone()),
-                    _ => None,
-                };
+                // What isn't a node, such as the load balancer, has its blocks like one, in Calico.
+                let owner = block.affinity.clone().map(|affinity| match affinity {
+                    Affinity::Host(name) | Affinity::Virtual(name) => name,
+                });
                 for (address, holder) in block.holders() {
                     if !holder.node.is_empty() && Some(&holder.node) != owner.as_ref() {
                         let at = table.infos.get_or_default(IpNet::from(address));
@@ -167,7 +167,11 @@ pub fn route_lines(engine: &Engine, node: &str, source: RouteSource) -> BTreeMap
             table.infos.get_or_default(cidr).pool = Some(pool);
         }
     }
-    let cidrs = table.infos.iter().map(|(cidr, _)| *cidr).collect::<Vec<_>>();
+    let single = |cidr: &IpNet| cidr.prefix_len() == cidr.max_prefix_len();
+    let cidrs = table.infos.iter().map(|(cidr, _)| *cidr);
+    // No address is an empty one.
+    let cidrs = cidrs.filter(|cidr| !(single(cidr) && cidr.addr().is_unspecified()));
+    let cidrs = cidrs.collect::<Vec<_>>();
     cidrs.into_iter().map(|cidr| (cidr, table.line(cidr, node))).collect()
 }
 

@@ -87,7 +87,8 @@ pub(crate) struct Side {
     pub(crate) account_selector: Option<Sel>,
     pub(crate) ports: Vec<Port>,
     pub(crate) not_ports: Vec<Port>,
-    pub(crate) service: bool,
+    /// Whose service `s`.
+    pub(crate) service: Option<&'static str>,
 }
 
 /// Type and code. A code alone can't be.
@@ -410,8 +411,8 @@ fn side(side: &Side) -> Value {
         let selector = side.account_selector.as_ref().map(Sel::text);
         out["serviceAccounts"] = json!({"names": side.service_accounts, "selector": selector});
     }
-    if side.service {
-        out["services"] = json!({"name": "s"});
+    if let Some(namespace) = side.service {
+        out["services"] = json!({"name": "s", "namespace": namespace});
     }
     out
 }
@@ -470,7 +471,7 @@ fn side_of() -> impl Strategy<Value = Side> {
     let ports = || prop_oneof![3 => Just(Vec::new()), 1 => vec(port(), 1..3)];
     let accounts = prop_oneof![6 => Just(Vec::new()), 1 => subsequence(vec!["s", "t"], 1..=2)];
     let accounts = (accounts, weighted(0.05, sel()));
-    let service = prop::bool::weighted(0.1);
+    let service = prop::bool::weighted(0.1).prop_map(|is| is.then_some(NAMESPACES[0]));
     let selectors = (of(sel()), weighted(0.15, sel()), weighted(0.2, sel()));
     (nets(), nets(), selectors, accounts, ports(), ports(), service).prop_map(
         |(nets, not_nets, selectors, accounts, ports, not_ports, service)| {
@@ -776,7 +777,7 @@ pub(crate) fn object_of(focus: Focus) -> impl Strategy<Value = (Key, Obj)> {
     ];
     let acting = [
         (8, (namespaced(Kind::NetworkPolicy, policies), policy()).boxed()),
-        (6, (global(Kind::GlobalNetworkPolicy, policies), policy()).boxed()),
+        (8, (global(Kind::GlobalNetworkPolicy, policies), policy()).boxed()),
         (2, (namespaced(Kind::KubernetesNetworkPolicy, policies), policy()).boxed()),
         (1, (global(Kind::KubernetesClusterNetworkPolicy, policies), policy()).boxed()),
         (2, (namespaced(Kind::StagedNetworkPolicy, policies), policy()).boxed()),

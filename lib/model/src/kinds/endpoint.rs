@@ -143,7 +143,8 @@ impl WorkloadEndpoint {
         })?;
         for (name, v6) in [("ipv4Gateway", false), ("ipv6Gateway", true)] {
             let text = spec.str(name)?;
-            if !text.is_empty() && net::parse_ip(text).is_none_or(|ip| ip.is_ipv6() != v6) {
+            // With a prefix or without, as in Calico.
+            if !text.is_empty() && net::parse_net(text).is_none_or(|ip| ip.addr().is_ipv6() != v6) {
                 let rule = "must be an address of that family";
                 return Err(spec.path(name).invalid(&Value::from(text), rule));
             }

@@ -19,7 +19,7 @@ pub struct HostEndpoint {
     pub addresses: Vec<IpAddr>,
     /// In order.
     pub profiles: Vec<ArcStr>,
-    /// Those that have a name.
+    /// Each has a name.
     pub ports: Vec<EndpointPort>,
 }
 
@@ -53,6 +53,10 @@ impl HostEndpoint {
             return Err(path.index(index).invalid(&Value::from(bad.as_str()), rule));
         }
         let ports = endpoint::read_ports(spec)?;
+        if ports.len() < spec.list("ports")?.len() {
+            let rule = "each must have a name, by which rules can mean it";
+            return Err(spec.path("ports").missing(rule));
+        }
         Ok(Self { node, interface, addresses, profiles, ports })
     }
 }

@@ -71,13 +71,16 @@ impl fmt::Display for Invalid {
 pub struct Metadata {
     /// `metadata.uid`; empty: none.
     pub uid: ArcStr,
+    /// `metadata.namespace`; empty: none.
+    pub namespace: ArcStr,
     /// `metadata.labels`.
     pub labels: Labels,
     /// `metadata.annotations`, without the ones that Calico keeps its own metadata in.
     pub annotations: Labels,
 }
 
-/// An object that was read. Its name and namespace are those of its [`Key`].
+/// An object that was read. Its name is that of its [`Key`]; for its namespace see
+/// [`Metadata::namespace`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
     /// uid, labels, annotations.
@@ -86,6 +89,15 @@ pub struct Resource {
     pub spec: Spec,
     /// Parts that were left out because they can't be read.
     pub faults: Vec<Invalid>,
+}
+
+impl Metadata {
+    /// The namespace that an object of this key acts in: its value says it, as in Calico; where that
+    /// says none, the key. None: its kind has none.
+    pub fn namespace<'n>(&'n self, key: &'n Key) -> Option<&'n str> {
+        let said = if self.namespace.is_empty() { &key.namespace } else { &self.namespace };
+        key.kind.is_namespaced().then_some(said.as_str())
+    }
 }
 
 /// The contents of an object, by kind.
@@ -163,7 +175,7 @@ fn read(key: &Key, stored: &Stored, texts: &RefCell<Texts>) -> Result<Resource, 
         }
         Kind::FelixConfiguration => Spec::FelixConfiguration(FelixConfiguration::read(spec()?)),
         Kind::GlobalNetworkPolicy | Kind::KubernetesClusterNetworkPolicy => {
-            Spec::GlobalNetworkPolicy(Policy::read(spec()?, &mut faults)?)
+            Spec::GlobalNetworkPolicy(Policy::read(spec()?, true, &mut faults)?)
         }
         Kind::GlobalNetworkSet => Spec::GlobalNetworkSet(NetworkSet::read(spec()?, &mut faults)?),
         Kind::HostEndpoint => Spec::HostEndpoint(HostEndpoint::read(spec()?, &mut faults)?),
@@ -174,7 +186,7 @@ fn read(key: &Key, stored: &Stored, texts: &RefCell<Texts>) -> Result<Resource, 
         Kind::IPAMBlock => Spec::IPAMBlock(IPAMBlock::read(object, false, &mut faults)?),
         Kind::IPPool => Spec::IPPool(IPPool::read(spec()?, &mut faults)?),
         Kind::NetworkPolicy | Kind::KubernetesNetworkPolicy => {
-            Spec::NetworkPolicy(Policy::read(spec()?, &mut faults)?)
+            Spec::NetworkPolicy(Policy::read(spec()?, false, &mut faults)?)
         }
         Kind::NetworkSet => Spec::NetworkSet(NetworkSet::read(spec()?, &mut faults)?),
         Kind::Node => {
@@ -188,10 +200,10 @@ fn read(key: &Key, stored: &Stored, texts: &RefCell<Texts>) -> Result<Resource, 
         }
         Kind::Profile => Spec::Profile(Profile::read(spec()?, &mut faults)),
         Kind::StagedGlobalNetworkPolicy => {
-            Spec::StagedGlobalNetworkPolicy(Policy::read_staged(spec()?, &mut faults)?)
+            Spec::StagedGlobalNetworkPolicy(Policy::read_staged(spec()?, true, &mut faults)?)
         }
         Kind::StagedNetworkPolicy => {
-            Spec::StagedNetworkPolicy(Policy::read_staged(spec()?, &mut faults)?)
+            Spec::StagedNetworkPolicy(Policy::read_staged(spec()?, false, &mut faults)?)
         }
         Kind::Tier => Spec::Tier(Tier::read(spec()?)?),
         Kind::WorkloadEndpoint => {
@@ -236,11 +248,15 @@ fn read_metadata(
         Labels::new()
     });
     annotations.retain(|(key, _)| !OWN_ANNOTATIONS.contains(&key.as_str()));
-    let uid = fields.text("uid").unwrap_or_else(|fault| {
-        faults.push(fault);
-        ArcStr::new()
-    });
-    Ok(Metadata { uid, labels, annotations })
+    let mut or_none = |text: Result<ArcStr, Invalid>| {
+        text.unwrap_or_else(|fault| {
+            faults.push(fault);
+            ArcStr::new()
+        })
+    };
+    let uid = or_none(fields.text("uid"));
+    let namespace = or_none(fields.shared("namespace"));
+    Ok(Metadata { uid, namespace, labels, annotations })
 }
 
 /// The value as text for messages.

@@ -91,7 +91,17 @@ impl Ord for Order {
 }
 
 impl Policy {
-    pub(super) fn read(spec: Fields<'_>, faults: &mut Vec<Invalid>) -> Result<Self, Invalid> {
+    /// `global`: its kind has no namespace. Only such a policy has flags: in one of a namespace they
+    /// are fields that nobody knows, and it acts on its pods all the same.
+    pub(super) fn read(
+        spec: Fields<'_>,
+        global: bool,
+        faults: &mut Vec<Invalid>,
+    ) -> Result<Self, Invalid> {
+        let mut flag = |name| global && or_fault(spec.flag(name), faults).unwrap_or(false);
+        let do_not_track = flag("doNotTrack");
+        let pre_dnat = flag("preDNAT");
+        let apply_on_forward = flag("applyOnForward");
         let (acts_on_ingress, acts_on_egress) = read_types(spec, faults);
         let tier = spec.shared("tier")?;
         Ok(Self {
@@ -103,9 +113,9 @@ impl Policy {
             service_account_selector: spec.shared("serviceAccountSelector")?,
             acts_on_ingress,
             acts_on_egress,
-            do_not_track: or_fault(spec.flag("doNotTrack"), faults).unwrap_or(false),
-            pre_dnat: or_fault(spec.flag("preDNAT"), faults).unwrap_or(false),
-            apply_on_forward: or_fault(spec.flag("applyOnForward"), faults).unwrap_or(false),
+            do_not_track,
+            pre_dnat,
+            apply_on_forward,
             ingress: Rule::read_all(spec, "ingress"),
             egress: Rule::read_all(spec, "egress"),
             staged: None,
@@ -115,13 +125,14 @@ impl Policy {
     /// `StagedNetworkPolicy` and `StagedGlobalNetworkPolicy`: a policy and what becomes of it.
     pub(super) fn read_staged(
         spec: Fields<'_>,
+        global: bool,
         faults: &mut Vec<Invalid>,
     ) -> Result<Self, Invalid> {
         let action = match or_fault(spec.str("stagedAction"), faults) {
             "Delete" => StagedAction::Delete,
             _ => StagedAction::Set,
         };
-        Ok(Self { staged: Some(action), ..Self::read(spec, faults)? })
+        Ok(Self { staged: Some(action), ..Self::read(spec, global, faults)? })
     }
 }
 

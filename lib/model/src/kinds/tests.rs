@@ -164,6 +164,37 @@ fn an_endpoint_keeps_ports_with_a_name_and_reads_its_mac_in_any_form() {
 }
 
 #[test]
+fn a_policy_in_a_namespace_has_no_flags() {
+    let spec = json!({"spec": {"doNotTrack": true, "preDNAT": true, "applyOnForward": true}});
+    let of = |key: &Key| match read(key, spec.clone()).unwrap().spec {
+        Spec::NetworkPolicy(it) | Spec::GlobalNetworkPolicy(it) => {
+            [it.do_not_track, it.pre_dnat, it.apply_on_forward]
+        }
+        other => panic!("{other:?}"),
+    };
+    let namespaced = Key::namespaced(Kind::NetworkPolicy, "ns", "p");
+    assert_eq!(of(&namespaced), [false; 3], "it would not act on its pods any more");
+    assert_eq!(of(&Key::global(Kind::GlobalNetworkPolicy, "p")), [true; 3]);
+}
+
+#[test]
+fn a_gateway_may_have_a_prefix() {
+    let spec = json!({"interfaceName": "cali1", "ipv4Gateway": "10.0.0.254/24"});
+    assert!(endpoint("n-k8s-p-eth0", &spec).is_ok(), "as in Calico");
+}
+
+#[test]
+fn a_host_endpoint_with_a_port_that_no_rule_can_mean_is_none() {
+    let key = Key::global(Kind::HostEndpoint, "h");
+    let with = |name: &str| {
+        let port = json!({"name": name, "port": 80, "protocol": "TCP"});
+        json!({"spec": {"node": "n", "interfaceName": "eth0", "ports": [port]}})
+    };
+    assert!(read(&key, with("http")).is_ok());
+    assert_eq!(read(&key, with("")).unwrap_err().field, "spec.ports");
+}
+
+#[test]
 fn pods_cannot_fake_labels_of_their_namespace() {
     let key = Key::namespaced(Kind::WorkloadEndpoint, "ns", "n-k8s-p-eth0");
     let resource = read(

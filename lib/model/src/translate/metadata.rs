@@ -54,19 +54,21 @@ pub fn converted(uid: &str) -> Option<String> {
     Some([&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-"))
 }
 
-/// With or without dashes, in braces, or as a URN.
+/// With dashes, also as a URN or between two characters, which needn't be braces; or without (as Go's `uuid.Parse`).
 fn parse_uid(text: &str) -> Option<[u8; 16]> {
-    let urn = text.get(..9).filter(|start| start.eq_ignore_ascii_case("urn:uuid:"));
-    let in_braces = || text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-    let text = urn.map(|start| &text[start.len()..]).or_else(in_braces).unwrap_or(text);
-    let hex = match text.len() {
-        32 => text.to_owned(),
-        36 => {
-            let parts: Vec<&str> = text.split('-').collect();
-            let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-            (lengths == [8, 4, 4, 4, 12]).then(|| parts.concat())?
-        }
+    const URN: &str = "urn:uuid:";
+    let text = match text.len() {
+        32 | 36 => text,
+        38 => text.get(1..37)?,
+        45 => text.get(URN.len()..).filter(|_| text[..URN.len()].eq_ignore_ascii_case(URN))?,
         _ => return None,
+    };
+    let hex = if text.len() == 32 {
+        text.to_owned()
+    } else {
+        let parts: Vec<&str> = text.split('-').collect();
+        let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+        (lengths == [8, 4, 4, 4, 12]).then(|| parts.concat())?
     };
     let is_hex = hex.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_hex.then(|| u128::from_str_radix(&hex, 16).ok())?.map(u128::to_be_bytes)

@@ -272,3 +272,27 @@ fn a_port_that_is_none_leaves_the_pod_and_its_other_ports() {
     let names: Vec<_> = ports.iter().map(|port| &port["name"]).collect();
     assert_eq!(names, ["good"]);
 }
+
+#[test]
+fn a_uid_is_read_in_every_form_that_go_reads() {
+    let copy = Some("d6e51d08-b9b5-418b-802d-0003f22b0c13".to_owned());
+    for uid in [
+        "6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+        "6BA7B810-9DAD-41D1-80B4-00C04FD430C8",
+        "6ba7b8109dad41d180b400c04fd430c8",
+        "urn:uuid:6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+        "URN:UUID:6ba7b810-9dad-41d1-80b4-00c04fd430c8",
+        "{6ba7b810-9dad-41d1-80b4-00c04fd430c8}",
+        "(6ba7b810-9dad-41d1-80b4-00c04fd430c8)",
+    ] {
+        assert_eq!(super::metadata::converted(uid), copy, "{uid}");
+    }
+    for uid in [
+        "{6ba7b8109dad41d180b400c04fd430c8}",
+        "urn:uuid:6ba7b8109dad41d180b400c04fd430c8",
+        "6ba7b8109-dad-41d1-80b4-00c04fd430c8",
+        "",
+    ] {
+        assert_eq!(super::metadata::converted(uid), None, "{uid}");
+    }
+}

@@ -148,8 +148,8 @@ pub(crate) fn expected_with(objects: &Objects, beyond: &Beyond) -> Expected {
         let mut list_of = |list: ListOf| {
             let selecting = policies
                 .iter()
-                .filter(|(_, policy, tree, ..)| {
-                    list.has(policy.stage)
+                .filter(|(key, policy, tree, ..)| {
+                    list.has(stage(key, policy))
                         && tree.as_ref().is_some_and(|tree| tree.matches(&item.labels))
                 })
                 .collect::<Vec<_>>();
@@ -266,11 +266,7 @@ fn put(topics: &mut Topics, topic: Topic, key: &str, entry: Entry) {
 }
 
 fn policy_id(key: &Key) -> PolicyId {
-    PolicyId {
-        kind: key.kind.name().into(),
-        namespace: key.namespace.clone(),
-        name: key.name.clone(),
-    }
+    PolicyId::new(key.kind.name(), key.namespace.clone(), key.name.clone())
 }
 
 /// The FULL view, configuration, and what is wrong.
@@ -383,7 +379,7 @@ fn bad_rule(rule: &RuleOf, services: bool) -> bool {
         selectors.into_iter().flatten().any(Sel::is_bad)
             || side.nets.iter().chain(&side.not_nets).any(Option::is_none)
             || side.ports.iter().chain(&side.not_ports).any(bad_port)
-            || (side.service && !services)
+            || (side.service.is_some() && !services)
     };
     !matches!(rule.action, "Allow" | "Deny" | "Log" | "Pass")
         || rules::is_unknown(rule)
@@ -488,6 +484,11 @@ fn items(objects: &Objects) -> Vec<Item> {
         }
     }
     items
+}
+
+/// Where a policy acts: the flags of one in a namespace say nothing.
+fn stage(key: &Key, policy: &PolicyOf) -> Stage {
+    if key.namespace.is_empty() { policy.stage } else { Stage::Plain }
 }
 
 fn policy_selector(namespace: Option<&str>, policy: &PolicyOf) -> Option<Tree> {

@@ -145,7 +145,7 @@ impl Scope<'_> {
         let not_nets = negative(&side.not_nets, Option::is_some, denies)?;
         let ports = positive(&side.ports, fits, denies)?;
         let not_ports = negative(&side.not_ports, fits, denies)?;
-        if side.service && !services && !denies {
+        if side.service.is_some() && !services && !denies {
             return None;
         }
         let bad = |sel: &Option<Sel>| sel.as_ref().is_some_and(Sel::is_bad);
@@ -222,8 +222,8 @@ impl Scope<'_> {
         if let Some(tree) = exclude {
             add(&mut peer.not_sets, SetOf { holds: Holds::Addresses(tree) });
         }
-        if side.service && services {
-            let of = (namespace.unwrap_or_default().to_owned(), "s".to_owned());
+        if let Some(of) = side.service.filter(|_| services) {
+            let of = (of.to_owned(), "s".to_owned());
             add(&mut peer.service_sets, SetOf { holds: Holds::Service { of, ports: to } });
         }
         Some(peer)

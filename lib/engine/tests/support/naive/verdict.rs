@@ -11,7 +11,7 @@ use model::{
 use super::{
     Beyond, Item, ListOf, Objects, Tree, is_enforced, items, policy_selector,
     rules::{Holds, SetsById, rule},
-    tier_list,
+    stage, tier_list,
 };
 use crate::support::objects::{Obj, RuleOf};
 
@@ -57,7 +57,7 @@ impl<'o> World<'o> {
             let Obj::Policy(policy) = obj else { return None };
             let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
             let selects = policy_selector(namespace, policy)?.matches(&item.labels);
-            let here = is_enforced(key) && ListOf::Normal.has(policy.stage);
+            let here = is_enforced(key) && ListOf::Normal.has(stage(key, policy));
             (selects && here).then_some((key, policy))
         });
         'tiers: for tier in tier_list(self.objects, selecting, ListOf::Normal) {
