@@ -1,7 +1,7 @@
 //! How far the last change of an object has come on the nodes.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -152,10 +152,16 @@ impl LastChanged {
     /// So many are remembered.
     const MOST: usize = 10;
 
-    /// Takes what a publication has changed since the one `before`.
-    pub(crate) fn add(&mut self, before: &Snapshot, now: &Snapshot, observed_at: u64) {
+    /// Takes what a publication has changed since the one `before`, which are objects of these `kinds`.
+    pub(crate) fn add(
+        &mut self,
+        before: &Snapshot,
+        now: &Snapshot,
+        kinds: &BTreeSet<Kind>,
+        observed_at: u64,
+    ) {
         let (mut touched, mut there) = (HashSet::new(), Vec::new());
-        for kind in policies() {
+        for kind in policies().filter(|kind| kinds.contains(kind)) {
             for shard in 0..RES_SHARDS {
                 let topic = Topic::Res(kind, shard);
                 if now.changed(&topic) <= before.changed(&topic) {
@@ -202,11 +208,10 @@ fn policy(key: &Key) -> Option<Topic> {
         Kind::NetworkPolicy
         | Kind::GlobalNetworkPolicy
         | Kind::KubernetesNetworkPolicy
-        | Kind::KubernetesClusterNetworkPolicy => Some(Topic::Policy(PolicyId {
-            kind: key.kind.name().into(),
-            namespace: key.namespace.clone(),
-            name: key.name.clone(),
-        })),
+        | Kind::KubernetesClusterNetworkPolicy => {
+            let id = PolicyId::new(key.kind.name(), key.namespace.clone(), key.name.clone());
+            Some(Topic::Policy(id))
+        }
         _ => None,
     }
 }

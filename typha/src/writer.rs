@@ -43,6 +43,8 @@ pub(crate) struct Outputs {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Made {
     pub(crate) problems: Arc<Problems>,
+    /// Of which state of the pipeline they are.
+    problem_changes: u64,
     /// The newest publications, newest last.
     pub(crate) recent: VecDeque<Recent>,
     pub(crate) policies: LastChanged,
@@ -145,10 +147,14 @@ impl Writer {
             }
             made.recent.push_back(Recent { publication, changes, observed_at });
             match difference {
-                Some((before, now)) => made.policies.add(before, now, observed_at),
+                Some((before, now)) => {
+                    let kinds = &pipeline.publisher().affected().kinds;
+                    made.policies.add(before, now, kinds, observed_at);
+                }
                 None => made.policies = LastChanged::default(),
             }
-            if !made.problems.iter().map(|(key, problem)| (key, problem)).eq(pipeline.problems()) {
+            if made.problem_changes != pipeline.problem_changes() {
+                made.problem_changes = pipeline.problem_changes();
                 let now = pipeline.problems();
                 made.problems = Arc::new(now.map(|(k, p)| (k.clone(), p.clone())).collect());
             }

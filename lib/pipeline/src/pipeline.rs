@@ -268,6 +268,11 @@ impl Pipeline {
     pub fn problems(&self) -> impl Iterator<Item = (&Key, &Problem)> {
         self.engine.problems()
     }
+
+    /// Grows with each change of [`Self::problems`].
+    pub fn problem_changes(&self) -> u64 {
+        self.engine.problem_changes()
+    }
 }
 
 #[cfg(test)]

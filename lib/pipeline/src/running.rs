@@ -7,7 +7,7 @@ use std::{
 };
 
 use datastore::{Datastore, Feed, Selection};
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use sync::{DigestKey, ServerFacts};
 use tracing::{error, warn};
 
@@ -79,18 +79,21 @@ impl Running {
             let asked = Box::pin(other_key(self.store.clone(), self.reading.scope.clone()));
             self.key = Some((epoch.to_owned(), asked));
         }
-        let due = self.tick.due().map(tokio::time::Instant::from_std);
-        let far = || tokio::time::Instant::now() + HEARTBEAT;
+        let now = Instant::now();
+        let due = self.tick.due();
+        if due.is_some_and(|due| due <= now) {
+            // What is there already belongs to it. Not by a timer: its steps are as long as a change's whole way.
+            if self.tick.gathers(now)
+                && let Some(feed) = self.feeds.next().now_or_never()
+            {
+                return Some(self.take(feed?));
+            }
+            return Some(self.publish(busy));
+        }
+        let wait = due.map_or(HEARTBEAT, |due| due - now);
         tokio::select! {
             biased;
-            () = tokio::time::sleep_until(due.unwrap_or_else(far)) => {
-                if due.is_none() || self.tick.is_postponed(Instant::now(), busy) {
-                    return Some(Turn::Nothing);
-                }
-                let published = self.pipeline.publish();
-                self.tick.published(Instant::now());
-                Some(Turn::Published(published))
-            }
+            () = tokio::time::sleep(wait) => Some(Turn::Nothing),
             known = async { match &mut self.key {
                 Some((_, asked)) => asked.await,
                 None => std::future::pending().await,
@@ -103,16 +106,26 @@ impl Running {
                 }
                 Some(Turn::Store)
             }
-            feed = self.feeds.next() => {
-                let feed = feed?;
-                self.record(&feed);
-                let changes = matches!(feed, Feed::Changes { .. });
-                if self.pipeline.feed(feed, now_nanoseconds()) {
-                    self.tick.changed(Instant::now());
-                }
-                Some(if changes { Turn::Nothing } else { Turn::Store })
-            }
+            feed = self.feeds.next() => Some(self.take(feed?)),
         }
+    }
+
+    fn publish(&mut self, busy: impl FnOnce() -> bool) -> Turn {
+        if self.tick.is_postponed(Instant::now(), busy) {
+            return Turn::Nothing;
+        }
+        let published = self.pipeline.publish();
+        self.tick.published(Instant::now());
+        Turn::Published(published)
+    }
+
+    fn take(&mut self, feed: Feed) -> Turn {
+        self.record(&feed);
+        let changes = matches!(feed, Feed::Changes { .. });
+        if self.pipeline.feed(feed, now_nanoseconds()) {
+            self.tick.changed(Instant::now());
+        }
+        if changes { Turn::Nothing } else { Turn::Store }
     }
 
     /// Each feed is written before anything is made of it: it is there when its consequence is a crash.

@@ -10,6 +10,8 @@ const TICK: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_millis(50);
 /// Whether they were is looked at so often.
 const STEP: Duration = Duration::from_millis(5);
+/// What is due takes in what has come for so long.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Decides when what has gathered is published. Time comes in as an argument.
 #[derive(Debug, Default)]
@@ -28,6 +30,12 @@ impl Tick {
     /// When to publish; none: nothing has changed.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// What is due waits for what has come by now, for a moment: more of the same may be there already, and what
+    /// never ends isn't waited for.
+    pub(crate) fn gathers(&self, now: Instant) -> bool {
+        self.due.is_some_and(|due| now < due + MOMENT)
     }
 
     /// Something is due, and waits for a step, because sessions are busy with the one before; not
@@ -67,7 +75,9 @@ mod tests {
         tick.changed(at(9));
         assert_eq!(tick.due(), Some(at(10)), "a burst is one publication");
         tick.published(at(10));
+        assert!(!tick.gathers(at(10)));
         tick.changed(at(500));
+        assert!(tick.gathers(at(500)) && !tick.gathers(at(501)), "not for ever");
         assert_eq!(tick.due(), Some(at(500)), "after quiet, at once again");
     }
 
