@@ -1,13 +1,15 @@
 //! Runs [`Follower`]s against a store: one stream of what all its streams say.
 
 use std::collections::VecDeque;
+use std::panic;
 use std::sync::Arc;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use model::StreamIndex;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::Result;
@@ -16,7 +18,7 @@ use crate::selection::Selection;
 use crate::store::{Datastore, Early, Listing, StreamInfo, WatchEvent};
 
 /// Everything that happens to the selected objects, from their first list on, for ever. Each stream of the store is
-/// in order; there is no order between them. Nothing is read ahead of the caller, so a slow one costs no memory
+/// in order; there is no order between them. Little is read ahead of the caller, so a slow one costs no memory
 /// here; the store may then compact what it would have sent, which costs a list.
 pub fn follow(
     store: &Arc<dyn Datastore>,
@@ -52,10 +54,26 @@ struct Edge {
     ready: VecDeque<Feed>,
 }
 
-/// A list that is being read.
+/// So many parts of a list wait for the caller, while the next one is read.
+const AHEAD: usize = 1;
+
+/// A list that is being read, on a thread of its own: while those of other streams are, and while the caller makes
+/// something of what was found. A task would not do: the runtime likes to run it on the caller's thread, as it is
+/// the caller who wakes it. It ends when nobody waits for it any more.
 struct List {
-    result: BoxFuture<'static, Result<Listing>>,
-    early: UnboundedReceiver<Early>,
+    result: JoinHandle<Option<Result<Listing>>>,
+    early: Receiver<Early>,
+}
+
+impl List {
+    async fn ended(result: &mut JoinHandle<Option<Result<Listing>>>) -> Result<Listing> {
+        match result.await {
+            Ok(Some(listing)) => listing,
+            Err(error) if error.is_panic() => panic::resume_unwind(error.into_panic()),
+            // The runtime ends, and this with it.
+            Ok(None) | Err(_) => future::pending().await,
+        }
+    }
 }
 
 impl Edge {
@@ -73,20 +91,30 @@ impl Edge {
                     let list = self.list.get_or_insert_with(|| {
                         let (store, stream) = (Arc::clone(&self.store), self.stream);
                         let (selection, is_early) = (self.selection, self.follower.takes_early());
-                        let (sender, early) = unbounded_channel();
-                        let result = async move {
-                            if is_early {
-                                store.list_early(stream, selection, sender).await
-                            } else {
-                                store.list(stream, selection).await
-                            }
-                        };
-                        List { result: result.boxed(), early }
+                        let (sender, early) = channel(AHEAD);
+                        let runtime = Handle::current();
+                        let result = tokio::task::spawn_blocking(move || {
+                            let gone = sender.clone();
+                            let list = async {
+                                if is_early {
+                                    store.list_early(stream, selection, sender).await
+                                } else {
+                                    store.list(stream, selection).await
+                                }
+                            };
+                            runtime.block_on(async {
+                                tokio::select! {
+                                    result = list => Some(result),
+                                    () = gone.closed() => None,
+                                }
+                            })
+                        });
+                        List { result, early }
                     });
                     tokio::select! {
                         biased;
                         Some(early) = list.early.recv() => self.follower.early(early).into_iter().collect(),
-                        result = &mut list.result => {
+                        result = List::ended(&mut list.result) => {
                             // What was sent while the list ended.
                             let mut feeds = Vec::new();
                             while let Ok(early) = list.early.try_recv() {

@@ -7,7 +7,7 @@ use arcstr::ArcStr;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use model::{Key, Stored, StreamIndex};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use crate::error::Result;
 use crate::selection::Selection;
@@ -31,12 +31,13 @@ pub trait Datastore: Send + Sync + 'static {
     fn list(&self, stream: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>>;
 
     /// As [`Datastore::list`], but what was read may be sent before the whole list is: then it isn't in the result.
-    /// It is worth nothing before the result is there. A store that can't do so sends nothing.
+    /// It is worth nothing before the result is there. A store that can't do so sends nothing. The list waits for
+    /// who takes what is sent.
     fn list_early(
         &self,
         stream: StreamIndex,
         selection: Selection,
-        early: UnboundedSender<Early>,
+        early: Sender<Early>,
     ) -> BoxFuture<'_, Result<Listing>> {
         drop(early);
         self.list(stream, selection)

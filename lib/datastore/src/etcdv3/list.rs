@@ -2,7 +2,7 @@
 
 use etcd_client::GetOptions;
 use model::Stored;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use super::{Shared, epoch, keys, refusal, revision, version};
 use crate::error::{Error, Result};
@@ -20,7 +20,7 @@ const PAGE: std::ops::RangeInclusive<usize> = 20..=5000;
 pub(super) async fn list(
     shared: &Shared,
     selection: Selection,
-    early: Option<UnboundedSender<Early>>,
+    early: Option<Sender<Early>>,
 ) -> Result<Listing> {
     for _ in 0..ATTEMPTS {
         match list_once(shared, selection, early.as_ref()).await {
@@ -36,16 +36,16 @@ pub(super) async fn list(
 async fn list_once(
     shared: &Shared,
     selection: Selection,
-    early: Option<&UnboundedSender<Early>>,
+    early: Option<&Sender<Early>>,
 ) -> Result<Listing> {
     let at = shared.now().await?;
-    let send = |part| {
+    let send = async |part| {
         if let Some(early) = early {
             // Who no longer listens doesn't wait for the list either.
-            let _ = early.send(part);
+            let _ = early.send(part).await;
         }
     };
-    send(Early::Anew);
+    send(Early::Anew).await;
     let mut items = Vec::new();
     let mut unknown_keys = 0;
     let mut page = FIRST_PAGE;
@@ -90,7 +90,7 @@ async fn list_once(
                 break;
             }
             if early.is_some() {
-                send(Early::Items(std::mem::take(&mut items)));
+                send(Early::Items(std::mem::take(&mut items))).await;
             }
         }
     }

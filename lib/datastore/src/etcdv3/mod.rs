@@ -22,7 +22,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use model::{Key, Stored, StreamIndex};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use crate::config::EtcdConfig;
 use crate::error::{Error, Result};
@@ -95,7 +95,7 @@ impl Datastore for EtcdStore {
         &self,
         _: StreamIndex,
         selection: Selection,
-        early: UnboundedSender<Early>,
+        early: Sender<Early>,
     ) -> BoxFuture<'_, Result<Listing>> {
         list::list(&self.shared, selection, Some(early)).boxed()
     }

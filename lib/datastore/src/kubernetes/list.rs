@@ -3,15 +3,13 @@
 //! `resourceVersion` is never 0, which any old cache may answer; an expired page starts the list over, and the
 //! inconsistent token that the API server then offers is never used.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::{Method, StatusCode};
 use model::StreamIndex;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc::Sender;
 
 use super::lines::{Line, Lines};
 use super::resources::Resource;
@@ -38,32 +36,14 @@ struct Found {
     items: Vec<Item>,
     unknown: u64,
     /// Where objects may be sent before the list is whole.
-    early: Option<UnboundedSender<Early>>,
+    early: Option<Sender<Early>>,
 }
 
-/// In a task of its own: whoever waits for the lists of several streams in one task has them read at the same time.
 pub(super) async fn list(
-    shared: Arc<Shared>,
-    stream: StreamIndex,
-    selection: Selection,
-    early: Option<UnboundedSender<Early>>,
-) -> Result<Listing> {
-    // A list that nobody waits for any more ends with the set.
-    let mut task = JoinSet::new();
-    task.spawn(async move { read(&shared, stream, selection, early).await });
-    match task.join_next().await {
-        Some(Ok(listing)) => listing,
-        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        // The runtime ends, and this with it.
-        Some(Err(_)) | None => std::future::pending().await,
-    }
-}
-
-pub(super) async fn read(
     shared: &Shared,
     stream: StreamIndex,
     selection: Selection,
-    early: Option<UnboundedSender<Early>>,
+    early: Option<Sender<Early>>,
 ) -> Result<Listing> {
     let epoch = shared.epoch().await?;
     let none = |version| Listing {
@@ -93,16 +73,16 @@ async fn whole(
     shared: &Shared,
     resource: &Resource,
     group: ApiGroup,
-    early: Option<UnboundedSender<Early>>,
+    early: Option<Sender<Early>>,
 ) -> Result<(Found, u64)> {
     let found = || Found::anew(early.clone());
     if shared.streamed_lists.load(Ordering::Relaxed)
-        && let Some(listed) = streamed(shared, resource, group, found()).await?
+        && let Some(listed) = streamed(shared, resource, group, found().await).await?
     {
         return Ok(listed);
     }
     for _ in 0..ATTEMPTS {
-        if let Some(listed) = in_pages(shared, resource, group, found()).await? {
+        if let Some(listed) = in_pages(shared, resource, group, found().await).await? {
             return Ok(listed);
         }
         tracing::debug!(resource = resource.stream, "the list starts over");
@@ -153,7 +133,7 @@ async fn streamed(
         let event = Event::read(lines.form, &line);
         match event.map_err(|why| connection.unavailable(&operation, &why))? {
             Event::Added(object) | Event::Modified(object) => {
-                found.add(shared, resource, group, object, &operation)?;
+                found.add(shared, resource, group, object, &operation).await?;
             }
             Event::Bookmark { version: text, ends_list: true } => {
                 let at =
@@ -222,7 +202,7 @@ async fn in_pages(
         let items = page.items.unwrap_or_default();
         for item in &items {
             let item = Encoded::Json(item.get().as_bytes());
-            found.add(shared, resource, group, item, &operation)?;
+            found.add(shared, resource, group, item, &operation).await?;
         }
         if page.metadata.r#continue.is_empty() {
             return Ok(Some((found, this)));
@@ -235,20 +215,20 @@ async fn in_pages(
 
 impl Found {
     /// Nothing, at the begin of a try.
-    fn anew(early: Option<UnboundedSender<Early>>) -> Self {
+    async fn anew(early: Option<Sender<Early>>) -> Self {
         let found = Self { early, ..Self::default() };
-        found.send(Early::Anew);
+        found.send(Early::Anew).await;
         found
     }
 
-    fn send(&self, part: Early) {
+    async fn send(&self, part: Early) {
         if let Some(early) = &self.early {
             // Who no longer listens doesn't wait for the list either.
-            let _ = early.send(part);
+            let _ = early.send(part).await;
         }
     }
 
-    fn add(
+    async fn add(
         &mut self,
         shared: &Shared,
         resource: &Resource,
@@ -268,7 +248,7 @@ impl Found {
         }
         if self.early.is_some() && self.items.len() == BATCH {
             let items = std::mem::take(&mut self.items);
-            self.send(Early::Items(items));
+            self.send(Early::Items(items)).await;
         }
         Ok(())
     }

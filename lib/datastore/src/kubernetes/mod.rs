@@ -32,7 +32,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use model::{Key, Stored, StreamIndex};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::Sender;
 
 use crate::config::KubernetesConfig;
 use crate::error::{Error, Result};
@@ -135,16 +135,16 @@ impl Datastore for KubernetesStore {
     }
 
     fn list(&self, stream: StreamIndex, selection: Selection) -> BoxFuture<'_, Result<Listing>> {
-        list::list(Arc::clone(&self.shared), stream, selection, None).boxed()
+        list::list(&self.shared, stream, selection, None).boxed()
     }
 
     fn list_early(
         &self,
         stream: StreamIndex,
         selection: Selection,
-        early: UnboundedSender<Early>,
+        early: Sender<Early>,
     ) -> BoxFuture<'_, Result<Listing>> {
-        list::list(Arc::clone(&self.shared), stream, selection, Some(early)).boxed()
+        list::list(&self.shared, stream, selection, Some(early)).boxed()
     }
 
     fn watch(

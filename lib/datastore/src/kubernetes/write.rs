@@ -112,7 +112,7 @@ async fn derived(shared: &Shared, key: &Key) -> Result<Option<Item>> {
     for (resource, index) in super::RESOURCES.iter().zip(0..) {
         if resource.kind == key.kind {
             let stream = model::StreamIndex(index);
-            let items = match super::list::read(shared, stream, key.kind.into(), None).await {
+            let items = match super::list::list(shared, stream, key.kind.into(), None).await {
                 Err(Error::NotServed { .. }) => continue,
                 listing => listing?.items,
             };

@@ -189,8 +189,8 @@ async fn what_came_of_a_first_list_before_compaction_overtook_it_goes_with_it() 
     on_every_etcd(async |running| {
         let store = running.store().await;
         let mut writer = Writer::new(running.raw().await);
-        // Four pages and more.
-        let all: Vec<String> = (0..2000).map(|i| format!("t{i}")).collect();
+        // Six pages and more.
+        let all: Vec<String> = (0..3000).map(|i| format!("t{i}")).collect();
         for names in all.chunks(100) {
             let big = |name: &String| {
                 let (key, path, _) = put(name, 1);
@@ -199,7 +199,7 @@ async fn what_came_of_a_first_list_before_compaction_overtook_it_goes_with_it() 
             };
             writer.write(names.iter().map(big).collect()).await;
         }
-        // The list goes on only while somebody takes from the feed; one more page may be on its way.
+        // The list goes on only while somebody takes from the feed; two or three more pages may be on their way.
         let mut mirror = Mirror::new(&store, Selection::fan_out());
         mirror.until("the first page", |mirror| !mirror.objects.is_empty()).await;
         let mut last = 0;
