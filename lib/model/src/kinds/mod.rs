@@ -19,6 +19,7 @@ mod node;
 mod policy;
 mod read;
 mod texts;
+mod time;
 
 use std::{cell::RefCell, fmt, mem};
 
@@ -36,6 +37,7 @@ pub use policy::{
 };
 use serde_json::Value;
 pub use texts::Texts;
+pub(crate) use time::parse_time;
 
 use self::read::{Fields, Path};
 use crate::{Key, Kind, Stored, translate};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::decode::{Decode, Present, object};
-use crate::kinds::Invalid;
+use super::decode::{Decode, Present, object, shown};
+use crate::kinds::{Invalid, parse_time};
 
 object! {
     Metadata {
@@ -14,10 +14,25 @@ object! {
         namespace: String = "namespace",
         uid: String = "uid",
         resource_version: String = "resourceVersion",
-        creation_timestamp: String = "creationTimestamp",
-        deletion_timestamp: Option<String> = "deletionTimestamp",
+        creation_timestamp: Time = "creationTimestamp",
+        deletion_timestamp: Option<Time> = "deletionTimestamp",
         labels: BTreeMap<String, String> = "labels",
         annotations: BTreeMap<String, String> = "annotations",
+    }
+}
+
+/// A point in time as Kubernetes writes it; empty: none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Time(pub(super) String);
+
+impl Decode for Time {
+    fn decode(value: &Value) -> Result<Self, Invalid> {
+        let text = String::decode(value)?;
+        parse_time(&text).map(Self).ok_or_else(|| Invalid {
+            field: String::new(),
+            value: shown(value),
+            reason: "must be a time such as 2026-01-31T12:00:00Z".to_owned(),
+        })
     }
 }
 

@@ -81,7 +81,7 @@ pub(super) fn keep(
     report: &mut Report,
 ) -> Option<()> {
     let Some(Value::Object(fields)) = object.get_mut("metadata") else { return None };
-    set(fields, "creationTimestamp", &metadata.creation_timestamp);
+    set(fields, "creationTimestamp", &metadata.creation_timestamp.0);
     set(fields, "resourceVersion", &metadata.resource_version);
     if !metadata.uid.is_empty() {
         fields.insert("uid".to_owned(), json!(uid(&metadata.uid, report)?));

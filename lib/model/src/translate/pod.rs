@@ -45,7 +45,7 @@ pub(super) fn translate(pod: &Pod, report: &mut Report) -> Option<Value> {
         if let Some(Value::Object(fields)) = object.get_mut("metadata") {
             metadata::set(fields, "generateName", &meta.generate_name);
             metadata::set(fields, "uid", &meta.uid);
-            metadata::set(fields, "creationTimestamp", &meta.creation_timestamp);
+            metadata::set(fields, "creationTimestamp", &meta.creation_timestamp.0);
             fields.insert("labels".to_owned(), json!(labels(pod)));
             if let Some(status) = meta.annotations.get(NETWORK_STATUS) {
                 fields.insert("annotations".to_owned(), json!({ NETWORK_STATUS: status }));
@@ -241,9 +241,11 @@ fn floating_ips(pod: &Pod, nets: &[Address], report: &mut Report) -> Option<Vec<
                         IpNet::V4(net) => v4 = Some(net.addr().to_string()),
                         IpNet::V6(net) => v6 = Some(net.addr().to_string()),
                     },
-                    other => {
+                    // In Calico an empty one is of IPv6.
+                    Address::Empty => v6 = Some(net.into_text()),
+                    Address::Net(_) => {
                         let reason = "the pod must have single addresses to have floating ones";
-                        report.fault(other.into_text(), reason);
+                        report.fault(net.into_text(), reason);
                         return None;
                     }
                 }

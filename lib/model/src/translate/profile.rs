@@ -57,8 +57,8 @@ fn profile(name: &str, metadata: &Metadata, spec: Value, report: &mut Report) ->
     let mut object = metadata::object("Profile", name, "");
     let mut fields = object["metadata"].take();
     fields["uid"] = json!(metadata::uid(&metadata.uid, report)?);
-    if !metadata.creation_timestamp.is_empty() {
-        fields["creationTimestamp"] = json!(metadata.creation_timestamp);
+    if !metadata.creation_timestamp.0.is_empty() {
+        fields["creationTimestamp"] = json!(metadata.creation_timestamp.0);
     }
     object.insert("metadata".to_owned(), fields);
     object.insert("spec".to_owned(), spec);

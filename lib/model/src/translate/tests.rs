@@ -296,3 +296,37 @@ fn a_uid_is_read_in_every_form_that_go_reads() {
         assert_eq!(super::metadata::converted(uid), None, "{uid}");
     }
 }
+
+#[test]
+fn times_are_written_in_utc_and_whole_seconds() {
+    let mut policy = network_policy(&json!({}));
+    policy["metadata"]["creationTimestamp"] = json!("2024-05-06T09:08:09.5+02:00");
+    let metadata = &translate(&policy).objects[0]["metadata"];
+    assert_eq!(metadata["creationTimestamp"], "2024-05-06T07:08:09Z");
+    for kind in ["creationTimestamp", "deletionTimestamp"] {
+        let mut policy = network_policy(&json!({}));
+        policy["metadata"][kind] = json!("yesterday");
+        let fault =
+            format!("metadata.{kind}: \"yesterday\": must be a time such as 2026-01-31T12:00:00Z");
+        assert_eq!(faults(&policy), [fault]);
+    }
+}
+
+#[test]
+fn an_empty_address_keeps_no_pod_from_having_floating_ones() {
+    let pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "p",
+            "namespace": "shop",
+            "annotations": { "cni.projectcalico.org/floatingIPs": "[\"1.1.1.1\"]" },
+        },
+        "spec": { "nodeName": "a" },
+        "status": { "podIPs": [{ "ip": "" }, { "ip": "10.0.0.1" }] },
+    });
+    assert_eq!(
+        translate(&pod).objects[0]["spec"]["ipNATs"],
+        json!([{ "internalIP": "10.0.0.1", "externalIP": "1.1.1.1" }])
+    );
+}

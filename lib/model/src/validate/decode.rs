@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Number, Value};
 
+use crate::kinds::parse_time;
+
 use super::{
     fault::{Faults, Path},
     notation,
@@ -59,7 +61,11 @@ impl Decoder<'_> {
                 .map(|nanos| notation::duration_text(nanos).into())
                 .ok_or_else(|| "a duration such as 90s or 1h30m".to_owned()),
             (Type::Time, Value::String(text)) => {
-                notation::time(text).ok_or_else(|| "a time such as 2026-01-31T12:00:00Z".to_owned())
+                let written =
+                    |text: String| if text.is_empty() { Value::Null } else { text.into() };
+                parse_time(text)
+                    .map(written)
+                    .ok_or_else(|| "a time such as 2026-01-31T12:00:00Z".to_owned())
             }
             (Type::Port, raw) => port(raw),
             (Type::NameOrByte, raw) => name_or_byte(raw),
