@@ -316,3 +316,31 @@ fn two_writers_of_one_object_both_succeed() {
         &store.contents()["/calico/resources/v3/projectcalico.org/tiers/t"]["spec"]["order"];
     assert!((1..=4).contains(&order.as_u64().expect("a number")), "{order}");
 }
+
+#[test]
+fn a_peering_waits_for_its_filters_and_keeps_those_that_are_gone() {
+    let store = Store::embedded();
+    let filter = |name: &str| {
+        format!("{{apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {{name: {name}}}}}")
+    };
+    let peer = |filters: &str| {
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {{name: tor}},
+              spec: {{peerIP: 192.0.2.1, asNumber: 65001, filters: [{filters}]}}}}"
+        )
+    };
+    let refusal = |command: &str, filters: &str| {
+        let run = store.bulrush(&[command, "-f", "-"], &peer(filters));
+        assert_eq!(run.code, Some(1), "{run:?}");
+        run.stderr
+    };
+    apply(&store, &filter("a"));
+    let fault = "spec.filters[1]: BGPFilter(b) does not exist; apply it first";
+    assert!(refusal("apply", "a, b").contains(fault));
+    apply(&store, &filter("b"));
+    apply(&store, &peer("a, b"));
+    assert_eq!(store.bulrush(&["delete", "bgpfilter", "b"], "").code, Some(0));
+    assert!(refusal("replace", "a, c").contains("BGPFilter(c) does not exist"));
+    let run = store.bulrush(&["label", "bgppeer", "tor", "rack=1"], "");
+    assert_eq!(run.code, Some(0), "{run:?}");
+}

@@ -174,6 +174,7 @@ fn accepted(verdict: &Verdict) -> Result<&Object> {
 async fn insert(store: &dyn Datastore, key: &Key, verdict: &Verdict) -> Result<()> {
     let object = accepted(verdict)?;
     tier_exists(store, key, object).await?;
+    filters_exist(store, key, object, None).await?;
     no_overlap(store, key, object).await?;
     match store.create(key, &stored::new(key.kind, object.clone(), SystemTime::now())).await {
         Ok(_) => Ok(()),
@@ -203,6 +204,7 @@ async fn overwrite(
         old => written.judge(old),
     };
     let object = accepted(&verdict)?.clone();
+    filters_exist(store, key, &object, old).await?;
     let keeps_status = !written.has_status();
     let value =
         stored::replacement(key.kind, object, &current.value, keeps_status, SystemTime::now());
@@ -232,6 +234,32 @@ async fn tier_exists(store: &dyn Datastore, key: &Key, object: &Object) -> Resul
             Err(Fault::new("spec.tier", rule).into())
         }
     }
+}
+
+/// A peering without one of its filters exchanges what the filter is there to stop. One that it already had may be
+/// gone: that must not keep people from changing the rest.
+async fn filters_exist(
+    store: &dyn Datastore,
+    key: &Key,
+    object: &Object,
+    old: Option<&Value>,
+) -> Result<()> {
+    if key.kind != Kind::BGPPeer {
+        return Ok(());
+    }
+    let names = |spec: &Value| -> Vec<String> {
+        let items = spec["filters"].as_array().into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let had = old.map(|old| names(&old["spec"])).unwrap_or_default();
+    for (index, name) in names(&object["spec"]).iter().enumerate() {
+        let filter = Key::global(Kind::BGPFilter, name.as_str());
+        if !had.contains(name) && store.get(&filter).await?.is_none() {
+            let rule = format!("{} does not exist; apply it first", called(&filter));
+            return Err(Fault::new(format!("spec.filters[{index}]"), rule).into());
+        }
+    }
+    Ok(())
 }
 
 /// Two pools with common addresses would give out the same ones.

@@ -285,7 +285,8 @@ fn protocol(
     if name.is_empty() {
         return Some(("", Ports::All));
     }
-    match Port::named(name) {
+    // As in Calico, digits are numbers here too; without a protocol, they match nothing that is allowed.
+    match Port::parse(name) {
         Ok(port) => Some(("", Ports::Some(vec![port]))),
         Err(reason) => {
             report.with_consequence(so.rule, |report| {

@@ -330,3 +330,25 @@ fn an_empty_address_keeps_no_pod_from_having_floating_ones() {
         json!([{ "internalIP": "10.0.0.1", "externalIP": "1.1.1.1" }])
     );
 }
+
+#[test]
+fn a_named_port_of_digits_is_a_number_as_in_calico() {
+    let ports = |name: &str| {
+        let policy = cluster_network_policy(&json!({
+            "tier": "Admin",
+            "subject": { "namespaces": {} },
+            "ingress": [{
+                "action": "Accept",
+                "from": [{ "namespaces": {} }],
+                "protocols": [{ "destinationNamedPort": name }],
+            }],
+        }));
+        translate(&policy).objects[0]["spec"]["ingress"][0]["destination"]["ports"].clone()
+    };
+    for (name, port) in [("http", json!("http")), ("80", json!(80)), ("80:90", json!("80:90"))] {
+        assert_eq!(ports(name), json!([port]));
+    }
+    for name in ["70000", "90:80"] {
+        assert_eq!(ports(name), Value::Null, "{name}");
+    }
+}
