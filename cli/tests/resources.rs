@@ -344,3 +344,30 @@ fn a_peering_waits_for_its_filters_and_keeps_those_that_are_gone() {
     let run = store.bulrush(&["label", "bgppeer", "tor", "rack=1"], "");
     assert_eq!(run.code, Some(0), "{run:?}");
 }
+
+#[test]
+fn a_pool_over_blocks_that_are_left_has_blocks_of_their_size() {
+    let store = Store::embedded();
+    let block = json!({
+        "cidr": "10.0.5.0/28",
+        "affinity": "host:node-1",
+        "allocations": vec![Value::Null; 16],
+        "unallocated": (0..16).collect::<Vec<_>>(),
+        "attributes": [],
+    });
+    let path = "/calico/ipam/v2/assignment/ipv4/block/10.0.5.0-28".to_owned();
+    store.reset(&[(path, block)].into());
+    let pool = |cidr: &str, size: u8| {
+        let pool = format!(
+            "{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: p1}},
+              spec: {{cidr: {cidr}, blockSize: {size}}}}}"
+        );
+        store.bulrush(&["apply", "-f", "-"], &pool)
+    };
+    let run = pool("10.0.0.0/16", 26);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("the block 10.0.5.0/28 is still there"), "{}", run.stderr);
+    assert_eq!(pool("10.0.0.0/16", 28).code, Some(0));
+    assert_eq!(store.bulrush(&["delete", "pool", "p1"], "").code, Some(0));
+    assert_eq!(pool("10.1.0.0/16", 26).code, Some(0), "that has no block");
+}

@@ -5,7 +5,11 @@ use std::{collections::HashSet, time::SystemTime};
 
 use datastore::{Datastore, Error, Item, Selection};
 use ipnet::IpNet;
-use model::{Key, Kind, Stored, validate::Verdict};
+use model::{
+    Key, Kind, Stored,
+    kinds::{Resource, Spec, decode},
+    validate::Verdict,
+};
 use serde_json::Value;
 
 use super::{
@@ -176,6 +180,7 @@ async fn insert(store: &dyn Datastore, key: &Key, verdict: &Verdict) -> Result<(
     tier_exists(store, key, object).await?;
     filters_exist(store, key, object, None).await?;
     no_overlap(store, key, object).await?;
+    blocks_fit(store, key, object).await?;
     match store.create(key, &stored::new(key.kind, object.clone(), SystemTime::now())).await {
         Ok(_) => Ok(()),
         Err(Error::Conflict(_)) => Err(Refusal::Exists),
@@ -257,6 +262,34 @@ async fn filters_exist(
         if !had.contains(name) && store.get(&filter).await?.is_none() {
             let rule = format!("{} does not exist; apply it first", called(&filter));
             return Err(Fault::new(format!("spec.filters[{index}]"), rule).into());
+        }
+    }
+    Ok(())
+}
+
+/// Blocks that a deleted pool left behind keep their addresses: others of another size would overlap with them.
+async fn blocks_fit(store: &dyn Datastore, key: &Key, object: &Object) -> Result<()> {
+    if key.kind != Kind::IPPool {
+        return Ok(());
+    }
+    let spec = &object["spec"];
+    let range = spec["cidr"].as_str().and_then(|text| text.parse::<IpNet>().ok());
+    let Some(pool) = range else { return Ok(()) };
+    for stream in store.streams() {
+        for item in store.list(stream.index, Selection::from(Kind::IPAMBlock)).await?.items {
+            let Ok(Resource { spec: Spec::IPAMBlock(block), .. }) = decode(&item.key, &item.value)
+            else {
+                continue;
+            };
+            let block = block.cidr;
+            let is_common = pool.contains(&block.network()) || block.contains(&pool.network());
+            if is_common && spec["blockSize"] != block.prefix_len() {
+                let rule = format!(
+                    "the block {block} is still there, and others must be of its size; write {}",
+                    block.prefix_len()
+                );
+                return Err(Fault::new("spec.blockSize", rule).into());
+            }
         }
     }
     Ok(())
