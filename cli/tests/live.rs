@@ -192,6 +192,30 @@ async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written
     store.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_interface_of_a_node_is_explained_with_its_policies() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    let manifest = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let text = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: n1, labels: {is: host}}\n\
+                spec: {node: n1, interfaceName: eth0, expectedIPs: [192.0.2.1]}\n---\n\
+                apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
+                spec: {selector: is == 'host', types: [Ingress], ingress: [\n\
+                {action: Allow, source: {nets: [10.0.0.0/8]}}]}\n";
+    fs::write(manifest.path(), text).unwrap();
+    ok(&["apply", "-f", manifest.path().to_str().unwrap(), "--store", &url]);
+    let typha = start_typha(&url, 10).await;
+    let server = typha.address().to_string();
+    common::until("typha is in sync", || typha.status().in_sync).await;
+    for (from, verdict) in [("10.0.0.1", "allowed"), ("203.0.113.1", "denied")] {
+        let said = ok(&["explain", from, "192.0.2.1:8080", "--server", &server]);
+        let wanted = format!("{from} to HostEndpoint n1, 8080/tcp: {verdict}\n");
+        assert!(said.starts_with(&wanted), "{said}");
+    }
+    typha.stop().await;
+    store.shutdown().await.unwrap();
+}
+
 /// Where agents do acknowledge, `README.md` shows it, and a test runs that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there() {

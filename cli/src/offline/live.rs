@@ -20,6 +20,7 @@ const KINDS: &[Kind] = &[
     Kind::EndpointSlice,
     Kind::GlobalNetworkPolicy,
     Kind::GlobalNetworkSet,
+    Kind::HostEndpoint,
     Kind::KubernetesClusterNetworkPolicy,
     Kind::KubernetesNetworkPolicy,
     Kind::NetworkPolicy,
