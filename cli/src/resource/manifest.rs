@@ -246,7 +246,8 @@ fn read_text(file: &str, text: &Arc<str>) -> Vec<Document> {
                 found.extend(items.into_iter().enumerate().map(|it| item(it, false)));
             }
             Ok(mut list) if shape::items_of_list(&list).is_some() => {
-                let Value::Array(items) = list["items"].take() else { continue };
+                let Value::Array(mut items) = list["items"].take() else { continue };
+                shape::complete_items(&list, &mut items);
                 found.extend(items.into_iter().enumerate().map(|it| item(it, true)));
             }
             value => found.push(Document { origin, value, text }),

@@ -167,6 +167,17 @@ pub(crate) fn items_of_list(value: &Value) -> Option<&Vec<Value>> {
     value.get("items")?.as_array()
 }
 
+/// Gives the items of a list what an API server leaves out, because it is the same for all of them.
+pub(crate) fn complete_items(list: &Value, items: &mut [Value]) {
+    let kind = list["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
+    for item in items.iter_mut().filter_map(Value::as_object_mut) {
+        if let Some(kind) = kind.filter(|kind| !kind.is_empty()) {
+            item.entry("kind").or_insert_with(|| kind.into());
+            item.entry("apiVersion").or_insert_with(|| list["apiVersion"].clone());
+        }
+    }
+}
+
 /// Reads one resource. `is_listed`: it is an item of a list as a server gives it, whose versions and
 /// status are the server's.
 pub(crate) fn read(value: &Value, is_listed: bool) -> Result<Written, Faulty> {
