@@ -189,6 +189,7 @@ fn an_explanation_names_each_rule_on_the_way_and_what_staged_policies_would_do()
         lines,
         [
             " shop/db: denied",
+            "  address: 10.0.0.2",
             "  because: rule 2 of NetworkPolicy shop/db: deny",
             "  tier first",
             "    GlobalNetworkPolicy first.pass",
@@ -235,6 +236,141 @@ fn a_change_is_answered_with_the_pairs_that_it_opens_and_an_exit_code() {
     assert_eq!(text, "0 of 2 pairs change, over 5432/tcp\n");
 }
 
+/// A folder with this file, and the file's name.
+fn written(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("it.yaml");
+    fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (folder, file)
+}
+
+/// What it prints, and what it says beside.
+fn said(args: &[&str]) -> (String, String) {
+    let output = bulrush(args);
+    assert!(output.status.code() != Some(1), "{output:?}");
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(output.stdout), text(output.stderr))
+}
+
+/// Pods with several addresses and none, an interface of a node, and a policy that tells the addresses apart.
+const PLACE: &str = r#"
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: Pod, metadata: {name: both, namespace: shop},
+   status: {podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: other, namespace: shop},
+   status: {podIPs: [{ip: 10.0.0.2}, {ip: "fd00::2"}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: six, namespace: shop}, status: {podIPs: [{ip: "fd00::3"}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: new, namespace: shop}}
+- {apiVersion: v1, kind: Pod, metadata: {name: proxy, namespace: shop}, spec: {hostNetwork: true}}
+---
+apiVersion: projectcalico.org/v3
+kind: HostEndpoint
+metadata: {name: n1-eth0}
+spec: {node: n1, interfaceName: eth0, expectedIPs: [192.0.2.1]}
+---
+apiVersion: projectcalico.org/v3
+kind: NetworkPolicyList
+items:
+- metadata: {name: no-six, namespace: shop}
+  spec: {types: [Ingress], ingress: [{action: Deny, ipVersion: 6}, {action: Allow}]}
+"#;
+
+#[test]
+fn the_address_that_was_asked_for_is_the_one_that_is_tried() {
+    let (_folder, file) = written(PLACE);
+    for (from, to, denied) in [
+        ("shop/both", "shop/other:80", false),
+        ("shop/both", "10.0.0.2:80", false),
+        ("shop/both", "[fd00::2]:80", true),
+        ("fd00::1", "shop/other:80", true),
+        ("[fd00::1]", "shop/other:80", true),
+        ("both", "other:80", false),
+        ("192.0.2.9", "192.0.2.1:80", true),
+        ("HostEndpoint n1-eth0", "192.0.2.9:80", true),
+    ] {
+        let (text, _) = said(&["explain", from, to, "-n", "shop", "-f", &file]);
+        let verdict = text.lines().next().unwrap();
+        assert_eq!(verdict.ends_with(": denied"), denied, "{from} to {to}: {text}");
+    }
+    let (text, _) = said(&["explain", "shop/both", "[fd00::2]:80", "-f", &file, "-o", "json"]);
+    let explained: Value = serde_json::from_str(&text).unwrap();
+    let tried = list(&explained["ends"]).map(|end| text_of(end, "address")).collect::<Vec<_>>();
+    assert_eq!(tried, ["fd00::1", "fd00::2"]);
+    let (text, _) = said(&["explain", "192.0.2.8", "192.0.2.9:80", "-f", &file]);
+    assert!(text.contains("leaving 192.0.2.8: no endpoint here has it, so no policy is asked"));
+    assert!(text.contains("entering 192.0.2.9: no endpoint here has it"), "{text}");
+}
+
+fn text_of<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap()
+}
+
+#[test]
+fn what_an_author_may_not_have_meant_is_said_beside_the_answer() {
+    let policy = "---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n\
+                  metadata: {name: no-six, namespace: shop}\nspec: {types: [Ingress]}\n";
+    let lost = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+                metadata: {name: lost}\nspec: {tier: gone, types: [Egress]}\n";
+    let wrong = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+                 metadata: {name: wrong}\nspec: {selector: a = 'b'}\n";
+    let forward = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n\
+                   metadata: {name: 17}\nspec: {applyOnForward: true, types: [Ingress]}\n";
+    let (_folder, file) = written(&format!("{PLACE}{policy}{lost}{wrong}{forward}"));
+    let (_, beside) = said(&["matrix", "-f", &file, "--port", "80"]);
+    for words in [
+        "document 4: NetworkPolicy shop/no-six is also in",
+        "document 5: GlobalNetworkPolicy lost: spec.tier: Tier(gone) does not exist; apply it first",
+        "document 6: GlobalNetworkPolicy wrong: left out: spec.selector: ",
+        "HostEndpoint n1-eth0: not walked: policies with applyOnForward",
+        "warning: no pair connects without IPv4, which these lack: shop/six; try --ipv6\n",
+    ] {
+        assert!(beside.contains(words), "{words}: {beside}");
+    }
+    let (_, beside) = said(&["matrix", "-f", &file, "--port", "80", "--ipv6"]);
+    assert!(!beside.contains("without IPv6"), "every pod has one: {beside}");
+}
+
+#[test]
+fn a_deletion_and_the_enforcement_of_staged_policies_are_answered_with_the_pairs_that_change() {
+    let (_base, base) = written(SHOP);
+    let policy = SHOP.split("---").nth(4).unwrap();
+    let (_policy, policy) = written(policy);
+    let changes = "5432/tcp  shop/web  shop/db  no      yes\n1 of 2 pairs change, over 5432/tcp\n";
+    for arguments in [&["--delete", policy.as_str()][..], &["--staged"]] {
+        let arguments = [&["whatif", "--base", &base], arguments].concat();
+        assert_eq!(bulrush(&arguments).status.code(), Some(2), "{arguments:?}");
+        let (text, _) = said(&arguments);
+        assert!(text.ends_with(changes), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn the_backends_of_services_are_those_of_their_slices() {
+    let service = "---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n\
+                   metadata: {name: to-db, namespace: shop}\n\
+                   spec: {selector: app == 'web', types: [Egress], egress: [\n\
+                   {action: Allow, destination: {services: {name: db, namespace: shop}}}]}\n";
+    let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata: {name: db-1, namespace: shop, labels: {kubernetes.io/service-name: db}}\n\
+                 addressType: IPv4\nports: [{port: 5432}]\nendpoints: [{addresses: [10.0.0.2]}]\n";
+    let explain = |file: &str, port: u16| {
+        let (text, beside) = said(&["explain", "shop/web", &format!("shop/db:{port}"), "-f", file]);
+        (text.split_once("entering").unwrap().0.to_owned(), beside)
+    };
+    let (_folder, file) = written(&format!("{SHOP}{service}{slice}"));
+    assert!(explain(&file, 5432).0.contains("because: rule 1 of NetworkPolicy shop/to-db: allow"));
+    assert!(explain(&file, 80).0.contains("no match: the destination isn't service shop/db"));
+
+    // Without them the rule isn't in what a node gets, and its place is told all the same.
+    let (_folder, file) = written(&format!("{SHOP}{service}"));
+    let (text, beside) = explain(&file, 5432);
+    assert!(text.contains("rule 1, allow: no match: it can't be expressed"), "{text}");
+    assert!(beside.contains("the backends of services are not known here"), "{beside}");
+}
+
 #[test]
 fn what_cannot_be_answered_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -247,6 +383,53 @@ fn what_cannot_be_answered_is_named() {
     assert_bad_input("explain: another family", &explain("[fd00::1]:80"));
     let protocol = failure(&["matrix", "-f", file, "--port", "80/icmp"]);
     assert_bad_input("matrix: a protocol without ports", protocol.lines().next().unwrap());
+    let place = folder.path().join("place.yaml");
+    fs::write(&place, PLACE).unwrap();
+    let place = place.to_str().unwrap();
+    for (case, to) in [
+        ("explain: a pod without an address", "shop/new:80"),
+        ("explain: a pod of its node's network", "shop/proxy:80"),
+    ] {
+        let error = failure(&["explain", "shop/both", to, "-f", place]);
+        assert_bad_input(case, error.lines().last().unwrap());
+    }
+    for (case, text) in [
+        (
+            "whatif: a new policy that would be refused",
+            "metadata: {name: p}\nspec: {selector: a = 'b'}",
+        ),
+        (
+            "whatif: a new policy in a tier that is not there",
+            "metadata: {name: p}\nspec: {tier: gone}",
+        ),
+    ] {
+        let head = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\n";
+        let (_folder, new) = written(&format!("{head}{text}\n"));
+        let refused = failure(&["whatif", "-f", &new, "--base", file]);
+        assert!(refused.starts_with("error: these would be refused:\n"), "{refused}");
+        assert_bad_input(case, refused.lines().last().unwrap().trim());
+        if case.contains("refused") {
+            let missing = failure(&["whatif", "--delete", &new, "--base", file]);
+            assert_bad_input("whatif: nothing to delete", missing.lines().last().unwrap().trim());
+        }
+    }
+    for (case, head) in [
+        (
+            "matrix: another version of Calico's API",
+            "apiVersion: projectcalico.org/v1\nkind: GlobalNetworkPolicy",
+        ),
+        (
+            "matrix: a misspelled kind of Calico's",
+            "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolici",
+        ),
+        ("matrix: a policy without an apiVersion", "kind: NetworkPolicy"),
+        ("matrix: a name that is no text", "apiVersion: v1\nkind: Namespace\nmetadata: {name: 7}"),
+    ] {
+        let name = if head.contains("name") { "" } else { "metadata: {name: p}" };
+        let (_folder, new) = written(&format!("{head}\n{name}\n"));
+        let fault = failure(&["matrix", "-f", &new, "--port", "80"]);
+        assert_bad_input(case, fault.lines().last().unwrap().trim());
+    }
     let empty = folder.path().join("empty.yaml");
     fs::write(&empty, "kind: Deployment\napiVersion: apps/v1\n").unwrap();
     let empty = failure(&["matrix", "-f", empty.to_str().unwrap(), "--port", "80"]);

@@ -22,11 +22,11 @@ use crate::offline::{
 #[command(group = ArgGroup::new("cluster").args(["files", "server"]).required(true))]
 pub(crate) struct Args {
     /// Where it comes from: a pod or an address
-    #[arg(value_name = "NAMESPACE/POD|IP")]
+    #[arg(value_name = "[NAMESPACE/]POD|IP")]
     from: String,
 
-    /// Where it goes: a pod or an address, and a port
-    #[arg(value_name = "NAMESPACE/POD:PORT[/PROTO]")]
+    /// Where it goes: a pod or an address, and a port; [IP]:PORT for IPv6
+    #[arg(value_name = "[NAMESPACE/]POD|IP:PORT[/PROTO]")]
     to: String,
 
     /// Files, folders, or - for standard input: YAML documents or JSON
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     #[arg(short = 'R', long)]
     recursive: bool,
 
-    /// The namespace of objects that need one and name none
+    /// The namespace of pods and objects that name none
     #[arg(short = 'n', long, default_value = "default")]
     namespace: String,
 
@@ -66,7 +66,8 @@ impl Args {
             eprintln!("warning: {warning}");
         }
         let staged = objects.with_staged().map(|objects| World::new(&objects));
-        let explanation = explain(&world, staged.as_ref(), &self.from, to, port)?;
+        let ends = (self.from.as_str(), to);
+        let explanation = explain(&world, staged.as_ref(), ends, port, &self.namespace)?;
         let text = match self.output {
             Output::Text => explanation.text(),
             Output::Json => format!("{}\n", serde_json::to_string(&explanation)?),

@@ -6,23 +6,44 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::bail;
 use clap::{ArgGroup, ValueEnum};
 use serde::Serialize;
 
-use crate::offline::{live::LiveArgs, objects::Objects, port::Port, world::World};
+use crate::offline::{
+    live::LiveArgs,
+    objects::Objects,
+    port::Port,
+    world::{World, refused},
+};
 
 /// The exit code when something changes: a pipeline can stop on it.
 const CHANGES: u8 = 2;
 
 /// Show which pods would gain or lose a connection, of a live cluster or of manifests alone
 ///
-/// Exits with 0 when nothing changes, with 2 when something does.
+/// Exits with 0 when nothing changes, with 2 when something does, with 1 when it can't be said: also where the new
+/// objects would be refused. What is there and isn't written stays, unless --delete names it. Staged policies change
+/// nothing; with --staged they are enforced.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("cluster").args(["base", "server"]).required(true))]
 pub(crate) struct Args {
     /// What is to be written: files, folders, or - for standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE", required = true)]
+    #[arg(
+        short = 'f',
+        long = "filename",
+        value_name = "FILE",
+        required_unless_present_any = ["delete", "staged"]
+    )]
     files: Vec<String>,
+
+    /// What is to be deleted: files, folders, or - for standard input
+    #[arg(long, value_name = "FILE")]
+    delete: Vec<String>,
+
+    /// Enforce staged policies, those that are there and new ones
+    #[arg(long)]
+    staged: bool,
 
     /// What is there: files or folders
     #[arg(long, value_name = "FILE")]
@@ -84,12 +105,24 @@ struct Change {
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let base = self.live.or_read(&self.base, self.recursive, &self.namespace)?;
-        let new = Objects::read(&self.files, self.recursive, &self.namespace)?;
-        let all = base.overlaid(&new);
+        let read = |files: &[String]| match files {
+            [] => Ok(Objects::default()),
+            files => Objects::read(files, self.recursive, &self.namespace),
+        };
+        let new = read(&self.files)?;
+        let mut all = base.without(&read(&self.delete)?)?.overlaid(&new);
+        let refused = refused(&new, &all);
+        if !refused.is_empty() {
+            bail!("these would be refused:\n  {}", refused.join("\n  "));
+        }
+        if self.staged {
+            all = all.with_staged().unwrap_or(all);
+        }
         let (before, after) = (World::new(&base), World::new(&all));
         for warning in after.warnings() {
             eprintln!("warning: {warning}");
         }
+        after.warn_of_family(self.ipv6);
         let ports = self.ports([&base, &new])?;
         let difference = compare(&before, &after, &ports, self.ipv6);
         let text = match self.output {

@@ -1,6 +1,6 @@
 //! The walk of one connection through tiers, policies and rules, for people and programs.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, mem, net::IpAddr};
 
 use engine::{
     inspect::SetContent,
@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     port::Port,
-    world::{Peer, World, called, family},
+    world::{HOST, Peer, World, called, family},
 };
 
 /// Why a connection is let through, or isn't.
@@ -32,6 +32,8 @@ pub(crate) struct Explanation {
 #[derive(Debug, Serialize)]
 struct End {
     endpoint: String,
+    /// The one of its addresses that was tried.
+    address: Option<IpAddr>,
     direction: &'static str,
     allowed: bool,
     /// What decided.
@@ -76,20 +78,22 @@ struct RuleAt {
 pub(crate) fn explain(
     world: &World,
     staged: Option<&World>,
-    from: &str,
-    to: &str,
+    (from, to): (&str, &str),
     port: Port,
+    namespace: &str,
 ) -> anyhow::Result<Explanation> {
-    let (source, destination) = (world.peer(from)?, world.peer(to)?);
+    let (source, destination) = (world.peer(from, namespace)?, world.peer(to, namespace)?);
     let mut ends = Vec::new();
     let ipv6 = family(&source, &destination)?;
     for (peer, direction) in [(&source, Direction::Egress), (&destination, Direction::Ingress)] {
-        if let Peer::Endpoint(name, _) = peer {
+        if let Peer::Endpoint(name, ..) = peer {
             let mut walk = Walk::new(world, name, direction);
+            walk.end.address = peer.address(ipv6);
             let allowed =
                 world.passes([&source, &destination], direction, (port, ipv6), &mut |it| {
                     walk.step(&it);
                 });
+            walk.finish();
             walk.end.allowed = allowed;
             ends.push(walk.end);
         }
@@ -97,7 +101,8 @@ pub(crate) fn explain(
     let allowed_if_staged = match staged {
         None => None,
         Some(staged) => {
-            let (source, destination) = (staged.peer(from)?, staged.peer(to)?);
+            let (source, destination) =
+                (staged.peer(from, namespace)?, staged.peer(to, namespace)?);
             let both = [Direction::Egress, Direction::Ingress].map(|direction| {
                 staged.passes([&source, &destination], direction, (port, ipv6), &mut |_| {})
             });
@@ -119,14 +124,15 @@ struct Walk<'w> {
     world: &'w World,
     direction: Direction,
     end: End,
-    /// The places of the rules of the policy at hand, among those that were written.
-    places: Vec<usize>,
+    /// The rules of the policy at hand that are still to come, as they were written, each with its place from 1.
+    ahead: Vec<(usize, Action, bool)>,
 }
 
 impl<'w> Walk<'w> {
     fn new(world: &'w World, name: &str, direction: Direction) -> Self {
         let end = End {
             endpoint: name.to_owned(),
+            address: None,
             direction: match direction {
                 Direction::Ingress => "ingress",
                 Direction::Egress => "egress",
@@ -137,10 +143,13 @@ impl<'w> Walk<'w> {
             tiers: Vec::new(),
             profiles: Vec::new(),
         };
-        Self { world, direction, end, places: Vec::new() }
+        Self { world, direction, end, ahead: Vec::new() }
     }
 
     fn step(&mut self, step: &Step<'_>) {
+        if !matches!(step, Step::Rule(..)) {
+            self.finish();
+        }
         let end = &mut self.end;
         match step {
             Step::Tier(name) => {
@@ -148,46 +157,64 @@ impl<'w> Walk<'w> {
                 end.tiers.push(Tier { name, policies: Vec::new(), end: None });
             }
             Step::Policy(id) => {
-                self.places = self.world.places(id, self.direction);
+                let rules = self.world.rules(id, self.direction).into_iter();
+                self.ahead =
+                    (1..).zip(rules).map(|(at, (action, kept))| (at, action, kept)).collect();
                 let (name, selects) = (called(id), self.world.selector(id));
                 if let Some(tier) = end.tiers.last_mut() {
                     tier.policies.push(Passage { name, selects, rules: Vec::new() });
                 }
             }
             Step::Profile(name) => {
-                self.places.clear();
-                let name = format!("Profile {name}");
+                let missing =
+                    if self.world.has_profile(name) { "" } else { " (isn't there, which denies)" };
+                let name = format!("Profile {name}{missing}");
                 end.profiles.push(Passage { name, selects: String::new(), rules: Vec::new() });
             }
             Step::Rule(index, rule, mismatch) => {
-                let number = self.places.get(*index).unwrap_or(index) + 1;
-                let action = match rule.action {
-                    Action::Allow => "allow",
-                    Action::Deny => "deny",
-                    Action::Log => "log",
-                    Action::Pass => "pass",
-                };
+                let kept = self.ahead.iter().position(|(.., kept)| *kept);
+                let place = kept.map_or(*index + 1, |at| self.ahead[at].0);
+                let passed = kept.map(|at| self.ahead.drain(..=at).collect()).unwrap_or_default();
+                self.unexpressed(passed);
                 let because = mismatch.as_ref().map(|it| self.words(it)).unwrap_or_default();
-                let at = RuleAt { rule: number, action, matches: mismatch.is_none(), because };
+                let (action, matches) = (word(rule.action), mismatch.is_none());
+                let decides = matches && rule.action != Action::Log;
                 let end = &mut self.end;
-                let of_tier = end.tiers.last_mut().and_then(|tier| tier.policies.last_mut());
-                if let Some(rules) = end.profiles.last_mut().or(of_tier) {
-                    if at.matches && rule.action != Action::Log {
-                        end.because = format!("rule {number} of {}: {action}", rules.name);
-                    }
-                    rules.rules.push(at);
+                let Some(rules) = end.passage() else { return };
+                let name = rules.name.clone();
+                rules.rules.push(RuleAt { rule: place, action, matches, because });
+                if decides {
+                    self.ahead.clear();
+                    end.because = format!("rule {place} of {name}: {action}");
                 }
             }
             Step::EndOfTier(passes) => {
                 if let Some(tier) = end.tiers.last_mut() {
                     tier.end = Some(if *passes { "pass" } else { "deny" });
-                    end.because = format!(
-                        "no rule in tier {} decides, and what its policies don't allow it denies",
-                        tier.name
-                    );
+                    if !*passes {
+                        end.because = format!(
+                            "no rule in tier {} decides, and what its policies don't allow it denies",
+                            tier.name
+                        );
+                    }
                 }
             }
             Step::End => "no policy and no profile allows it".clone_into(&mut end.because),
+        }
+    }
+
+    /// The rest of the policy at hand was passed.
+    fn finish(&mut self) {
+        let rest = mem::take(&mut self.ahead);
+        self.unexpressed(rest);
+    }
+
+    /// Rules that were passed and are not in what a node gets.
+    fn unexpressed(&mut self, rules: Vec<(usize, Action, bool)>) {
+        let Some(passage) = self.end.passage() else { return };
+        for (rule, action, _) in rules.into_iter().filter(|(.., kept)| !kept) {
+            let because = "it can't be expressed, so it allows nothing".to_owned();
+            passage.rules.push(RuleAt { rule, action: word(action), matches: false, because });
         }
     }
 
@@ -219,18 +246,48 @@ impl<'w> Walk<'w> {
     }
 }
 
+impl End {
+    /// The policy or the profile that the walk is in.
+    fn passage(&mut self) -> Option<&mut Passage> {
+        let of_tier = self.tiers.last_mut().and_then(|tier| tier.policies.last_mut());
+        self.profiles.last_mut().or(of_tier)
+    }
+}
+
+/// An action as rules spell it.
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+        Action::Log => "log",
+        Action::Pass => "pass",
+    }
+}
+
 impl Explanation {
     /// For people.
     pub(crate) fn text(&self) -> String {
         let word = |allowed: bool| if allowed { "allowed" } else { "denied" };
         let Self { from, to, port, .. } = self;
         let mut text = format!("{from} to {to}, {port}: {}\n", word(self.allowed));
-        for end in &self.ends {
-            let way = if end.direction == "egress" { "leaving" } else { "entering" };
+        for (peer, direction, way) in [(from, "egress", "leaving"), (to, "ingress", "entering")] {
+            let Some(end) = self.ends.iter().find(|end| end.direction == direction) else {
+                let _ = writeln!(
+                    text,
+                    "\n{way} {peer}: no endpoint here has it, so no policy is asked"
+                );
+                continue;
+            };
             let _ = writeln!(text, "\n{way} {}: {}", end.endpoint, word(end.allowed));
+            if let Some(address) = end.address {
+                let _ = writeln!(text, "  address: {address}");
+            }
             let _ = writeln!(text, "  because: {}", end.because);
             let labels = end.labels.iter().map(|(key, value)| format!("{key}={value}"));
             let _ = writeln!(text, "  labels: {}", labels.collect::<Vec<_>>().join(", "));
+            if end.endpoint.starts_with(HOST) {
+                let _ = writeln!(text, "  its failsafe ports are open whatever policies say");
+            }
             if end.tiers.is_empty() {
                 let _ = writeln!(text, "  no policy selects it for {}", end.direction);
             }

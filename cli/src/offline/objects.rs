@@ -1,17 +1,21 @@
 //! Manifests as the objects that an API server would hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use anyhow::bail;
 use model::{Key, Kind, Stored};
 use serde_json::{Value, json};
 
 use super::world::TRANSLATED;
-use crate::resource::{API_VERSION, CRD_VERSION, builtin, manifest, stored};
+use crate::resource::{API_VERSION, CRD_VERSION, builtin, kinds::nearest, manifest, shape, stored};
 
 /// Kinds of Kubernetes that mean something here, and whether they live in a namespace.
 const KUBERNETES: &[(&str, bool)] = &[
     ("ClusterNetworkPolicy", false),
+    ("EndpointSlice", true),
     ("Namespace", false),
     ("NetworkPolicy", true),
     ("Pod", true),
@@ -25,6 +29,14 @@ struct Identity {
     kind: String,
     namespace: String,
     name: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, namespace, name, .. } = self;
+        let slash = if namespace.is_empty() { "" } else { "/" };
+        write!(f, "{kind} {namespace}{slash}{name}")
+    }
 }
 
 /// An object and the place where it was written.
@@ -42,9 +54,11 @@ pub(crate) struct Placed {
 /// All objects of a cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
-    objects: BTreeMap<Identity, Placed>,
+    placed: BTreeMap<Identity, Placed>,
     /// What was left out, by kind.
     ignored: BTreeMap<String, usize>,
+    /// Objects that were written twice, each time in another way.
+    doubled: Vec<String>,
 }
 
 impl Objects {
@@ -69,7 +83,7 @@ impl Objects {
         if !faults.is_empty() {
             bail!("the manifests have faults:\n  {}", faults.join("\n  "));
         }
-        if objects.objects.is_empty() {
+        if objects.placed.is_empty() {
             bail!("no pods, policies or namespaces in {}", files.join(", "));
         }
         Ok(objects)
@@ -81,7 +95,13 @@ impl Objects {
         if kind.is_empty() {
             return Err("kind: is missing; write for example kind: Pod".to_owned());
         }
-        let calico = version == API_VERSION || version == CRD_VERSION;
+        let of_group = |known: &str| version.split('/').next() == known.split('/').next();
+        let calico = of_group(API_VERSION) || of_group(CRD_VERSION);
+        refuse(&version, &kind, calico).map_err(|rule| {
+            let name = named(&value);
+            let space = if name.is_empty() { "" } else { " " };
+            format!("{kind}{space}{name}: {rule}")
+        })?;
         let namespaced = if calico {
             kind.parse::<Kind>().ok().map(Kind::is_namespaced)
         } else {
@@ -96,7 +116,14 @@ impl Objects {
         };
         let text =
             |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
-        let name = text(metadata.get("name"));
+        let name = match metadata.get("name") {
+            // As a write of it has it: Calico's are taken without quotes.
+            Some(name @ (Value::Bool(_) | Value::Number(_))) if calico => name.to_string(),
+            Some(name) if !name.is_string() => {
+                return Err(format!("{kind}: metadata.name: {name} is no text; put it in quotes"));
+            }
+            name => text(name),
+        };
         if name.is_empty() {
             return Err(format!("{kind}: metadata.name: is missing; every object has a name"));
         }
@@ -108,9 +135,16 @@ impl Objects {
                 metadata.insert("namespace".to_owned(), json!(namespace));
             }
         }
+        // The backends of a service are stored as Kubernetes has them.
+        let slice = (kind == "EndpointSlice" && !calico)
+            .then(|| Key::namespaced(Kind::EndpointSlice, &namespace, &name));
         let identity = Identity { calico, kind, namespace, name };
-        let placed = Placed { origin: origin.to_owned(), calico, value, stored: None };
-        self.objects.insert(identity, placed);
+        let placed = Placed { origin: origin.to_owned(), calico, value, stored: slice };
+        let other = self.placed.insert(identity.clone(), placed.clone());
+        if let Some(other) = other.filter(|other| other.value != placed.value) {
+            let first = other.origin;
+            self.doubled.push(format!("{origin}: {identity} is also in {first}: this one counts"));
+        }
         Ok(())
     }
 
@@ -120,21 +154,58 @@ impl Objects {
         let identity = identity(&key, &value);
         let calico = identity.calico;
         let placed = Placed { origin: String::new(), calico, value, stored: Some(key) };
-        self.objects.insert(identity, placed);
+        self.placed.insert(identity, placed);
     }
 
     /// These objects written over the ones that are there.
     pub(crate) fn overlaid(&self, other: &Self) -> Self {
         let mut all = self.clone();
-        all.objects.extend(other.objects.clone());
+        all.placed.extend(other.placed.clone());
+        all.doubled.extend(other.doubled.clone());
         all
+    }
+
+    /// These objects without the other ones.
+    ///
+    /// # Errors
+    /// Each of the others that isn't there.
+    pub(crate) fn without(&self, others: &Self) -> anyhow::Result<Self> {
+        let mut all = self.clone();
+        let mut missing = Vec::new();
+        for (identity, object) in &others.placed {
+            if all.placed.remove(identity).is_none() {
+                missing.push(format!("{}: {identity}", object.origin));
+            }
+        }
+        if !missing.is_empty() {
+            bail!("what is to be deleted isn't there:\n  {}", missing.join("\n  "));
+        }
+        Ok(all)
+    }
+
+    /// Resources of Calico as someone wrote them.
+    pub(crate) fn written(&self) -> impl Iterator<Item = &Placed> {
+        self.placed.values().filter(|it| it.calico && it.stored.is_none())
+    }
+
+    /// Whether there is a tier of this name.
+    pub(crate) fn has_tier(&self, name: &str) -> bool {
+        let is_it = |it: &Identity| it.calico && it.kind == Kind::Tier.name() && it.name == name;
+        let builtin = builtin::initial_objects("");
+        builtin.iter().any(|(key, _)| *key == Key::global(Kind::Tier, name))
+            || self.placed.keys().any(is_it)
+    }
+
+    /// Objects that were written twice, each time in another way, a line each.
+    pub(crate) fn doubled(&self) -> &[String] {
+        &self.doubled
     }
 
     /// The cluster with its staged policies enforced; none: it has none.
     pub(crate) fn with_staged(&self) -> Option<Self> {
         let mut all = self.clone();
         let mut any = false;
-        for (identity, object) in &self.objects {
+        for (identity, object) in &self.placed {
             let Some(kind) = identity.kind.strip_prefix("Staged").filter(|_| identity.calico)
             else {
                 continue;
@@ -146,7 +217,7 @@ impl Objects {
             } else {
                 (kind, API_VERSION)
             };
-            all.objects.remove(identity);
+            all.placed.remove(identity);
             let enforced =
                 Identity { calico: !kubernetes, kind: kind.to_owned(), ..identity.clone() };
             let mut value = object.value.clone();
@@ -155,13 +226,13 @@ impl Objects {
             let spec = value["spec"].as_object_mut();
             let action = spec.and_then(|spec| spec.remove("stagedAction"));
             if action.is_some_and(|action| action == "Delete") {
-                all.objects.remove(&enforced);
+                all.placed.remove(&enforced);
             } else {
                 // One of Kubernetes' form is translated.
                 let stored = object.stored.clone().filter(|_| !kubernetes);
                 let stored = stored.and_then(|key| Some(Key { kind: kind.parse().ok()?, ..key }));
                 let placed = Placed { calico: !kubernetes, value, stored, ..object.clone() };
-                all.objects.insert(enforced, placed);
+                all.placed.insert(enforced, placed);
             }
         }
         any.then_some(all)
@@ -170,7 +241,7 @@ impl Objects {
     /// The ports of pods and those that rules name by number: where policies can differ.
     pub(crate) fn ports(&self) -> BTreeSet<(u16, String)> {
         let mut ports = BTreeSet::new();
-        for object in self.objects.values() {
+        for object in self.placed.values() {
             find_ports(&object.value, &mut ports);
         }
         ports
@@ -184,7 +255,7 @@ impl Objects {
     /// The objects, with what an API server fills in and adds: uids, a pod's node and service
     /// account, the namespaces and service accounts that pods name, a namespace's own label.
     pub(crate) fn complete(&self) -> Vec<Placed> {
-        let mut objects = self.objects.clone();
+        let mut objects = self.placed.clone();
         for (identity, object) in &mut objects {
             if identity.kind == "Pod" && !identity.calico && object.stored.is_none() {
                 complete_pod(&mut object.value);
@@ -232,7 +303,7 @@ impl Objects {
         // The cluster's own tiers, unless they are written.
         for (key, object) in builtin::initial_objects("") {
             let known = self
-                .objects
+                .placed
                 .keys()
                 .any(|it| it.calico && it.kind == key.kind.name() && it.name == key.name.as_str());
             if key.kind == Kind::Tier && !known {
@@ -258,6 +329,7 @@ fn identity(key: &Key, value: &Value) -> Identity {
         (Kind::KubernetesNetworkPolicy, ..) => kubernetes("NetworkPolicy", namespace, name),
         (Kind::NetworkPolicy, Some(name), _) => kubernetes("NetworkPolicy", namespace, name),
         (Kind::KubernetesClusterNetworkPolicy, ..) => kubernetes("ClusterNetworkPolicy", "", name),
+        (Kind::EndpointSlice, ..) => kubernetes("EndpointSlice", namespace, name),
         (Kind::WorkloadEndpoint, _, Some(pod)) => kubernetes("Pod", namespace, pod),
         (Kind::Profile, ..) if name.starts_with("kns.") => kubernetes("Namespace", "", &name[4..]),
         (Kind::Profile, ..) if name.starts_with("ksa.") => {
@@ -275,6 +347,35 @@ fn identity(key: &Key, value: &Value) -> Identity {
             }
         }
     }
+}
+
+/// Why nobody would take an object of this version and kind: its author believes that it acts, and it would say nothing
+/// about who reaches whom.
+fn refuse(version: &str, kind: &str, calico: bool) -> Result<(), String> {
+    let is_known = kind.parse::<Kind>().is_ok();
+    if version.is_empty() && is_known {
+        let other = if kind == "NetworkPolicy" { ", or networking.k8s.io/v1" } else { "" };
+        return Err(format!("apiVersion: is missing; write {API_VERSION}{other}"));
+    }
+    if !calico {
+        return Ok(());
+    }
+    if version != API_VERSION && version != CRD_VERSION {
+        return Err(format!("apiVersion: {version:?} isn't known here; write {API_VERSION}"));
+    }
+    match nearest(kind, Kind::all().map(Kind::name)) {
+        Some(near) if !is_known => {
+            Err(format!("kind: {kind:?} is no kind of {version}; did you mean {near}?"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name that an object says, with its namespace.
+pub(crate) fn named(value: &Value) -> String {
+    let text = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+    let slash = if text("namespace").is_empty() { "" } else { "/" };
+    format!("{}{slash}{}", text("namespace"), text("name"))
 }
 
 /// Looks for `containerPort`s of pods and for `ports` of rules, wherever they are.
@@ -319,16 +420,12 @@ fn complete_pod(pod: &mut Value) {
 
 /// The items of a `List`, or of a `PodList` and the like; of any other object, itself.
 pub(crate) fn listed(mut object: Value) -> Vec<Value> {
-    let kind = object["kind"].as_str().and_then(|kind| kind.strip_suffix("List"));
-    let Some(kind) = kind.map(str::to_owned) else { return vec![object] };
-    let version = object["apiVersion"].take();
+    if !object["kind"].as_str().is_some_and(|kind| kind.ends_with("List")) {
+        return vec![object];
+    }
     let Some(Value::Array(mut items)) = object.get_mut("items").map(Value::take) else {
         return Vec::new();
     };
-    // An API server leaves out what is the same for all items.
-    for item in items.iter_mut().filter_map(Value::as_object_mut).filter(|_| !kind.is_empty()) {
-        item.entry("kind").or_insert_with(|| json!(kind));
-        item.entry("apiVersion").or_insert_with(|| version.clone());
-    }
+    shape::complete_items(&object, &mut items);
     items
 }

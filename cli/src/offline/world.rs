@@ -5,28 +5,36 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use anyhow::bail;
 use engine::{
     Engine, Mirror, Options,
-    inspect::InspectedSet,
+    inspect::{InspectedPolicy, InspectedSet},
     verdict::{Judge, Packet, Step},
 };
 use model::{
     Key, Kind, Stored, StreamIndex, Update,
     kinds::{Direction, EndpointId},
     translate::translate,
-    view::{Endpoint, Entry, HostEndpoint, PolicyId, Topic},
+    view::{Action, Endpoint, Entry, HostEndpoint, PolicyId, Topic},
 };
 use serde_json::Value;
 
 use super::{
-    objects::{Objects, Placed},
+    objects::{Objects, Placed, named},
     port::Port,
 };
-use crate::resource::{kinds::nearest, shape};
+use crate::resource::{kinds::nearest, shape, stored};
 
 /// Where connections come from: what clients are given by the kernel, and no rule names.
 const CLIENT_PORT: u16 = 49_152;
 
 /// What interfaces of nodes are called.
-const HOST: &str = "HostEndpoint ";
+pub(crate) const HOST: &str = "HostEndpoint ";
+
+/// So many pods are named in one warning.
+const NAMED: usize = 10;
+
+/// Why nothing can be said about a pod.
+const NO_ADDRESS: &str = "has no address (status.podIPs)";
+const OF_HOST: &str =
+    "is of its node's network, and has no policy of its own: ask for the node's address";
 
 /// A pod with an address, or what stands for an interface of a node.
 pub(crate) struct Pod {
@@ -47,6 +55,8 @@ pub(crate) struct World {
     pods: BTreeMap<String, Pod>,
     /// Interfaces of nodes, `HostEndpoint NAME`, with the policies of the node's own packets.
     hosts: BTreeMap<String, Pod>,
+    /// Pods about which nothing can be said, and why.
+    absent: BTreeMap<String, &'static str>,
     warnings: Vec<String>,
 }
 
@@ -64,10 +74,11 @@ impl World {
             mirror: Mirror::default(),
             pods: BTreeMap::new(),
             hosts: BTreeMap::new(),
-            warnings: Vec::new(),
+            absent: BTreeMap::new(),
+            warnings: objects.doubled().to_vec(),
         };
         for object in complete {
-            world.add(&object);
+            world.add(&object, objects);
         }
         world.mirror.follow(world.engine.flush());
         for (key, problem) in world.engine.problems() {
@@ -97,21 +108,30 @@ impl World {
         self.warnings.push(format!("{}{origin}{text}", object.origin));
     }
 
-    fn add(&mut self, object: &Placed) {
-        if let Some(key) = &object.stored {
-            self.apply(key.clone(), object.value.clone());
-            return;
-        }
-        if object.calico {
-            match calico(&object.value) {
-                Ok((key, value)) => self.apply(key, value),
-                Err(fault) => self.warn(object, &format!("left out: {fault}")),
+    fn add(&mut self, object: &Placed, all: &Objects) {
+        let known = match &object.stored {
+            Some(key) => Some(Ok((key.clone(), object.value.clone()))),
+            None => object.calico.then(|| calico(&object.value)),
+        };
+        match known {
+            Some(Ok((key, value))) => {
+                if let Some(fault) = without_tier(&key, &value, all) {
+                    let so = "until then it denies all in its directions";
+                    self.warn(object, &format!("{}: {fault}; {so}", title(&object.value)));
+                }
+                self.apply(key, value);
+                return;
             }
-            return;
+            Some(Err(fault)) => {
+                self.warn(object, &format!("{}: left out: {fault}", title(&object.value)));
+                return;
+            }
+            None => {}
         }
         let is_pod = object.value["kind"] == "Pod";
         if is_pod && object.value["spec"]["hostNetwork"] == true {
             self.warn(object, "a pod of the host's network has no policy: left out");
+            self.absent.insert(named(&object.value), OF_HOST);
             return;
         }
         let translation = translate(&object.value);
@@ -151,8 +171,8 @@ impl World {
                 let (Some(namespace), Some(name)) = (parts.next(), parts.next()) else { continue };
                 let path = format!("{namespace}/{name}");
                 if endpoint.addresses.is_empty() {
-                    let text = "has no address (status.podIPs): left out";
-                    self.warnings.push(format!("pod {path} {text}"));
+                    self.warnings.push(format!("pod {path} {NO_ADDRESS}: left out"));
+                    self.absent.insert(path, NO_ADDRESS);
                 } else {
                     self.pods.insert(path, Pod { endpoint: endpoint.clone() });
                 }
@@ -185,20 +205,46 @@ impl World {
         reach
     }
 
-    /// Who this is: a pod, `namespace/name`, or an address.
-    pub(crate) fn peer(&self, text: &str) -> anyhow::Result<Peer<'_>> {
-        if let Ok(address) = text.parse::<IpAddr>() {
+    /// Names the pods that have no address of a family: nothing can be tried on them, whatever policies say.
+    pub(crate) fn warn_of_family(&self, ipv6: bool) {
+        let without = self.pods.iter().filter(|(_, pod)| pod.address(ipv6).is_none());
+        let names = without.map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+        let (family, way) =
+            if ipv6 { ("IPv6", "try without --ipv6") } else { ("IPv4", "try --ipv6") };
+        let more = match names.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if !names.is_empty() {
+            let some = names[..names.len().min(NAMED)].join(", ");
+            eprintln!(
+                "warning: no pair connects without {family}, which these lack: {some}{more}; {way}"
+            );
+        }
+    }
+
+    /// Who this is: an address, or a pod, `namespace/name` or just a name in this namespace. Interfaces of nodes are
+    /// known by their addresses and as `HostEndpoint NAME`.
+    pub(crate) fn peer(&self, text: &str, namespace: &str) -> anyhow::Result<Peer<'_>> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        if let Ok(address) = bare.parse::<IpAddr>() {
             let has = |it: &Pod| it.endpoint.addresses.iter().any(|net| net.addr() == address);
             let mut endpoints = self.pods.iter().chain(&self.hosts);
             return Ok(match endpoints.find(|(_, it)| has(it)) {
-                Some((name, it)) => Peer::Endpoint(name, it),
+                Some((name, it)) => Peer::Endpoint(name, it, Some(address)),
                 None => Peer::Address(address),
             });
         }
-        if let Some((name, pod)) = self.pods.get_key_value(text) {
-            return Ok(Peer::Endpoint(name, pod));
+        let is_whole = text.contains('/') || text.starts_with(HOST);
+        let path = if is_whole { text.to_owned() } else { format!("{namespace}/{text}") };
+        let known = self.pods.get_key_value(&path).or_else(|| self.hosts.get_key_value(&path));
+        if let Some((name, pod)) = known {
+            return Ok(Peer::Endpoint(name, pod, None));
         }
-        let near = nearest(text, self.pods.keys().map(String::as_str));
+        if let Some(why) = self.absent.get(&path) {
+            bail!("pod {path} {why}");
+        }
+        let near = nearest(&path, self.pods.keys().chain(self.hosts.keys()).map(String::as_str));
         let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
         bail!("{text:?} is no pod with an address, and no address{near}")
     }
@@ -212,7 +258,7 @@ impl World {
         step: &mut dyn FnMut(Step<'_>),
     ) -> bool {
         let end = if direction == Direction::Egress { from } else { to };
-        let Peer::Endpoint(_, pod) = end else { return true };
+        let Peer::Endpoint(_, pod, _) = end else { return true };
         let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
         let packet = packet(from, to, port);
         Judge::new(&self.mirror).allows(&pod.endpoint, direction, &packet, step)
@@ -241,17 +287,23 @@ impl World {
         key(id).and_then(|key| self.engine.selector_of(&key)).unwrap_or_default()
     }
 
-    /// The places of a policy's rules among those that were written: those that match nothing at
-    /// all are not in what a node gets.
-    pub(crate) fn places(&self, id: &PolicyId, direction: Direction) -> Vec<usize> {
+    /// The rules of a policy as they were written: what each does, and whether it is in what a node gets. Those that
+    /// match nothing at all are not.
+    pub(crate) fn rules(&self, id: &PolicyId, direction: Direction) -> Vec<(Action, bool)> {
         let policy = key(id).and_then(|key| self.engine.policy(&key));
-        let Some(policy) = policy else { return Vec::new() };
-        let rules = match direction {
-            Direction::Ingress => policy.ingress,
-            Direction::Egress => policy.egress,
+        let Some(InspectedPolicy { policy, ingress, egress, .. }) = policy else {
+            return Vec::new();
         };
-        let kept = rules.iter().enumerate().filter(|(_, rule)| rule.is_some());
-        kept.map(|(place, _)| place).collect()
+        let (written, kept) = match direction {
+            Direction::Ingress => (policy.ingress, ingress),
+            Direction::Egress => (policy.egress, egress),
+        };
+        written.iter().zip(kept).map(|(rule, kept)| (rule.action, kept.is_some())).collect()
+    }
+
+    /// Whether there is a profile of this name.
+    pub(crate) fn has_profile(&self, name: &str) -> bool {
+        self.engine.read(&Key::global(Kind::Profile, name)).is_some()
     }
 
     /// What the id of an IP set in a rule means.
@@ -262,17 +314,19 @@ impl World {
 
 /// One end of a connection.
 pub(crate) enum Peer<'w> {
-    /// A pod, or an interface of a node.
-    Endpoint(&'w str, &'w Pod),
+    /// A pod, or an interface of a node; and which of its addresses was asked for, if one was.
+    Endpoint(&'w str, &'w Pod, Option<IpAddr>),
     /// Something outside.
     Address(IpAddr),
 }
 
 impl Peer<'_> {
-    fn address(&self, ipv6: bool) -> Option<IpAddr> {
+    pub(crate) fn address(&self, ipv6: bool) -> Option<IpAddr> {
         match self {
-            Self::Endpoint(_, pod) => pod.address(ipv6),
-            Self::Address(address) => Some(*address).filter(|it| it.is_ipv6() == ipv6),
+            Self::Endpoint(_, pod, None) => pod.address(ipv6),
+            Self::Endpoint(_, _, Some(address)) | Self::Address(address) => {
+                Some(*address).filter(|it| it.is_ipv6() == ipv6)
+            }
         }
     }
 }
@@ -280,7 +334,7 @@ impl Peer<'_> {
 impl fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Endpoint(name, _) => f.write_str(name),
+            Self::Endpoint(name, ..) => f.write_str(name),
             Self::Address(address) => address.fmt(f),
         }
     }
@@ -297,10 +351,16 @@ fn of_host(host: &HostEndpoint) -> Endpoint {
     }
 }
 
-/// What verdicts about an interface of a node leave out.
+/// What verdicts leave out of an interface of a node.
 fn unanswered(name: &str, host: &HostEndpoint) -> Option<String> {
-    let left_out = host.untracked.is_some() || host.pre_dnat.is_some();
-    left_out.then(|| format!("{name}: policies with doNotTrack or preDNAT are not walked"))
+    let left_out = [
+        ("doNotTrack", host.untracked.is_some()),
+        ("preDNAT", host.pre_dnat.is_some()),
+        ("applyOnForward for what the node forwards", host.forward.is_some()),
+    ];
+    let left_out = left_out.iter().filter(|(_, is_there)| *is_there).map(|(what, _)| *what);
+    let left_out = left_out.collect::<Vec<_>>().join(", ");
+    (!left_out.is_empty()).then(|| format!("{name}: not walked: policies with {left_out}"))
 }
 
 /// Whether they talk over IPv6.
@@ -330,6 +390,28 @@ fn key(id: &PolicyId) -> Option<Key> {
 
 /// What the names of translated policies begin with, as in Calico.
 pub(super) const TRANSLATED: &str = "knp.default.";
+
+/// Why these resources would not be written into a cluster of `all` objects, a line each.
+pub(crate) fn refused(new: &Objects, all: &Objects) -> Vec<String> {
+    let fault = |it: &Placed| match calico(&it.value) {
+        Ok((key, value)) => without_tier(&key, &value, all),
+        Err(fault) => Some(fault),
+    };
+    let told = |it: &Placed| Some(format!("{}: {}: {}", it.origin, title(&it.value), fault(it)?));
+    new.written().filter_map(told).collect()
+}
+
+/// What is wrong with a policy whose tier isn't there.
+fn without_tier(key: &Key, value: &Value, all: &Objects) -> Option<String> {
+    let tier = value["spec"]["tier"].as_str().filter(|tier| !tier.is_empty())?;
+    let is_missing = stored::is_policy(key.kind) && !all.has_tier(tier);
+    is_missing.then(|| format!("spec.tier: Tier({tier}) does not exist; apply it first"))
+}
+
+/// How messages name an object.
+fn title(value: &Value) -> String {
+    format!("{} {}", value["kind"].as_str().unwrap_or_default(), named(value))
+}
 
 /// A resource of Calico as a write of it would store it.
 fn calico(value: &Value) -> Result<(Key, Value), String> {
