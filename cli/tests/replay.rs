@@ -22,6 +22,34 @@ fn state(config: &Value, objects: &[(&str, Value)]) -> Value {
     serde_json::from_slice::<Value>(&output.stdout).unwrap()[0].take()
 }
 
+#[test]
+fn a_recording_that_is_cut_off_is_read_to_there_and_a_node_that_is_not_in_it_is_named() {
+    let key = "/calico/resources/v3/projectcalico.org/nodes/node-1";
+    let lines = [
+        json!({"stream": "etcd", "version": 1, "t_ms": 0, "op": "put", "key": key,
+               "value": {"metadata": {"name": "node-1"}, "spec": {"bgp": {"ipv4Address": "10.0.0.1/24"}}}}),
+        json!({"stream": "etcd", "version": 1, "t_ms": 0, "op": "progress"}),
+        json!({"stream": "etcd", "version": 2, "t_ms": 9, "op": "delete", "key": key}),
+    ];
+    let text = lines.map(|line| line.to_string()).join("\n");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("record.jsonl");
+    fs::write(&file, &text[..text.len() - 5]).unwrap();
+    let replay = |node: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bulrush"));
+        let output = command.arg("replay").arg(&file).args(["--node", node]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let state: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (state[0]["host_metadata"].clone(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (hosts, beside) = replay("node-1");
+    assert_eq!(hosts["node-1"]["ipv4"], "10.0.0.1/24", "{hosts}");
+    assert!(beside.starts_with("warning: the last line of the recording is cut off"), "{beside}");
+    assert!(!beside.contains("no node"), "{beside}");
+    let (_, beside) = replay("node-2");
+    assert!(beside.contains("there is no node \"node-2\", and no endpoint on it"), "{beside}");
+}
+
 fn node(name: &str, spec: &Value) -> (String, Value) {
     (format!("nodes/{name}"), json!({"metadata": {"name": name}, "spec": spec}))
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, bail};
 use datastore::{Feed, etcdv3::keys, record};
 use engine::{Engine, Options};
-use model::{Stored, StreamIndex, Update};
+use model::{Key, Kind, Stored, StreamIndex, Update};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -80,7 +80,16 @@ fn run_case(case: &Case, node: &str) -> Vec<Value> {
             states.push(state::of(&engine, node, &parameters));
         }
     }
+    warn_of_stranger(&engine, node);
     states
+}
+
+/// The state of a node that isn't there is no error, and yet nobody asks for it.
+fn warn_of_stranger(engine: &Engine, node: &str) {
+    let key = Key::global(Kind::Node, node);
+    if engine.object(&key).is_none() && engine.endpoints(node).is_empty() {
+        eprintln!("warning: at the end there is no node {node:?}, and no endpoint on it");
+    }
 }
 
 fn apply(engine: &mut Engine, path: &str, value: Option<Stored>) {
@@ -93,7 +102,11 @@ fn run_record(text: &str, node: &str) -> anyhow::Result<Vec<Value>> {
     let mut replay = record::Replay::new();
     let mut engine = engine();
     let mut feeds = 0;
-    for line in text.lines() {
+    // Who wrote it may have been killed in the middle of a line, or be writing it now.
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let (lines, rest) = text.split_at(whole);
+    let is_torn = whole > 0 && serde_json::from_str::<Value>(rest).is_err();
+    for line in lines.lines().chain((!is_torn).then_some(rest)) {
         let Some((_, feed)) = replay.line(line)? else { continue };
         feeds += 1;
         if let Feed::Changes { updates, .. } = feed {
@@ -105,7 +118,11 @@ fn run_record(text: &str, node: &str) -> anyhow::Result<Vec<Value>> {
     if feeds == 0 {
         bail!("neither a case (one JSON object with steps) nor a record (a line for each event)");
     }
+    if is_torn && !rest.trim().is_empty() {
+        eprintln!("warning: the last line of the recording is cut off, and left out: {rest:.60}");
+    }
     engine.flush();
+    warn_of_stranger(&engine, node);
     let parameters = Parameters::of(&engine, node, &BTreeMap::new());
     Ok(vec![state::of(&engine, node, &parameters)])
 }
