@@ -253,12 +253,21 @@ async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there()
             &["gnp"],
             "\"gnp\" must be a kind and a name; write for example networkpolicy/web -n shop",
         ),
+        (
+            &["gnp/shop/p"],
+            "GlobalNetworkPolicy has no namespaces; leave out \"shop\": GlobalNetworkPolicy/p",
+        ),
         (&["gnpp/q"], "did you mean \"gnp\"?"),
     ] {
         let (code, _, error) = status(arguments);
         assert_eq!(code, Some(1), "{arguments:?}");
         assert!(error.contains(message), "{arguments:?}: {error}");
     }
+    let both = format!("{server},127.0.0.1:1");
+    let output = run(&["rollout", "status", "gnp/p", "--server", &both]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.stdout.is_empty(), "one of them answers: {output:?}");
+    assert!(error.starts_with("warning: typha at 127.0.0.1:1: "), "the other is named: {error}");
     let output = run(&["rollout", "status", "gnp/p", "--server", "127.0.0.1:1"]);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("127.0.0.1:1") && error.contains("--server"), "{error}");

@@ -92,15 +92,18 @@ impl Status {
         let key = self.key()?;
         let wanted = runtime::block_on(self.wanted(&key))?;
         let end = Instant::now() + self.timeout;
-        let rollout = loop {
+        let (rollout, silent) = loop {
             match self.ask(&key, wanted.as_ref()) {
-                Ok(rollout) if !self.wait || is_over(&rollout) => break rollout,
+                Ok(answer) if !self.wait || is_over(&answer.0) => break answer,
                 // What isn't there yet may come.
                 Err(error) if !self.wait || Instant::now() >= end => return Err(error),
-                Ok(rollout) if Instant::now() >= end => break rollout,
+                Ok(answer) if Instant::now() >= end => break answer,
                 _ => thread::sleep(PAUSE),
             }
         };
+        for error in silent {
+            eprintln!("warning: {error}; what only it knows is missing here");
+        }
         let text = match self.output {
             Output::Text => text(&rollout, &key),
             Output::Json => format!("{}\n", serde_json::to_string(&rollout)?),
@@ -115,7 +118,14 @@ impl Status {
             bail!("{:?} must be a kind and a name; {example}", self.object);
         };
         let kind = kinds::parse(kind).map_err(anyhow::Error::msg)?;
-        let (namespace, name) = name.split_once('/').unwrap_or((&self.namespace, name));
+        let (given, name) = match name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, name),
+        };
+        let namespace = given.unwrap_or(&self.namespace);
+        if let Some(given) = given.filter(|_| !kind.is_namespaced()) {
+            bail!("{kind} has no namespaces; leave out {given:?}: {kind}/{name}");
+        }
         if name.is_empty() || name.contains('/') {
             bail!("{:?} must be a kind and a name; {example}", self.object);
         }
@@ -138,14 +148,19 @@ impl Status {
         }
     }
 
-    /// Asks every typha. One that can't be asked knows of no node.
-    fn ask(&self, key: &Key, wanted: Option<&Value>) -> anyhow::Result<RolloutSummary> {
+    /// Asks every typha. One that can't be asked knows of no node: what went wrong with it is behind what the others
+    /// say.
+    fn ask(
+        &self,
+        key: &Key,
+        wanted: Option<&Value>,
+    ) -> anyhow::Result<(RolloutSummary, Vec<String>)> {
         let path = format!(
             "/api/v1/rollout?kind={}&namespace={}&name={}",
             key.kind, key.namespace, key.name
         );
         let mut answers = Vec::new();
-        let mut last = None;
+        let mut silent = Vec::new();
         for server in &self.server {
             let server = server.trim_start_matches("http://").trim_end_matches('/');
             match http::get(server, &path) {
@@ -154,18 +169,18 @@ impl Status {
                         .with_context(|| format!("typha at {server}: its answer can't be read"))?,
                 ),
                 Ok((code, body)) => {
-                    last = Some(format!("typha at {server}: {} ({code})", body.trim()));
+                    silent.push(format!("typha at {server}: {} ({code})", body.trim()));
                 }
                 Err(error) => {
-                    last = Some(format!(
+                    silent.push(format!(
                         "typha at {server}: {error}; give the address of its status page with --server"
                     ));
                 }
             }
         }
-        match (answers.is_empty(), last) {
-            (true, Some(error)) => bail!(error),
-            _ => Ok(merged(answers, wanted)),
+        match (answers.is_empty(), silent.last()) {
+            (true, Some(error)) => bail!(error.clone()),
+            _ => Ok((merged(answers, wanted), silent)),
         }
     }
 }
