@@ -329,6 +329,10 @@ fn what_an_author_may_not_have_meant_is_said_beside_the_answer() {
     ] {
         assert!(beside.contains(words), "{words}: {beside}");
     }
+    let (_policy, alone) = written(policy);
+    let (text, beside) = said(&["whatif", "-f", &alone, "--base", &alone]);
+    assert!(text.starts_with("0 of 0 pairs change"), "{text}");
+    assert_eq!(beside, "warning: there is no pod with an address, so nothing is tried\n");
     let (_, beside) = said(&["matrix", "-f", &file, "--port", "80", "--ipv6"]);
     assert!(!beside.contains("without IPv6"), "every pod has one: {beside}");
 }

@@ -60,7 +60,7 @@ impl Args {
         for warning in world.warnings() {
             eprintln!("warning: {warning}");
         }
-        world.warn_of_family(self.ipv6);
+        world.warn_of_untried(self.ipv6);
         let reach = Reach {
             pods: world.pods().keys().cloned().collect(),
             reach: world.reach(self.port, self.ipv6),

@@ -122,7 +122,7 @@ impl Args {
         for warning in after.warnings() {
             eprintln!("warning: {warning}");
         }
-        after.warn_of_family(self.ipv6);
+        after.warn_of_untried(self.ipv6);
         let ports = self.ports([&base, &new])?;
         let difference = compare(&before, &after, &ports, self.ipv6);
         let text = match self.output {

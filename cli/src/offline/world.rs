@@ -205,8 +205,11 @@ impl World {
         reach
     }
 
-    /// Names the pods that have no address of a family: nothing can be tried on them, whatever policies say.
-    pub(crate) fn warn_of_family(&self, ipv6: bool) {
+    /// Says on whom nothing can be tried, whatever policies say: pods that have no address of a family.
+    pub(crate) fn warn_of_untried(&self, ipv6: bool) {
+        if self.pods.is_empty() {
+            eprintln!("warning: there is no pod with an address, so nothing is tried");
+        }
         let without = self.pods.iter().filter(|(_, pod)| pod.address(ipv6).is_none());
         let names = without.map(|(name, _)| name.as_str()).collect::<Vec<_>>();
         let (family, way) =
@@ -229,11 +232,14 @@ impl World {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = bare.parse::<IpAddr>() {
             let has = |it: &Pod| it.endpoint.addresses.iter().any(|net| net.addr() == address);
-            let mut endpoints = self.pods.iter().chain(&self.hosts);
-            return Ok(match endpoints.find(|(_, it)| has(it)) {
-                Some((name, it)) => Peer::Endpoint(name, it, Some(address)),
-                None => Peer::Address(address),
-            });
+            let mut endpoints = self.pods.iter().chain(&self.hosts).filter(|(_, it)| has(it));
+            return match (endpoints.next(), endpoints.next()) {
+                (None, _) => Ok(Peer::Address(address)),
+                (Some((name, it)), None) => Ok(Peer::Endpoint(name, it, Some(address))),
+                (Some((one, _)), Some((other, _))) => {
+                    bail!("{address} is an address of {one} and of {other}: say which one")
+                }
+            };
         }
         let is_whole = text.contains('/') || text.starts_with(HOST);
         let path = if is_whole { text.to_owned() } else { format!("{namespace}/{text}") };

@@ -118,14 +118,17 @@ pub(crate) fn read(
     Ok(contents)
 }
 
-/// Reads all documents of these files, folders, or `-` for standard input, whatever they hold.
+/// Reads all documents of these files, folders, or `-` for standard input, whatever they hold. Those of comments alone
+/// are none: templates write many.
 pub(crate) fn read_json(
     paths: &[String],
     recursive: bool,
 ) -> anyhow::Result<Vec<(Origin, Result<Value, String>)>> {
     let mut found = Vec::new();
     each_text(paths, recursive, |file, text| {
-        found.extend(read_text(file, &Arc::from(text)).into_iter().map(|it| (it.origin, it.value)));
+        let documents = read_text(file, &Arc::from(text)).into_iter();
+        let documents = documents.filter(|it| !it.text.is_comment());
+        found.extend(documents.map(|it| (it.origin, it.value)));
     })?;
     Ok(found)
 }
@@ -200,6 +203,16 @@ pub(crate) struct Text {
     lines_before: usize,
     /// Whether it is an item of a list as a server gives it.
     is_listed: bool,
+}
+
+impl Text {
+    /// Whether there is nothing but comments.
+    fn is_comment(&self) -> bool {
+        let document = &self.file[self.document.clone()];
+        let document = document.strip_prefix("---").unwrap_or(document);
+        let mut lines = document.lines().map(str::trim);
+        lines.all(|line| line.is_empty() || line.starts_with('#'))
+    }
 }
 
 /// Finds the lines of fields. It keeps the places of the last document: a list may have many faults.
