@@ -338,6 +338,24 @@ fn what_an_author_may_not_have_meant_is_said_beside_the_answer() {
 }
 
 #[test]
+fn a_profile_that_is_not_there_is_told_from_one_that_denies_and_from_the_built_in_one() {
+    let verdict = |profile: &str| {
+        let text = PLACE.replace("interfaceName: eth0", &format!("profiles: [{profile}]"));
+        let (_folder, file) = written(&text);
+        let (text, _) = said(&["explain", "192.0.2.9", "192.0.2.1:80", "-f", &file]);
+        text.lines().find(|line| line.starts_with("  because: ")).unwrap().to_owned()
+    };
+    assert_eq!(
+        verdict("projectcalico-default-allow"),
+        "  because: rule 1 of Profile projectcalico-default-allow: allow"
+    );
+    assert_eq!(
+        verdict("gone"),
+        "  because: rule 1 of Profile gone (isn't there, which denies): deny"
+    );
+}
+
+#[test]
 fn a_deletion_and_the_enforcement_of_staged_policies_are_answered_with_the_pairs_that_change() {
     let (_base, base) = written(SHOP);
     let policy = SHOP.split("---").nth(4).unwrap();

@@ -20,7 +20,7 @@ use super::{
     objects::{Objects, Placed, named},
     port::Port,
 };
-use crate::resource::{kinds::nearest, shape, stored};
+use crate::resource::{builtin, kinds::nearest, shape, stored};
 
 /// Where connections come from: what clients are given by the kernel, and no rule names.
 const CLIENT_PORT: u16 = 49_152;
@@ -309,7 +309,8 @@ impl World {
 
     /// Whether there is a profile of this name.
     pub(crate) fn has_profile(&self, name: &str) -> bool {
-        self.engine.read(&Key::global(Kind::Profile, name)).is_some()
+        name == builtin::DEFAULT_ALLOW
+            || self.engine.read(&Key::global(Kind::Profile, name)).is_some()
     }
 
     /// What the id of an IP set in a rule means.
