@@ -107,7 +107,10 @@ fn objects(nodes: usize) -> Vec<(Key, Value)> {
             &format!("kns.{namespace}"),
             json!({
                 "ingress": allow, "egress": allow,
-                "labelsToApply": {"pcns.projectcalico.org/name": namespace},
+                "labelsToApply": {
+                    "pcns.kubernetes.io/metadata.name": namespace,
+                    "pcns.projectcalico.org/name": namespace,
+                },
             }),
         ));
     }
