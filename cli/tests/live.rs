@@ -225,6 +225,8 @@ async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there()
     let text = "apiVersion: projectcalico.org/v3\nkind: Node\nmetadata: {name: n1}\n\
                 spec: {bgp: {ipv4Address: 192.0.2.1/24}}\n---\n\
                 apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
+                spec: {selector: all()}\n---\n\
+                apiVersion: projectcalico.org/v3\nkind: StagedGlobalNetworkPolicy\nmetadata: {name: s}\n\
                 spec: {selector: all()}\n";
     fs::write(manifest.path(), text).unwrap();
     let typha = start_typha(&url, 10).await;
@@ -263,6 +265,8 @@ async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there()
         assert_eq!(code, Some(1), "{arguments:?}");
         assert!(error.contains(message), "{arguments:?}: {error}");
     }
+    let staged = || status(&["stagedglobalnetworkpolicy/s"]).2;
+    common::until("typha has the staged one", || staged().contains("enforced nowhere")).await;
     let both = format!("{server},127.0.0.1:1");
     let output = run(&["rollout", "status", "gnp/p", "--server", &both]);
     let error = String::from_utf8_lossy(&output.stderr);

@@ -101,6 +101,9 @@ impl Status {
                 _ => thread::sleep(PAUSE),
             }
         };
+        if key.kind.name().starts_with("Staged") {
+            eprintln!("warning: a staged policy is enforced nowhere: agents have the change, and do nothing by it");
+        }
         for error in silent {
             eprintln!("warning: {error}; what only it knows is missing here");
         }
