@@ -181,7 +181,7 @@ async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written
     })
     .await;
     let said = ok(&["whatif", "-f", file, "--server", &server]);
-    assert!(said.starts_with("0 of 2 pairs change"), "{said}");
+    assert!(said.starts_with("0 of 4 pairs change, over 80/tcp, 1/udp"), "{said}");
     let said = ok(&["explain", "b/q", "a/p:80", "--server", &server]);
     assert!(said.contains("GlobalNetworkPolicy closed"), "{said}");
 

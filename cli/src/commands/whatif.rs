@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::offline::{
     live::LiveArgs,
     objects::Objects,
-    port::Port,
+    port::{Port, standing_for_all},
     world::{World, refused},
 };
 
@@ -23,7 +23,7 @@ const CHANGES: u8 = 2;
 /// Show which pods would gain or lose a connection, of a live cluster or of manifests alone
 ///
 /// Exits with 0 when nothing changes, with 2 when something does, with 1 when it can't be said: also where the new
-/// objects would be refused. What is there and isn't written stays, unless --delete names it. Staged policies change
+/// objects would be refused. Pods alone are compared, with no addresses outside. What is there and isn't written stays, unless --delete names it. Staged policies change
 /// nothing; with --staged they are enforced.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("cluster").args(["base", "server"]).required(true))]
@@ -58,7 +58,7 @@ pub(crate) struct Args {
     namespace: String,
 
     /// A port that is tried at each pod; may be repeated. Without it: every port that a pod has or
-    /// that a policy names by number
+    /// that policies tell apart, and for all others one of TCP and one of UDP
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Vec<Port>,
 
@@ -123,7 +123,7 @@ impl Args {
             eprintln!("warning: {warning}");
         }
         after.warn_of_untried(self.ipv6);
-        let ports = self.ports([&base, &new])?;
+        let ports = self.ports([&base, &new], [&before, &after])?;
         let difference = compare(&before, &after, &ports, self.ipv6);
         let text = match self.output {
             Output::Table => table(&difference),
@@ -133,17 +133,14 @@ impl Args {
         Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
     }
 
-    fn ports(&self, of: [&Objects; 2]) -> anyhow::Result<Vec<Port>> {
+    fn ports(&self, of: [&Objects; 2], worlds: [&World; 2]) -> anyhow::Result<Vec<Port>> {
         if !self.port.is_empty() {
             return Ok(self.port.clone());
         }
         let named = of.into_iter().flat_map(Objects::ports).collect::<BTreeSet<_>>();
         let ports = named.iter().map(|(number, protocol)| format!("{number}/{protocol}").parse());
-        let mut ports = ports.collect::<Result<Vec<Port>, String>>().map_err(anyhow::Error::msg)?;
-        if ports.is_empty() {
-            ports.extend("80/tcp".parse::<Port>());
-        }
-        Ok(ports)
+        let ports = ports.collect::<Result<Vec<Port>, String>>().map_err(anyhow::Error::msg)?;
+        Ok(standing_for_all(ports, &worlds.map(World::port_ranges).concat()))
     }
 }
 

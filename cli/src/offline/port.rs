@@ -1,6 +1,6 @@
 //! A port of a pod, spelled `PORT[/PROTO]`.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, ops::RangeInclusive, str::FromStr};
 
 use model::view::Protocol;
 
@@ -13,6 +13,34 @@ const PROTOCOLS: [(&str, Protocol); 3] =
 pub(crate) struct Port {
     pub(crate) number: u16,
     pub(crate) protocol: Protocol,
+}
+
+/// Ports that stand for all: those given, one of each part of the ranges that rules tell apart, and one that no range has.
+/// Without it a policy that allows one port would close the others unseen.
+pub(crate) fn standing_for_all(
+    mut ports: Vec<Port>,
+    ranges: &[(Option<Protocol>, RangeInclusive<u16>)],
+) -> Vec<Port> {
+    for (name, protocol) in PROTOCOLS {
+        let is_its = |it: &Option<Protocol>| it.is_none_or(|it| it == protocol);
+        let its = ranges.iter().filter(|(of, _)| is_its(of)).map(|(_, range)| range);
+        let its = its.collect::<Vec<_>>();
+        let is_told = |number: u16| its.iter().any(|range| range.contains(&number));
+        let ends = its.iter().flat_map(|it| [Some(*it.start()), it.end().checked_add(1)]).flatten();
+        let starts = ends.chain([1]).filter(|it| *it > 0).collect::<BTreeSet<_>>();
+        let (told, others): (Vec<u16>, Vec<u16>) = starts.into_iter().partition(|it| is_told(*it));
+        for number in told {
+            let port = Port { number, protocol };
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        let is_rare = name == "sctp" && ranges.iter().all(|(of, _)| *of != Some(protocol));
+        let has_other = ports.iter().any(|it| it.protocol == protocol && !is_told(it.number));
+        let other = others.first().filter(|_| !is_rare && !has_other);
+        ports.extend(other.map(|number| Port { number: *number, protocol }));
+    }
+    ports
 }
 
 impl FromStr for Port {
@@ -41,6 +69,25 @@ impl fmt::Display for Port {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_port_that_rules_tell_apart_has_one_that_stands_for_it() {
+        let (tcp, udp, sctp) = (Some(Protocol(6)), Some(Protocol(17)), Some(Protocol(132)));
+        for (given, ranges, all) in [
+            ("", vec![], "1/tcp 1/udp"),
+            ("80", vec![], "80/tcp 1/udp"),
+            ("80", vec![(tcp, 80..=80)], "80/tcp 1/tcp 1/udp"),
+            ("", vec![(tcp, 1..=9), (tcp, 5..=20)], "1/tcp 5/tcp 10/tcp 21/tcp 1/udp"),
+            ("", vec![(tcp, 1..=65535), (udp, 0..=0)], "1/tcp 1/udp"),
+            ("", vec![(None, 7..=7)], "7/tcp 1/tcp 7/udp 1/udp 7/sctp"),
+            ("", vec![(sctp, 0..=0)], "1/tcp 1/udp 1/sctp"),
+        ] {
+            let given = given.parse().into_iter().collect();
+            let ports = standing_for_all(given, &ranges);
+            let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(ports.join(" "), all, "{ranges:?}");
+        }
+    }
 
     #[test]
     fn a_port_is_spelled_with_or_without_its_protocol() {

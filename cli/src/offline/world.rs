@@ -1,6 +1,6 @@
 //! A cluster from manifests, as the engine computes it, and its verdicts.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, ops::RangeInclusive};
 
 use anyhow::bail;
 use engine::{
@@ -12,7 +12,7 @@ use model::{
     Key, Kind, Stored, StreamIndex, Update,
     kinds::{Direction, EndpointId},
     translate::translate,
-    view::{Action, Endpoint, Entry, HostEndpoint, PolicyId, Topic},
+    view::{Action, Endpoint, Entry, HostEndpoint, PolicyId, Protocol, Topic},
 };
 use serde_json::Value;
 
@@ -27,6 +27,9 @@ const CLIENT_PORT: u16 = 49_152;
 
 /// What interfaces of nodes are called.
 pub(crate) const HOST: &str = "HostEndpoint ";
+
+/// Of a protocol without ports.
+const NO_PORT: RangeInclusive<u16> = 0..=0;
 
 /// So many pods are named in one warning.
 const NAMED: usize = 10;
@@ -311,6 +314,40 @@ impl World {
     pub(crate) fn has_profile(&self, name: &str) -> bool {
         name == builtin::DEFAULT_ALLOW
             || self.engine.read(&Key::global(Kind::Profile, name)).is_some()
+    }
+
+    /// The ports that rules tell apart from others, each range with its protocol; none: of all that have ports. Of a
+    /// protocol that a rule names without ports, an empty range.
+    pub(crate) fn port_ranges(&self) -> Vec<(Option<Protocol>, RangeInclusive<u16>)> {
+        let mut ranges = Vec::new();
+        for topic in self.mirror.topics() {
+            for (key, entry) in self.mirror.entries(topic) {
+                if let Topic::IpSet(_) = topic {
+                    // Of a named port or a service: `10.0.0.1,tcp:80`.
+                    let port = key.split_once(',').and_then(|(_, it)| it.split_once(':'));
+                    let port =
+                        port.and_then(|(name, it)| format!("{it}/{name}").parse::<Port>().ok());
+                    ranges.extend(port.map(|it| (Some(it.protocol), it.number..=it.number)));
+                }
+                let rules = match entry {
+                    Entry::Policy(it) => it.ingress.iter().chain(&it.egress),
+                    Entry::Profile(it) => it.ingress.iter().chain(&it.egress),
+                    _ => continue,
+                };
+                for rule in rules {
+                    ranges.extend(
+                        [rule.protocol, rule.not_protocol]
+                            .iter()
+                            .flatten()
+                            .map(|it| (Some(*it), NO_PORT)),
+                    );
+                    let model::view::Peer { ports, not_ports, .. } = &rule.destination;
+                    let told = ports.iter().chain(not_ports);
+                    ranges.extend(told.map(|it| (rule.protocol, it.first..=it.last)));
+                }
+            }
+        }
+        ranges
     }
 
     /// What the id of an IP set in a rule means.
