@@ -193,7 +193,7 @@ async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_live_interface_of_a_node_is_explained_with_its_policies() {
+async fn live_interfaces_of_nodes_and_all_links_of_a_pod_are_explained_with_their_policies() {
     let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
     let url = format!("http://{}", store.addr());
     let manifest = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
@@ -202,6 +202,15 @@ async fn a_live_interface_of_a_node_is_explained_with_its_policies() {
                 apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
                 spec: {selector: is == 'host', types: [Ingress], ingress: [\n\
                 {action: Allow, source: {nets: [10.0.0.0/8]}}]}\n";
+    let link = |name: &str, address: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
+             metadata: {{name: n1-k8s-p-{name}, namespace: shop}}\n\
+             spec: {{orchestrator: k8s, node: n1, pod: p, endpoint: {name}, interfaceName: {name},\n  \
+             ipNetworks: [{address}/32]}}\n"
+        )
+    };
+    let text = format!("{text}{}{}", link("eth0", "10.1.0.1"), link("eth1", "10.1.0.2"));
     fs::write(manifest.path(), text).unwrap();
     ok(&["apply", "-f", manifest.path().to_str().unwrap(), "--store", &url]);
     let typha = start_typha(&url, 10).await;
@@ -211,6 +220,10 @@ async fn a_live_interface_of_a_node_is_explained_with_its_policies() {
         let said = ok(&["explain", from, "192.0.2.1:8080", "--server", &server]);
         let wanted = format!("{from} to HostEndpoint n1, 8080/tcp: {verdict}\n");
         assert!(said.starts_with(&wanted), "{said}");
+    }
+    for (to, name) in [("10.1.0.1:80", "shop/p"), ("10.1.0.2:80", "shop/p/eth1")] {
+        let said = ok(&["explain", "203.0.113.1", to, "--server", &server]);
+        assert!(said.contains(&format!("entering {name}: denied")), "no profile allows it: {said}");
     }
     typha.stop().await;
     store.shutdown().await.unwrap();

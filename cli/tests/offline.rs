@@ -340,6 +340,32 @@ fn what_an_author_may_not_have_meant_is_said_beside_the_answer() {
 }
 
 #[test]
+fn each_link_of_a_pod_has_its_own_policy() {
+    let link = |name: &str, address: &str, role: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
+             metadata: {{name: n1-k8s-p-{name}, namespace: shop, labels: {{role: {role}}}}}\n\
+             spec: {{orchestrator: k8s, node: n1, pod: p, endpoint: {name}, interfaceName: {name},\n  \
+             ipNetworks: [{address}/32]}}\n"
+        )
+    };
+    let policy = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
+                  spec: {selector: role == 'open', types: [Ingress], ingress: [{action: Allow}]}\n";
+    let (first, second) = (link("eth0", "10.1.0.1", "shut"), link("eth1", "10.1.0.2", "open"));
+    let (_folder, file) = written(&format!("{first}{second}{policy}"));
+    for (to, verdict, role) in [
+        ("shop/p:80", "shop/p, 80/tcp: denied", "role=shut"),
+        ("10.1.0.1:80", "shop/p, 80/tcp: denied", "role=shut"),
+        ("shop/p/eth1:80", "shop/p/eth1, 80/tcp: allowed", "role=open"),
+        ("10.1.0.2:80", "shop/p/eth1, 80/tcp: allowed", "role=open"),
+    ] {
+        let (text, _) = said(&["explain", "192.0.2.9", to, "-f", &file]);
+        assert!(text.starts_with(&format!("192.0.2.9 to {verdict}\n")), "{text}");
+        assert!(text.contains(role), "{to}: {text}");
+    }
+}
+
+#[test]
 fn a_profile_that_is_not_there_is_told_from_one_that_denies_and_from_the_built_in_one() {
     let verdict = |profile: &str| {
         let text = PLACE.replace("interfaceName: eth0", &format!("profiles: [{profile}]"));

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     port::Port,
-    world::{HOST, Peer, World, called, family},
+    world::{CLIENT_PORT, HOST, Peer, World, called, family},
 };
 
 /// Why a connection is let through, or isn't.
@@ -240,6 +240,9 @@ impl<'w> Walk<'w> {
                 format!("the {} isn't {}", of(side), set(id))
             }
             Mismatch::NotSet(side, id) => format!("the {} is {}", of(side), set(id)),
+            Mismatch::Ports(Side::Source) => {
+                format!("the source port, here {CLIENT_PORT}, isn't in its ports")
+            }
             Mismatch::Ports(side) => format!("the {} port isn't in its ports", of(side)),
             Mismatch::NotPorts(side) => format!("the {} port is in its notPorts", of(side)),
         }

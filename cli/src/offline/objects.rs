@@ -151,7 +151,11 @@ impl Objects {
     /// Adds an object as a store has it. A manifest that is laid over it takes its place, also where Kubernetes' own
     /// object is stored as what Calico makes of it.
     pub(crate) fn add_stored(&mut self, key: Key, value: Value) {
-        let identity = identity(&key, &value);
+        let mut identity = identity(&key, &value);
+        if self.placed.contains_key(&identity) {
+            // A pod with several links: it is the first of them.
+            identity = as_stored(&key, key.name.as_str());
+        }
         let calico = identity.calico;
         let placed = Placed { origin: String::new(), calico, value, stored: Some(key) };
         self.placed.insert(identity, placed);
@@ -339,14 +343,15 @@ fn identity(key: &Key, value: &Value) -> Identity {
         _ => {
             // A policy's true name may be in an annotation.
             let shown = stored::present(key, Stored::Json(value.clone()), 0).unwrap_or_default();
-            Identity {
-                calico: true,
-                kind: key.kind.name().to_owned(),
-                namespace: namespace.to_owned(),
-                name: shown["metadata"]["name"].as_str().unwrap_or(name).to_owned(),
-            }
+            as_stored(key, shown["metadata"]["name"].as_str().unwrap_or(name))
         }
     }
+}
+
+/// Of Calico's own object with this name.
+fn as_stored(key: &Key, name: &str) -> Identity {
+    let (kind, namespace) = (key.kind.name().to_owned(), key.namespace.to_string());
+    Identity { calico: true, kind, namespace, name: name.to_owned() }
 }
 
 /// Why nobody would take an object of this version and kind: its author believes that it acts, and it would say nothing

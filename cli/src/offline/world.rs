@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr, ops::RangeInclusive};
 
 use anyhow::bail;
+use arcstr::ArcStr;
 use engine::{
     Engine, Mirror, Options,
     inspect::{InspectedPolicy, InspectedSet},
@@ -23,7 +24,7 @@ use super::{
 use crate::resource::{builtin, kinds::nearest, shape, stored};
 
 /// Where connections come from: what clients are given by the kernel, and no rule names.
-const CLIENT_PORT: u16 = 49_152;
+pub(crate) const CLIENT_PORT: u16 = 49_152;
 
 /// What interfaces of nodes are called.
 pub(crate) const HOST: &str = "HostEndpoint ";
@@ -41,7 +42,10 @@ const OF_HOST: &str =
 
 /// A pod with an address, or what stands for an interface of a node.
 pub(crate) struct Pod {
-    pub(crate) endpoint: Endpoint,
+    endpoint: Endpoint,
+    node: ArcStr,
+    /// Its name there, `ORCHESTRATOR/NAMESPACE/WORKLOAD/ENDPOINT`; of an interface of the node, its own.
+    id: String,
 }
 
 impl Pod {
@@ -160,25 +164,34 @@ impl World {
     }
 
     fn find_endpoints(&mut self) {
-        let topics = self.mirror.topics().filter(|topic| matches!(topic, Topic::Node(_)));
-        for topic in topics {
+        for topic in self.mirror.topics() {
+            let Topic::Node(node) = topic else { continue };
             for (key, entry) in self.mirror.entries(topic) {
+                let (id, node) = (key.split_once('/').map_or("", |(_, id)| id), node.clone());
                 if let Entry::HostEndpoint(host) = entry {
-                    let name = format!("{HOST}{}", key.rsplit('/').next().unwrap_or_default());
+                    let name = format!("{HOST}{id}");
                     self.warnings.extend(unanswered(&name, host));
-                    self.hosts.insert(name, Pod { endpoint: of_host(host) });
+                    self.hosts
+                        .insert(name, Pod { endpoint: of_host(host), node, id: id.to_owned() });
                     continue;
                 }
                 let Entry::Endpoint(endpoint) = entry else { continue };
-                let mut parts = key.split('/').skip(2);
-                let (Some(namespace), Some(name)) = (parts.next(), parts.next()) else { continue };
-                let path = format!("{namespace}/{name}");
+                let parts = id.split('/').collect::<Vec<_>>();
+                let [orchestrator, namespace, name, link, ..] = parts[..] else { continue };
+                let id = [orchestrator, namespace, name, link].join("/");
+                let mut path = format!("{namespace}/{name}");
                 if endpoint.addresses.is_empty() {
                     self.warnings.push(format!("pod {path} {NO_ADDRESS}: left out"));
                     self.absent.insert(path, NO_ADDRESS);
-                } else {
-                    self.pods.insert(path, Pod { endpoint: endpoint.clone() });
+                    continue;
                 }
+                // A pod may have several links, and a name that was taken before may still be on another node.
+                for more in [format!("/{link}"), format!("@{node}")] {
+                    if self.pods.contains_key(&path) {
+                        path.push_str(&more);
+                    }
+                }
+                self.pods.insert(path, Pod { endpoint: endpoint.clone(), node, id });
             }
         }
         self.warnings.sort_unstable();
@@ -275,17 +288,19 @@ impl World {
 
     /// What selectors see of an endpoint.
     pub(crate) fn labels(&self, name: &str) -> BTreeMap<String, String> {
-        let nodes = self.mirror.topics().filter_map(|topic| match topic {
-            Topic::Node(node) => Some(node),
-            _ => None,
-        });
-        let mut endpoints = nodes.flat_map(|node| self.engine.endpoints(node));
+        let Some(pod) = self.pods.get(name).or_else(|| self.hosts.get(name)) else {
+            return BTreeMap::new();
+        };
+        let mut endpoints = self.engine.endpoints(&pod.node).into_iter();
         let endpoint = endpoints.find(|endpoint| {
             let Key { kind, namespace, name: of } = &endpoint.key;
-            if let Some(host) = name.strip_prefix(HOST) {
-                return *kind == Kind::HostEndpoint && of == host;
+            if *kind == Kind::HostEndpoint {
+                return name.starts_with(HOST) && of == &pod.id;
             }
-            EndpointId::parse(of).is_some_and(|id| format!("{namespace}/{}", id.workload) == name)
+            EndpointId::parse(of).is_some_and(|it| {
+                let EndpointId { orchestrator, workload, endpoint, .. } = it;
+                format!("{orchestrator}/{namespace}/{workload}/{endpoint}") == pod.id
+            })
         });
         let labels = endpoint.map(|endpoint| endpoint.labels).unwrap_or_default();
         labels.into_iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
