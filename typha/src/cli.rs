@@ -74,7 +74,8 @@ pub struct Flags {
         value_parser = BoolishValueParser::new()
     )]
     pub use_pod_cidr: bool,
-    /// Write what the store says to a file, for `bulrush replay`. It grows without bound.
+    /// Write what the store says to a file, for `bulrush replay`. It grows without bound; one that is there is kept as
+    /// FILE.old.
     #[arg(long, env = "TYPHA_RECORD", value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// None of them is a setting.
