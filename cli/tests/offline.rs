@@ -8,7 +8,7 @@ mod golden;
 use std::{
     fs,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -395,6 +395,16 @@ fn a_deletion_and_the_enforcement_of_staged_policies_are_answered_with_the_pairs
         let (text, _) = said(&arguments);
         assert!(text.ends_with(changes), "{arguments:?}: {text}");
     }
+}
+
+#[test]
+fn that_something_changes_is_told_by_the_exit_code_also_to_who_reads_no_further() {
+    let (_base, base) = written(SHOP);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bulrush"));
+    command.args(["whatif", "--base", &base, "--staged"]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(2));
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The commands: one file each, with its flags as `Args` and its work as `Args::run`.
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 
@@ -62,6 +66,15 @@ const BEFORE: &[(&str, bool)] = &[
     ("--log-level", true),
     ("-l", true),
 ];
+
+/// Prints an answer that the exit code gives too: that code holds also where the reader, such as `head`, has seen enough.
+fn answer(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
 
 /// The arguments with those that calicoctl takes before the command behind it.
 pub(crate) fn in_order(mut arguments: Vec<OsString>) -> Vec<OsString> {

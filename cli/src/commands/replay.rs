@@ -1,10 +1,6 @@
 //! `bulrush replay`: what a node would be told, from recorded events.
 
-use std::{
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use serde_json::Value;
 
@@ -41,10 +37,7 @@ impl Args {
                 (found, code)
             }
         };
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        serde_json::to_writer(&mut out, &printed).map_err(io::Error::from)?;
-        writeln!(out)?;
-        out.flush()?;
+        super::answer(&format!("{}\n", serde_json::to_string(&printed)?))?;
         Ok(code)
     }
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::{self, Write as _},
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -111,7 +110,7 @@ impl Status {
             Output::Text => text(&rollout, &key),
             Output::Json => format!("{}\n", serde_json::to_string(&rollout)?),
         };
-        io::stdout().write_all(text.as_bytes())?;
+        super::answer(&text)?;
         Ok(if is_enforced(&rollout) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

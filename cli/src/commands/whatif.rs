@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write as _},
     process::ExitCode,
 };
 
@@ -129,7 +128,7 @@ impl Args {
             Output::Table => table(&difference),
             Output::Json => format!("{}\n", serde_json::to_string(&difference)?),
         };
-        io::stdout().write_all(text.as_bytes())?;
+        super::answer(&text)?;
         Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
     }
 
