@@ -1,5 +1,13 @@
 //! `bulrush`: the operator's command line.
 
+/// Prints a line; `println` panics where the reader, such as `head`, has seen enough.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        // Nobody reads what can't be printed.
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($text)*)));
+    }};
+}
+
 mod commands;
 mod http;
 mod json_lines;

@@ -87,3 +87,12 @@ async fn the_page_of_dev_shows_how_far_the_last_changes_of_policies_have_come() 
     assert!(bulrush().args(delete).stdout(Stdio::null()).status().unwrap().success());
     until("what is gone is not shown", || rollouts() == json!([])).await;
 }
+
+#[test]
+fn dev_runs_on_when_nobody_reads_what_it_says() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bulrush"));
+    command.args(["dev", "--agents", "1", "--for", "1s"]).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+}

@@ -115,13 +115,13 @@ impl Action {
                 let store = args.store.connect().await?;
                 write::initialise(&*store).await?;
                 set_ready(&*store, false).await?;
-                println!("Datastore locked.");
+                say!("Datastore locked.");
                 Ok(ExitCode::SUCCESS)
             }
             Self::Unlock(args) => {
                 let store = args.store.connect().await?;
                 set_ready(&*store, true).await?;
-                println!("Datastore unlocked.");
+                say!("Datastore unlocked.");
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -235,7 +235,7 @@ async fn import(
             }
         }
     }
-    println!("{written} objects written, {there} were there already, {failed} failed");
+    say!("{written} objects written, {there} were there already, {failed} failed");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

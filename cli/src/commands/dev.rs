@@ -80,13 +80,13 @@ impl Args {
         }
         self.wait_until_current(&typha).await?;
 
-        println!(
+        say!(
             "ready store={store_url} typha={} page=http://{}",
             typha.address(),
             typha.status_address()
         );
         if written == 0 {
-            println!("The store's folder had data: nothing was added to it.");
+            say!("The store's folder had data: nothing was added to it.");
         }
         print_hints(&store_url, &typha);
 
@@ -129,7 +129,7 @@ fn print_hints(store: &str, typha: &Typha) {
     let (agents, page) = (typha.address(), typha.status_address());
     // As this program was called, so that the lines work where it isn't in the PATH.
     let bulrush = std::env::args().next().unwrap_or_else(|| "bulrush".into());
-    println!(
+    say!(
         "
 Three things to try, in another terminal:
   1. See what typha sends to the agent of node-1, and keep it open:
@@ -159,12 +159,12 @@ async fn summaries(typha: &Typha) {
             status.publication, status.sizes.entries, status.sizes.topics, status.verdict
         );
         if line != last {
-            if terminal {
-                print!("\r\x1b[K{line}");
-            } else {
-                println!("{line}");
-            }
             // Nobody reads what can't be printed.
+            if terminal {
+                let _ = write!(io::stdout(), "\r\x1b[K{line}");
+            } else {
+                say!("{line}");
+            }
             let _ = io::stdout().flush();
             last = line;
         }

@@ -69,7 +69,7 @@ impl Args {
                 Err(refusal) => return Err(anyhow!("{called}: labels not changed: {refusal}")),
             }
             for line in said.into_inner() {
-                println!("{line}");
+                say!("{line}");
             }
             Ok(ExitCode::SUCCESS)
         })

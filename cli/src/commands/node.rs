@@ -53,11 +53,11 @@ fn status() -> anyhow::Result<ExitCode> {
              this is one, start its agent, or set FELIX_HEALTHPORT as the agent has it"
         ),
     };
-    println!("Agent:  {}", if is_ready { "ready" } else { "not ready" });
+    say!("Agent:  {}", if is_ready { "ready" } else { "not ready" });
     if !is_ready {
-        println!("        {}", text.trim());
+        say!("        {}", text.trim());
     }
-    println!("BGP:    none; this agent brings routes by VXLAN, IPIP or directly");
+    say!("BGP:    none; this agent brings routes by VXLAN, IPIP or directly");
     Ok(if is_ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -62,7 +62,7 @@ impl Args {
             write::edit(&*store, &key, change)
                 .await
                 .map_err(|refusal| anyhow!("{}: {refusal}", named.called()))?;
-            println!("Successfully patched 1 '{}' resource", key.kind);
+            say!("Successfully patched 1 '{}' resource", key.kind);
             Ok(ExitCode::SUCCESS)
         })
     }

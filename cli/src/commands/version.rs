@@ -24,8 +24,8 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        println!("Client Version:    v{}", env!("CARGO_PKG_VERSION"));
-        println!("Calico Data:       {CALICO_VERSION}");
+        say!("Client Version:    v{}", env!("CARGO_PKG_VERSION"));
+        say!("Calico Data:       {CALICO_VERSION}");
         if self.client {
             return Ok(ExitCode::SUCCESS);
         }
@@ -37,7 +37,7 @@ impl Args {
                 if let Ok(lines) = &found
                     && last.as_ref() != Some(lines)
                 {
-                    println!("{lines}");
+                    say!("{lines}");
                 }
                 let Some(poll) = self.poll.filter(|poll| !poll.is_zero()) else {
                     return found.map(|_| ExitCode::SUCCESS);

@@ -106,7 +106,7 @@ impl Source {
             Self::Faulty(contents) => Ok(Some(contents)),
             Self::Kind(kind) => bail!("which {kind}? Give its name, or -f FILE"),
             Self::Nothing => {
-                println!("No resources specified");
+                say!("No resources specified");
                 Ok(None)
             }
         }

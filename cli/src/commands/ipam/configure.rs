@@ -64,7 +64,7 @@ impl Args {
             self.write(&*store).await.map_err(|refusal| anyhow!("nothing changed: {refusal}"))?;
             for (_, title, value) in self.settings() {
                 let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                println!("Successfully set {title} to: {value}");
+                say!("Successfully set {title} to: {value}");
             }
             Ok(ExitCode::SUCCESS)
         })

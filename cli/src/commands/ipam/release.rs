@@ -35,7 +35,7 @@ impl Args {
             if !release(&*store, ip).await? {
                 bail!("{ip} is not assigned");
             }
-            println!("Successfully released IP address {ip}");
+            say!("Successfully released IP address {ip}");
             Ok(ExitCode::SUCCESS)
         })
     }
