@@ -286,6 +286,15 @@ async fn who_says_no_hello_is_hung_up_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_as_soon_as_it_has_what_it_wanted_was_not_turned_away() {
+    let world = World::plain(Limits::default()).await;
+    for _ in 0..200 {
+        world.agent(&node("node-1")).await.unwrap().first_commit().await;
+    }
+    assert_eq!(world.typha.status().turned_away.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hello_and_a_message_have_a_largest_size() {
     let world = World::tls(Limits::default()).await;
     let kinds = vec!["x".repeat(1024 * 1024)];

@@ -239,7 +239,8 @@ impl Listener {
             }
             tokio::select! {
                 result = running.drive(connection.as_mut()) => {
-                    if now == Stage::Waiting && !over {
+                    // It may have come in since, and left as soon as it had what it wanted.
+                    if caller.arrival.stage() == Stage::Waiting && !over {
                         let reason = match result {
                             Ok(()) => "it left without a hello".into(),
                             Err(error) => reason(&error),
@@ -252,6 +253,11 @@ impl Listener {
                 end = passed(&mut wait) => {
                     if over || end == Wait::Drained {
                         return;
+                    }
+                    let now = caller.arrival.stage();
+                    if !matches!(now, Stage::Waiting | Stage::Visiting) {
+                        // It has come in at the last moment.
+                        continue;
                     }
                     // A stream without a hello is told by its session, and ends then.
                     if now == Stage::Waiting {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Lines that are chance: how far something is, and what else the machine did.
-const CHANCE: &[&str] = &["waiting: ", "limited by ", " WARN bulrush_typha::door: turned away "];
+const CHANCE: &[&str] = &["waiting: ", "limited by "];
 
 /// Whether what was printed has the shape of what is written: numbers, identities and the width of columns aside. A line
 /// `...` is any number of lines.
