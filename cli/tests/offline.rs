@@ -453,6 +453,13 @@ fn what_cannot_be_answered_is_named() {
         let error = failure(&["explain", "shop/both", to, "-f", place]);
         assert_bad_input(case, error.lines().last().unwrap());
     }
+    let twin = PLACE.replace(
+        "name: new, namespace: shop}",
+        "name: new, namespace: shop}, status: {podIP: 10.0.0.1}",
+    );
+    let (_folder, twin) = written(&twin);
+    let twins = failure(&["explain", "shop/other", "10.0.0.1:80", "-f", &twin]);
+    assert_bad_input("explain: an address of two pods", twins.lines().last().unwrap());
     for (case, text) in [
         (
             "whatif: a new policy that would be refused",

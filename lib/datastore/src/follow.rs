@@ -62,10 +62,38 @@ const AHEAD: usize = 1;
 /// the caller who wakes it. It ends when nobody waits for it any more.
 struct List {
     result: JoinHandle<Option<Result<Listing>>>,
-    early: Receiver<Early>,
+    parts: Receiver<Early>,
 }
 
 impl List {
+    /// `early`: parts of it are told before it is whole.
+    fn begin(
+        store: Arc<dyn Datastore>,
+        stream: StreamIndex,
+        selection: Selection,
+        early: bool,
+    ) -> Self {
+        let (sender, parts) = channel(AHEAD);
+        let runtime = Handle::current();
+        let result = tokio::task::spawn_blocking(move || {
+            let listener = sender.clone();
+            let list = async {
+                if early {
+                    store.list_early(stream, selection, sender).await
+                } else {
+                    store.list(stream, selection).await
+                }
+            };
+            runtime.block_on(async {
+                tokio::select! {
+                    result = list => Some(result),
+                    () = listener.closed() => None,
+                }
+            })
+        });
+        Self { result, parts }
+    }
+
     async fn ended(result: &mut JoinHandle<Option<Result<Listing>>>) -> Result<Listing> {
         match result.await {
             Ok(Some(listing)) => listing,
@@ -89,35 +117,16 @@ impl Edge {
                 }
                 Step::List => {
                     let list = self.list.get_or_insert_with(|| {
-                        let (store, stream) = (Arc::clone(&self.store), self.stream);
-                        let (selection, is_early) = (self.selection, self.follower.takes_early());
-                        let (sender, early) = channel(AHEAD);
-                        let runtime = Handle::current();
-                        let result = tokio::task::spawn_blocking(move || {
-                            let gone = sender.clone();
-                            let list = async {
-                                if is_early {
-                                    store.list_early(stream, selection, sender).await
-                                } else {
-                                    store.list(stream, selection).await
-                                }
-                            };
-                            runtime.block_on(async {
-                                tokio::select! {
-                                    result = list => Some(result),
-                                    () = gone.closed() => None,
-                                }
-                            })
-                        });
-                        List { result, early }
+                        let is_early = self.follower.takes_early();
+                        List::begin(Arc::clone(&self.store), self.stream, self.selection, is_early)
                     });
                     tokio::select! {
                         biased;
-                        Some(early) = list.early.recv() => self.follower.early(early).into_iter().collect(),
+                        Some(early) = list.parts.recv() => self.follower.early(early).into_iter().collect(),
                         result = List::ended(&mut list.result) => {
                             // What was sent while the list ended.
                             let mut feeds = Vec::new();
-                            while let Ok(early) = list.early.try_recv() {
+                            while let Ok(early) = list.parts.try_recv() {
                                 feeds.extend(self.follower.early(early));
                             }
                             self.list = None;
