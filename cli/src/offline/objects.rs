@@ -194,10 +194,9 @@ impl Objects {
 
     /// Whether there is a tier of this name.
     pub(crate) fn has_tier(&self, name: &str) -> bool {
-        let is_it = |it: &Identity| it.calico && it.kind == Kind::Tier.name() && it.name == name;
-        let builtin = builtin::initial_objects("");
-        builtin.iter().any(|(key, _)| *key == Key::global(Kind::Tier, name))
-            || self.placed.keys().any(is_it)
+        let key = Key::global(Kind::Tier, name);
+        self.placed.contains_key(&as_stored(&key, name))
+            || builtin::initial_objects("").iter().any(|(builtin, _)| *builtin == key)
     }
 
     /// Objects that were written twice, each time in another way, a line each.
@@ -306,11 +305,7 @@ impl Objects {
         let mut all = objects.into_values().collect::<Vec<_>>();
         // The cluster's own tiers, unless they are written.
         for (key, object) in builtin::initial_objects("") {
-            let known = self
-                .placed
-                .keys()
-                .any(|it| it.calico && it.kind == key.kind.name() && it.name == key.name.as_str());
-            if key.kind == Kind::Tier && !known {
+            if key.kind == Kind::Tier && !self.placed.contains_key(&as_stored(&key, &key.name)) {
                 let value = Value::Object(object);
                 all.push(Placed { origin: String::new(), calico: true, value, stored: None });
             }

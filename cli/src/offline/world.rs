@@ -21,7 +21,7 @@ use super::{
     objects::{Objects, Placed, named},
     port::Port,
 };
-use crate::resource::{builtin, kinds::nearest, shape, stored};
+use crate::resource::{builtin, kinds::nearest, shape, stored, write};
 
 /// Where connections come from: what clients are given by the kernel, and no rule names.
 pub(crate) const CLIENT_PORT: u16 = 49_152;
@@ -464,7 +464,7 @@ pub(crate) fn refused(new: &Objects, all: &Objects) -> Vec<String> {
 fn without_tier(key: &Key, value: &Value, all: &Objects) -> Option<String> {
     let tier = value["spec"]["tier"].as_str().filter(|tier| !tier.is_empty())?;
     let is_missing = stored::is_policy(key.kind) && !all.has_tier(tier);
-    is_missing.then(|| format!("spec.tier: Tier({tier}) does not exist; apply it first"))
+    is_missing.then(|| format!("spec.tier: {}", write::not_there(&Key::global(Kind::Tier, tier))))
 }
 
 /// How messages name an object.

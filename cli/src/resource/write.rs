@@ -226,6 +226,11 @@ pub(crate) fn is_kubernetes(store: &dyn Datastore) -> bool {
     store.capabilities().atomic_writes == 1
 }
 
+/// What is wrong with naming an object that doesn't exist.
+pub(crate) fn not_there(key: &Key) -> String {
+    format!("{} does not exist; apply it first", called(key))
+}
+
 /// A policy in a tier that doesn't exist would be enforced nowhere.
 async fn tier_exists(store: &dyn Datastore, key: &Key, object: &Object) -> Result<()> {
     if !stored::is_policy(key.kind) {
@@ -234,10 +239,7 @@ async fn tier_exists(store: &dyn Datastore, key: &Key, object: &Object) -> Resul
     let tier = Key::global(Kind::Tier, object["spec"]["tier"].as_str().unwrap_or_default());
     match store.get(&tier).await? {
         Some(item) if matches!(item.value, Stored::Json(_)) => Ok(()),
-        _ => {
-            let rule = format!("{} does not exist; apply it first", called(&tier));
-            Err(Fault::new("spec.tier", rule).into())
-        }
+        _ => Err(Fault::new("spec.tier", not_there(&tier)).into()),
     }
 }
 
@@ -260,11 +262,20 @@ async fn filters_exist(
     for (index, name) in names(&object["spec"]).iter().enumerate() {
         let filter = Key::global(Kind::BGPFilter, name.as_str());
         if !had.contains(name) && store.get(&filter).await?.is_none() {
-            let rule = format!("{} does not exist; apply it first", called(&filter));
-            return Err(Fault::new(format!("spec.filters[{index}]"), rule).into());
+            return Err(Fault::new(format!("spec.filters[{index}]"), not_there(&filter)).into());
         }
     }
     Ok(())
+}
+
+/// The addresses of a pool.
+fn range(spec: &Value) -> Option<IpNet> {
+    spec["cidr"].as_str()?.parse().ok()
+}
+
+/// Whether they have common addresses.
+fn overlap(one: IpNet, other: IpNet) -> bool {
+    one.contains(&other.network()) || other.contains(&one.network())
 }
 
 /// Blocks that a deleted pool left behind keep their addresses: others of another size would overlap with them.
@@ -273,8 +284,7 @@ async fn blocks_fit(store: &dyn Datastore, key: &Key, object: &Object) -> Result
         return Ok(());
     }
     let spec = &object["spec"];
-    let range = spec["cidr"].as_str().and_then(|text| text.parse::<IpNet>().ok());
-    let Some(pool) = range else { return Ok(()) };
+    let Some(pool) = range(spec) else { return Ok(()) };
     for stream in store.streams() {
         for item in store.list(stream.index, Selection::from(Kind::IPAMBlock)).await?.items {
             let Ok(Resource { spec: Spec::IPAMBlock(block), .. }) = decode(&item.key, &item.value)
@@ -282,8 +292,7 @@ async fn blocks_fit(store: &dyn Datastore, key: &Key, object: &Object) -> Result
                 continue;
             };
             let block = block.cidr;
-            let is_common = pool.contains(&block.network()) || block.contains(&pool.network());
-            if is_common && spec["blockSize"] != block.prefix_len() {
+            if overlap(pool, block) && spec["blockSize"] != block.prefix_len() {
                 let rule = format!(
                     "the block {block} is still there, and others must be of its size; write {}",
                     block.prefix_len()
@@ -300,14 +309,13 @@ async fn no_overlap(store: &dyn Datastore, key: &Key, object: &Object) -> Result
     if key.kind != Kind::IPPool {
         return Ok(());
     }
-    let range = |spec: &Value| spec["cidr"].as_str().and_then(|text| text.parse::<IpNet>().ok());
     let Some(new) = range(&object["spec"]) else { return Ok(()) };
     let mut others = Vec::new();
     for stream in store.streams() {
         for item in store.list(stream.index, Selection::from(Kind::IPPool)).await?.items {
             let Stored::Json(value) = &item.value else { continue };
             let Some(old) = range(&value["spec"]) else { continue };
-            if item.key != *key && (new.contains(&old.network()) || old.contains(&new.network())) {
+            if item.key != *key && overlap(new, old) {
                 others.push(format!("{} {old}", called(&item.key)));
             }
         }
