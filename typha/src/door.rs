@@ -120,7 +120,7 @@ impl Default for Limits {
             stall: Duration::from_secs(30),
             first_stall: Duration::from_mins(2),
             behind: Duration::from_secs(5),
-            first_syncs: 256,
+            first_syncs: 128,
             place: Duration::from_secs(5),
             shed: Duration::from_secs(1),
             drain: Duration::from_secs(10),

@@ -221,11 +221,13 @@ impl Whole {
         if let Some(first) = self.parts.get(part).and_then(|part| part.first.as_ref()) {
             let end = self.parts.get(part + 1).and_then(|next| next.first.as_ref());
             let range = self.entries.range(first.clone()..);
-            entries.extend(
-                range
-                    .take_while(|(key, _)| end.is_none_or(|end| *key < end))
-                    .map(|(key, value)| KeyValue { key: key.to_string(), value: value.clone() }),
-            );
+            // A copy lives as long as the message. To share a value would be to keep a count beside it for as long
+            // as the topic has it, and so of every entry of a full view that was ever asked for.
+            let copy = |(key, value): (&ArcStr, &Bytes)| KeyValue {
+                key: key.to_string(),
+                value: Bytes::copy_from_slice(value),
+            };
+            entries.extend(range.take_while(|(key, _)| end.is_none_or(|end| *key < end)).map(copy));
         }
         let replace = Replace {
             topic: self.topic.clone(),
@@ -302,6 +304,16 @@ mod tests {
                 other => panic!("{other:?}"),
             })
             .collect()
+    }
+
+    #[test]
+    fn who_has_got_a_topic_whole_leaves_nothing_with_its_entries() {
+        let state = topic(100, 1024);
+        let whole = state.whole("t");
+        let messages: Vec<_> = (0..whole.part_count()).map(|part| whole.message(part)).collect();
+        assert!(messages.len() > 1);
+        // A value that is shared once keeps a count beside it from then on.
+        assert!(state.entries.values().all(Bytes::is_unique));
     }
 
     #[test]
