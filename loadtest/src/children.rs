@@ -21,7 +21,7 @@ use tokio::{
     process::{Child, ChildStdin, Command},
 };
 
-use crate::worker;
+use crate::{memory, worker};
 
 /// What a child does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -86,6 +86,9 @@ pub(crate) fn command(prefix: &[&str], part: Part) -> anyhow::Result<Command> {
     let mut command = Command::new(program);
     let name = part.to_possible_value().map(|value| value.get_name().to_owned());
     command.args(prefix).arg("--part").args(name);
+    if part != Part::Agents {
+        memory::as_shipped(&mut command);
+    }
     Ok(command)
 }
 

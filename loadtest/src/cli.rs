@@ -13,7 +13,7 @@ use crate::{
     churn::{Profile, View},
     html,
     inject::Inject,
-    ratios,
+    memory, ratios,
     report::{Comparison, Report},
     run,
     world::Topology,
@@ -135,6 +135,11 @@ impl Args {
             return Ok(ExitCode::SUCCESS);
         }
         runtime::log("warn");
+        if self.part.is_none()
+            && let Err(error) = memory::keep()
+        {
+            eprintln!("warning: memory isn't kept, and agents are slower for it: {error}");
+        }
         if let Some(Command::Ratios(args)) = &self.command {
             let table = runtime::block_on(ratios::run(args, prefix))?;
             self.print(&table, ratios::Table::text)?;

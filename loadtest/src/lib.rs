@@ -24,6 +24,7 @@ mod html;
 mod inject;
 mod judge;
 mod keeper;
+mod memory;
 mod process;
 mod progress;
 mod ratios;

@@ -291,6 +291,24 @@ fn the_processes_of_a_run_end_with_it_even_when_it_is_killed() {
 }
 
 #[test]
+fn the_tester_keeps_memory_that_it_frees_and_the_server_that_it_measures_does_not() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    command.args(["--agents", "5", "--for", "10m"]).stdout(Stdio::null());
+    let mut run = command.spawn().unwrap();
+    let id = run.id();
+    until("a store and a typha", || children(id).len() == 2);
+    let has_settings = |pid: u32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+        String::from_utf8_lossy(&environment).contains("_RJEM_MALLOC_CONF=")
+    };
+    let children = children(id).into_iter().map(has_settings).collect::<Vec<_>>();
+    let own = has_settings(id);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!((own, children), (true, vec![false, false]));
+}
+
+#[test]
 fn a_process_of_agents_that_is_stopped_ends_with_the_run_too() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
     command.args(["ratios", "--only", "stuck", "--agents", "100", "--stuck", "600"]);
