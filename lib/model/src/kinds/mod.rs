@@ -32,8 +32,8 @@ pub use ipam::{Affinity, Attribute, IPAMBlock, IPPool};
 pub use net::{parse_ip, parse_net};
 pub use node::{Node, OrchRef};
 pub use policy::{
-    Conditions, Direction, Entries, Icmp, Order, Policy, PortMatch, Profile, Rule, ServiceAccounts,
-    ServiceRef, StagedAction, Tier, has_ports,
+    Conditions, Direction, Entries, Icmp, Order, PROTOCOLS, Policy, PortMatch, Profile, Rule,
+    ServiceAccounts, ServiceRef, StagedAction, Tier, has_ports, parse_protocol,
 };
 use serde_json::Value;
 pub use texts::Texts;

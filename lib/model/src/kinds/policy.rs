@@ -306,17 +306,29 @@ impl PortMatch {
     }
 }
 
+/// The protocols that have a name in rules.
+pub const PROTOCOLS: [(&str, Protocol); 6] = [
+    ("icmp", Protocol(1)),
+    ("tcp", Protocol(6)),
+    ("udp", Protocol(17)),
+    ("icmpv6", Protocol(58)),
+    ("sctp", Protocol(132)),
+    ("udplite", Protocol(136)),
+];
+
 /// The number of a protocol that has a name in rules, in any case.
 pub(super) fn named_protocol(name: &str) -> Option<Protocol> {
-    Some(Protocol(match name.to_ascii_lowercase().as_str() {
-        "icmp" => 1,
-        "tcp" => 6,
-        "udp" => 17,
-        "icmpv6" => 58,
-        "sctp" => 132,
-        "udplite" => 136,
-        _ => return None,
-    }))
+    let is_it = |(known, _): &&(&str, Protocol)| name.eq_ignore_ascii_case(known);
+    PROTOCOLS.iter().find(is_it).map(|(_, protocol)| *protocol)
+}
+
+/// Reads a protocol as rules have it: a name in any case, or a number from 1 to 255.
+pub fn parse_protocol(text: &str) -> Option<Protocol> {
+    named_protocol(text).or_else(|| numbered_protocol(text.parse().ok()?))
+}
+
+fn numbered_protocol(number: u64) -> Option<Protocol> {
+    u8::try_from(number).ok().filter(|number| *number > 0).map(Protocol)
 }
 
 /// TCP, UDP and SCTP: the protocols whose ports rules can match.
@@ -399,12 +411,9 @@ fn read_action(fields: Fields<'_>) -> Result<Action, Invalid> {
 
 fn read_protocol<'a>(fields: Fields<'a>, name: &'a str) -> Result<Option<Protocol>, Invalid> {
     let Some(value) = fields.get(name) else { return Ok(None) };
-    let number = |number: u64| u8::try_from(number).ok().filter(|n| *n > 0).map(Protocol);
     let protocol = match value {
-        Value::Number(n) => n.as_u64().and_then(number),
-        Value::String(text) => {
-            named_protocol(text).or_else(|| text.parse::<u64>().ok().and_then(number))
-        }
+        Value::Number(number) => number.as_u64().and_then(numbered_protocol),
+        Value::String(text) => parse_protocol(text),
         _ => None,
     };
     let rule =
