@@ -184,7 +184,7 @@ fn packet(random: &mut StdRng, own: IpAddr, inwards: bool, of: &[IpAddr], ports:
     let other = like.choose(random).map_or(own, |other| **other);
     let (source, destination) = if inwards { (other, own) } else { (own, other) };
     let ping = if own.is_ipv4() { 1 } else { 58 };
-    let protocol = *[6, 6, 6, 17, 17, ping, 132, 47].choose(random).unwrap();
+    let protocol = *[6, 6, 6, 17, 17, ping, 132, 47, 136].choose(random).unwrap();
     let kind = *[0, 3, 5, 8, 11, 128].choose(random).unwrap();
     let port = |random: &mut StdRng| *ports.choose(random).unwrap();
     Packet {

@@ -365,7 +365,7 @@ fn digests(topics: &Topics) -> BTreeMap<String, TopicDigest> {
 type Verdicts = ((bool, bool), Vec<Op>, Vec<(Index, Index, u8, u16)>);
 
 fn verdicts() -> impl Strategy<Value = Verdicts> {
-    let protocol = prop::sample::select(&[6u8, 6, 17, 1, 47][..]);
+    let protocol = prop::sample::select(&[6u8, 6, 17, 1, 47, 136][..]);
     let port = prop::sample::select(&[80u16, 53, 443, 8500, 9][..]);
     let packet = (any::<Index>(), any::<Index>(), protocol, port);
     (knowing(), vec(packet, 1..20)).prop_flat_map(|(knowing, packets)| {
@@ -399,14 +399,16 @@ fn check_verdicts((knowing, ops, packets): &Verdicts) {
             if from.is_ipv4() != to.is_ipv4() {
                 continue;
             }
-            let icmp = (*protocol == 1).then_some((if *port > 80 { 8 } else { 0 }, 0));
+            // ICMP is of the version of the addresses.
+            let is_icmp = *protocol == 1;
+            let protocol = if is_icmp && from.is_ipv6() { 58 } else { *protocol };
+            let icmp = is_icmp.then_some((if *port > 80 { 8 } else { 0 }, u8::from(*port > 443)));
             let (from_port, to_port) = (49_152, *port);
-            let packet =
-                naive::verdict::Packet { from, to, protocol: *protocol, from_port, to_port, icmp };
+            let packet = naive::verdict::Packet { from, to, protocol, from_port, to_port, icmp };
             let ours = Packet {
                 source: from,
                 destination: to,
-                protocol: Protocol(*protocol),
+                protocol: Protocol(protocol),
                 source_port: from_port,
                 destination_port: to_port,
                 icmp: icmp.map(|(kind, code)| Icmp { kind, code: Some(code) }),

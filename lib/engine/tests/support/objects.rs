@@ -502,9 +502,19 @@ fn rule_of() -> impl Strategy<Value = RuleOf> {
         1 => select(&["pass", ""][..]),
     ];
     let protocol = select(
-        &[None, Some("TCP"), Some("TCP"), Some("UDP"), Some("ICMP"), Some("47"), Some("FOO")][..],
+        &[
+            None,
+            Some("TCP"),
+            Some("TCP"),
+            Some("UDP"),
+            Some("ICMP"),
+            Some("ICMPv6"),
+            Some("UDPLite"),
+            Some("47"),
+            Some("FOO"),
+        ][..],
     );
-    let not_protocol = select(&["TCP", "UDP", "FOO"][..]);
+    let not_protocol = select(&["TCP", "UDP", "ICMP", "FOO"][..]);
     let version = select(&[4u8, 6, 5][..]);
     let kind = || (of(select(&[0u8, 8][..])), of(select(&[0u8, 1][..])));
     let icmp = || prop_oneof![9 => Just((None, None)), 1 => kind()];

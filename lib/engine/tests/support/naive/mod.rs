@@ -369,7 +369,7 @@ fn bad_rule(rule: &RuleOf, services: bool) -> bool {
     let protocol = rule.protocol;
     let bad_port = |port: &Port| match port {
         Port::Bad => true,
-        Port::Named(_) => matches!(protocol, Some("47" | "ICMP")),
+        Port::Named(_) => matches!(protocol, Some("47" | "ICMP" | "ICMPv6" | "UDPLite")),
         Port::Number(_) | Port::Range(..) => !matches!(protocol, Some("TCP" | "UDP")),
     };
     let bad_side = |side: &Side| {

@@ -90,6 +90,8 @@ pub(super) fn rule(
         Some("TCP") => Some(6),
         Some("UDP") => Some(17),
         Some("47") => Some(47),
+        Some("ICMPv6") => Some(58),
+        Some("UDPLite") => Some(136),
         _ => None,
     };
     let protocol = number(rule.protocol);
@@ -102,7 +104,7 @@ pub(super) fn rule(
     let destination = scope.peer(&rule.destination, true, &mut needed)?;
     let icmp = |(kind, code): IcmpOf| kind.map(|kind| Icmp { kind, code });
     let (mut not_icmp, icmp) = (icmp(rule.not_icmp), icmp(rule.icmp));
-    if protocol.is_some_and(|protocol| protocol != 1) {
+    if !matches!(protocol, None | Some(1 | 58)) {
         // Only packets of ICMP have a type of it.
         if icmp.is_some() {
             return None;
@@ -110,7 +112,11 @@ pub(super) fn rule(
         not_icmp = None;
     }
     sets.extend(needed);
-    let of_protocol = (protocol == Some(1)).then_some(4);
+    let of_protocol = match protocol {
+        Some(1) => Some(4),
+        Some(58) => Some(6),
+        _ => None,
+    };
     Some(Rule {
         action,
         ip_version: rule.version.filter(|version| *version != 5).or(of_protocol),
@@ -138,7 +144,7 @@ impl Scope<'_> {
         let Scope { namespace, services, denies, protocol } = self;
         let fits = |port: &Port| match port {
             Port::Bad => false,
-            Port::Named(_) => !matches!(protocol, Some(1 | 47)),
+            Port::Named(_) => matches!(protocol, None | Some(6 | 17)),
             Port::Number(_) | Port::Range(..) => matches!(protocol, Some(6 | 17)),
         };
         let nets = positive(&side.nets, Option::is_some, denies)?;
