@@ -431,6 +431,169 @@ fn the_backends_of_services_are_those_of_their_slices() {
     assert!(beside.contains("the backends of services are not known here"), "{beside}");
 }
 
+/// What a packet is, and how it is asked for.
+struct Tried {
+    port: &'static str,
+    version: u64,
+    protocol: u64,
+    /// Its port, or its type and code.
+    words: (u64, Option<u64>),
+}
+
+const TRIED: &[Tried] = &[
+    Tried { port: "80", version: 4, protocol: 6, words: (80, None) },
+    Tried { port: "443/6", version: 4, protocol: 6, words: (443, None) },
+    Tried { port: "80/udp", version: 4, protocol: 17, words: (80, None) },
+    Tried { port: "80/sctp", version: 4, protocol: 132, words: (80, None) },
+    Tried { port: "80/udplite", version: 4, protocol: 136, words: (80, None) },
+    Tried { port: "/47", version: 4, protocol: 47, words: (0, None) },
+    Tried { port: "/icmp", version: 4, protocol: 1, words: (8, Some(0)) },
+    Tried { port: "8.1/icmp", version: 4, protocol: 1, words: (8, Some(1)) },
+    Tried { port: "80/1", version: 4, protocol: 1, words: (80, Some(0)) },
+    Tried { port: "80", version: 6, protocol: 6, words: (80, None) },
+    Tried { port: "/47", version: 6, protocol: 47, words: (0, None) },
+    Tried { port: "/icmpv6", version: 6, protocol: 58, words: (128, Some(0)) },
+    Tried { port: "8/icmpv6", version: 6, protocol: 58, words: (8, Some(0)) },
+    Tried { port: "8.1/58", version: 6, protocol: 58, words: (8, Some(1)) },
+];
+
+/// Conditions of rules on protocols, each with each that may stand beside it.
+fn conditions() -> Vec<Value> {
+    let names = ["TCP", "UDP", "SCTP", "UDPLite", "ICMP", "ICMPv6"].map(Value::from);
+    let numbers = [1, 6, 17, 47, 58, 132, 136].map(Value::from);
+    let mut all = vec![json!({}), json!({"ipVersion": 4}), json!({"ipVersion": 6})];
+    for protocol in names.into_iter().chain(numbers) {
+        all.push(json!({"protocol": protocol}));
+        all.push(json!({"notProtocol": protocol}));
+        all.push(json!({"protocol": protocol, "notProtocol": "ICMP"}));
+        if ["TCP", "UDP", "SCTP"].iter().any(|it| protocol == *it) || protocol == 6 {
+            for field in ["ports", "notPorts"] {
+                all.push(json!({"protocol": protocol, "destination": {field: [80]}}));
+            }
+        }
+        if ["ICMP", "ICMPv6"].iter().any(|it| protocol == *it) || protocol == 58 || protocol == 1 {
+            for field in ["icmp", "notICMP"] {
+                all.push(json!({"protocol": protocol, field: {"type": 8}}));
+                all.push(json!({"protocol": protocol, field: {"type": 8, "code": 1}}));
+                all.push(json!({"protocol": protocol, field: {"type": 80, "code": 0}}));
+            }
+        }
+    }
+    all.extend([json!({"notICMP": {"type": 8}}), json!({"notICMP": {"type": 8, "code": 0}})]);
+    all
+}
+
+/// Whether a packet is what the conditions say.
+fn is_meant(rule: &Value, packet: &Tried) -> bool {
+    let number = |protocol: &Value| match protocol.as_str() {
+        Some("ICMP") => 1,
+        Some("TCP") => 6,
+        Some("UDP") => 17,
+        Some("ICMPv6") => 58,
+        Some("SCTP") => 132,
+        Some("UDPLite") => 136,
+        _ => protocol.as_u64().unwrap(),
+    };
+    let is_icmp = |icmp: &Value| {
+        let (kind, code) = packet.words;
+        code.is_some_and(|code| {
+            icmp["type"] == kind && (icmp["code"].is_null() || icmp["code"] == code)
+        })
+    };
+    let is_port = |ports: &Value| ports[0] == packet.words.0;
+    let holds =
+        |condition: &Value, is: &dyn Fn(&Value) -> bool| condition.is_null() || is(condition);
+    holds(&rule["ipVersion"], &|it| *it == packet.version)
+        && holds(&rule["protocol"], &|it| number(it) == packet.protocol)
+        && holds(&rule["notProtocol"], &|it| number(it) != packet.protocol)
+        && holds(&rule["icmp"], &is_icmp)
+        && holds(&rule["notICMP"], &|it| !is_icmp(it))
+        && holds(&rule["destination"]["ports"], &is_port)
+        && holds(&rule["destination"]["notPorts"], &|it| !is_port(it))
+}
+
+#[test]
+fn each_protocol_and_each_type_of_icmp_meets_the_rules_that_mean_it() {
+    let pod = |name: &str, index: usize| {
+        let ips = json!([{"ip": format!("10.0.0.{index}")}, {"ip": format!("fd00::{index}")}]);
+        let metadata = json!({"name": name, "namespace": "shop", "labels": {"is": name}});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": {"podIPs": ips}})
+    };
+    let mut objects = vec![pod("client", 250)];
+    let rules = conditions();
+    for (index, rule) in rules.iter().enumerate() {
+        let name = format!("p{index}");
+        objects.push(pod(&name, index));
+        let mut rule = rule.clone();
+        rule["action"] = json!("Allow");
+        objects.push(json!({
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": "shop"},
+            "spec": {"selector": format!("is == '{name}'"), "types": ["Ingress"], "ingress": [rule]},
+        }));
+    }
+    let all = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let (_folder, file) = written(&all.to_string());
+    let mut met = [0, 0];
+    for packet in TRIED {
+        let mut args = vec!["matrix", "-f", &file, "--port", packet.port, "-o", "json"];
+        args.extend((packet.version == 6 && !packet.port.contains("/icmpv6")).then_some("--ipv6"));
+        let (text, beside) = said(&args);
+        assert_eq!(beside, "", "every rule is one that could be written");
+        let matrix: Value = serde_json::from_str(&text).unwrap();
+        for (index, rule) in rules.iter().enumerate() {
+            let wanted = is_meant(rule, packet);
+            let ours = &matrix["reach"]["shop/client"][format!("shop/p{index}")];
+            assert_eq!(*ours, wanted, "{} over IPv{}: {rule}", packet.port, packet.version);
+            met[usize::from(wanted)] += 1;
+        }
+    }
+    assert!(met.iter().all(|count| *count > 200), "some meet and some don't: {met:?}");
+}
+
+#[test]
+fn a_ping_is_explained_over_the_version_of_ip_that_it_has() {
+    let policy = "---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n\
+                  metadata: {name: closed, namespace: shop}\n\
+                  spec: {types: [Ingress], ingress: [\n  \
+                  {action: Deny, protocol: ICMP, icmp: {type: 13}},\n  \
+                  {action: Deny, notICMP: {type: 8}},\n  \
+                  {action: Allow}]}\n";
+    let place =
+        PLACE.split("---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicyList").next();
+    let (_folder, file) = written(&format!("{}{policy}", place.unwrap()));
+    let (text, _) = said(&["explain", "shop/both", "shop/other:/icmp", "-f", &file]);
+    assert!(text.starts_with("shop/both to shop/other, 8.0/icmp: allowed\n"), "{text}");
+    for line in [
+        "  address: 10.0.0.2\n",
+        "      rule 1, deny: no match: it is for another type of ICMP\n",
+        "      rule 2, deny: no match: it is for every type of ICMP but this\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    for (to, verdict) in [
+        ("shop/other:/icmpv6", "shop/other, 128.0/icmpv6: denied"),
+        ("shop/six:/icmpv6", "shop/six, 128.0/icmpv6: denied"),
+        ("10.0.0.2:13/icmp", "shop/other, 13.0/icmp: denied"),
+        ("[fd00::2]:8/icmpv6", "shop/other, 8.0/icmpv6: allowed"),
+        ("192.0.2.7:/47", "192.0.2.7, /47: allowed"),
+    ] {
+        let (text, _) = said(&["explain", "shop/both", to, "-f", &file]);
+        assert!(text.starts_with(&format!("shop/both to {verdict}\n")), "{text}");
+    }
+    // Without that being asked for, a ping of IPv6 is tried over it.
+    let (text, beside) = said(&["matrix", "--port", "8/icmpv6", "-f", &file, "-o", "json"]);
+    let matrix: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(matrix["reach"]["shop/both"]["shop/six"], true, "{text}");
+    assert!(!beside.contains("without"), "every pod has the address: {beside}");
+    let (_, beside) = said(&["matrix", "--port", "/icmp", "-f", &file]);
+    assert!(
+        beside.ends_with("without IPv4, which these lack: shop/six; try /icmpv6\n"),
+        "{beside}"
+    );
+}
+
 #[test]
 fn what_cannot_be_answered_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -441,8 +604,24 @@ fn what_cannot_be_answered_is_named() {
     assert_bad_input("explain: no such pod", &explain("shop/dbb:5432"));
     assert_bad_input("explain: no port", &explain("shop/db"));
     assert_bad_input("explain: another family", &explain("[fd00::1]:80"));
-    let protocol = failure(&["matrix", "-f", file, "--port", "80/icmp"]);
-    assert_bad_input("matrix: a protocol without ports", protocol.lines().next().unwrap());
+    for (case, port) in [
+        ("matrix: a protocol without ports", "80/47"),
+        ("matrix: a protocol whose port is missing", "/udp"),
+        ("matrix: a protocol where the port is", "icmp"),
+        ("matrix: an unknown protocol", "/esp"),
+        ("matrix: a type of ICMP that is none", "256/icmp"),
+        ("matrix: a port that is none", "65536"),
+    ] {
+        let error = failure(&["matrix", "-f", file, "--port", port]);
+        assert_bad_input(case, error.lines().next().unwrap());
+    }
+    let versions = failure(&["matrix", "-f", file, "--port", "/icmp", "--ipv6"]);
+    assert_bad_input("matrix: a protocol of the other version of IP", &versions);
+    assert_bad_input("explain: a ping to a pod without its family", &explain("shop/db:/icmpv6"));
+    assert_bad_input(
+        "explain: a ping to an address of another family",
+        &explain("[fd00::1]:/icmp"),
+    );
     let place = folder.path().join("place.yaml");
     fs::write(&place, PLACE).unwrap();
     let place = place.to_str().unwrap();

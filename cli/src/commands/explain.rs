@@ -25,7 +25,8 @@ pub(crate) struct Args {
     #[arg(value_name = "[NAMESPACE/]POD|IP")]
     from: String,
 
-    /// Where it goes: a pod or an address, and a port; [IP]:PORT for IPv6
+    /// Where it goes: a pod or an address, and a port; [IP]:PORT for IPv6. A ping goes to shop/web:/icmp, any other
+    /// type of ICMP to :TYPE[.CODE]/icmp or /icmpv6, and a protocol without ports to :/NUMBER
     #[arg(value_name = "[NAMESPACE/]POD|IP:PORT[/PROTO]")]
     to: String,
 
@@ -77,11 +78,11 @@ impl Args {
     }
 }
 
-/// `shop/db:5432/tcp`, `10.0.0.1:53/udp` and `[fd00::1]:80` in two.
+/// `shop/db:5432/tcp`, `10.0.0.1:/icmp` and `[fd00::1]:80` in two.
 fn split(text: &str) -> anyhow::Result<(&str, Port)> {
     let (to, port) = text
         .rsplit_once(':')
-        .with_context(|| format!("{text:?} names no port: write for example shop/db:5432"))?;
+        .with_context(|| format!("{text:?} names no port: write for example shop/db:5432, or shop/db:/icmp"))?;
     let port = port.parse().map_err(anyhow::Error::msg)?;
     Ok((to.trim_start_matches('[').trim_end_matches(']'), port))
 }

@@ -30,7 +30,8 @@ pub(crate) struct Args {
     #[arg(short = 'n', long, default_value = "default")]
     namespace: String,
 
-    /// The port that is tried at each pod
+    /// What is tried at each pod: a port, /icmp or /icmpv6 for a ping, [TYPE[.CODE]]/icmp for any ICMP, or /NUMBER for a
+    /// protocol without ports
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Port,
 
@@ -56,14 +57,15 @@ enum Output {
 
 impl Args {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let ipv6 = self.port.over(self.ipv6)?;
         let world = World::new(&self.live.or_read(&self.files, self.recursive, &self.namespace)?);
         for warning in world.warnings() {
             eprintln!("warning: {warning}");
         }
-        world.warn_of_untried(self.ipv6);
+        world.warn_of_untried(&[(self.port, ipv6)]);
         let reach = Reach {
             pods: world.pods().keys().cloned().collect(),
-            reach: world.reach(self.port, self.ipv6),
+            reach: world.reach(self.port, ipv6),
         };
         let text = match self.output {
             Output::Table => reach.table(),

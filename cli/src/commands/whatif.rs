@@ -56,8 +56,9 @@ pub(crate) struct Args {
     #[arg(short = 'n', long, default_value = "default")]
     namespace: String,
 
-    /// A port that is tried at each pod; may be repeated. Without it: every port that a pod has or
-    /// that policies tell apart, and for all others one of TCP and one of UDP
+    /// What is tried at each pod: a port, /icmp or /icmpv6 for a ping, [TYPE[.CODE]]/icmp for any ICMP, or /NUMBER for a
+    /// protocol without ports; may be repeated. Without it: every port that a pod has or that policies tell apart, and
+    /// for all others one of TCP and one of UDP
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Vec<Port>,
 
@@ -121,9 +122,9 @@ impl Args {
         for warning in after.warnings() {
             eprintln!("warning: {warning}");
         }
-        after.warn_of_untried(self.ipv6);
         let ports = self.ports([&base, &new], [&before, &after])?;
-        let difference = compare(&before, &after, &ports, self.ipv6);
+        after.warn_of_untried(&ports);
+        let difference = compare(&before, &after, &ports);
         let text = match self.output {
             Output::Table => table(&difference),
             Output::Json => format!("{}\n", serde_json::to_string(&difference)?),
@@ -132,21 +133,24 @@ impl Args {
         Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
     }
 
-    fn ports(&self, of: [&Objects; 2], worlds: [&World; 2]) -> anyhow::Result<Vec<Port>> {
+    /// What is tried, each over IPv6 or not.
+    fn ports(&self, of: [&Objects; 2], worlds: [&World; 2]) -> anyhow::Result<Vec<(Port, bool)>> {
+        let over = |port: Port| Ok((port, port.over(self.ipv6)?));
         if !self.port.is_empty() {
-            return Ok(self.port.clone());
+            return self.port.iter().copied().map(over).collect();
         }
         let named = of.into_iter().flat_map(Objects::ports).collect::<BTreeSet<_>>();
         let ports = named.iter().map(|(number, protocol)| format!("{number}/{protocol}").parse());
         let ports = ports.collect::<Result<Vec<Port>, String>>().map_err(anyhow::Error::msg)?;
-        Ok(standing_for_all(ports, &worlds.map(World::port_ranges).concat()))
+        let all = standing_for_all(ports, &worlds.map(World::port_ranges).concat());
+        all.into_iter().map(over).collect()
     }
 }
 
-fn compare(before: &World, after: &World, ports: &[Port], ipv6: bool) -> Difference {
+fn compare(before: &World, after: &World, ports: &[(Port, bool)]) -> Difference {
     let (mut pairs, mut changes) = (0, Vec::new());
-    for port in ports {
-        let (old, new) = (before.reach(*port, ipv6), after.reach(*port, ipv6));
+    for (port, ipv6) in ports {
+        let (old, new) = (before.reach(*port, *ipv6), after.reach(*port, *ipv6));
         let names = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
             let pairs = reach.iter().flat_map(|(from, targets)| {
                 targets.keys().map(|to| (from.clone(), to.clone()))
@@ -165,7 +169,7 @@ fn compare(before: &World, after: &World, ports: &[Port], ipv6: bool) -> Differe
             }
         }
     }
-    Difference { ports: ports.iter().map(ToString::to_string).collect(), pairs, changes }
+    Difference { ports: ports.iter().map(|(port, _)| port.to_string()).collect(), pairs, changes }
 }
 
 fn table(difference: &Difference) -> String {

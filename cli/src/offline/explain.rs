@@ -84,7 +84,7 @@ pub(crate) fn explain(
 ) -> anyhow::Result<Explanation> {
     let (source, destination) = (world.peer(from, namespace)?, world.peer(to, namespace)?);
     let mut ends = Vec::new();
-    let ipv6 = family(&source, &destination)?;
+    let ipv6 = family(&source, &destination, port)?;
     for (peer, direction) in [(&source, Direction::Egress), (&destination, Direction::Ingress)] {
         if let Peer::Endpoint(name, ..) = peer {
             let mut walk = Walk::new(world, name, direction);
@@ -233,7 +233,8 @@ impl<'w> Walk<'w> {
             Mismatch::IpVersion => "it is for the other version of IP".to_owned(),
             Mismatch::Protocol => "it is for another protocol".to_owned(),
             Mismatch::NotProtocol => "it is for every protocol but this".to_owned(),
-            Mismatch::Icmp | Mismatch::NotIcmp => "it is for another type of ICMP".to_owned(),
+            Mismatch::Icmp => "it is for another type of ICMP".to_owned(),
+            Mismatch::NotIcmp => "it is for every type of ICMP but this".to_owned(),
             Mismatch::Nets(side) => format!("the {} isn't in its nets", of(side)),
             Mismatch::NotNets(side) => format!("the {} is in its notNets", of(side)),
             Mismatch::Set(side, id) | Mismatch::Service(side, id) => {

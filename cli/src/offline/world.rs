@@ -221,15 +221,30 @@ impl World {
         reach
     }
 
-    /// Says on whom nothing can be tried, whatever policies say: pods that have no address of a family.
-    pub(crate) fn warn_of_untried(&self, ipv6: bool) {
+    /// Says on whom nothing can be tried, whatever policies say: pods that have no address of a family. `tried`: what is
+    /// tried, and whether it is over IPv6.
+    pub(crate) fn warn_of_untried(&self, tried: &[(Port, bool)]) {
         if self.pods.is_empty() {
             eprintln!("warning: there is no pod with an address, so nothing is tried");
         }
+        for ipv6 in [false, true] {
+            let mut over = tried.iter().filter(|(_, over)| *over == ipv6).peekable();
+            if over.peek().is_some() {
+                self.warn_of_lacking(ipv6, over.all(|(port, _)| port.ipv6().is_some()));
+            }
+        }
+    }
+
+    /// `icmp`: nothing else is tried.
+    fn warn_of_lacking(&self, ipv6: bool, icmp: bool) {
         let without = self.pods.iter().filter(|(_, pod)| pod.address(ipv6).is_none());
         let names = without.map(|(name, _)| name.as_str()).collect::<Vec<_>>();
-        let (family, way) =
-            if ipv6 { ("IPv6", "try without --ipv6") } else { ("IPv4", "try --ipv6") };
+        let (family, way) = match (ipv6, icmp) {
+            (false, false) => ("IPv4", "--ipv6"),
+            (false, true) => ("IPv4", "/icmpv6"),
+            (true, false) => ("IPv6", "without --ipv6"),
+            (true, true) => ("IPv6", "/icmp"),
+        };
         let more = match names.len().saturating_sub(NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
@@ -237,7 +252,7 @@ impl World {
         if !names.is_empty() {
             let some = names[..names.len().min(NAMED)].join(", ");
             eprintln!(
-                "warning: no pair connects without {family}, which these lack: {some}{more}; {way}"
+                "warning: no pair connects without {family}, which these lack: {some}{more}; try {way}"
             );
         }
     }
@@ -342,7 +357,7 @@ impl World {
                     let port = key.split_once(',').and_then(|(_, it)| it.split_once(':'));
                     let port =
                         port.and_then(|(name, it)| format!("{it}/{name}").parse::<Port>().ok());
-                    ranges.extend(port.map(|it| (Some(it.protocol), it.number..=it.number)));
+                    ranges.extend(port.map(|it| (Some(it.protocol), it.number()..=it.number())));
                 }
                 let rules = match entry {
                     Entry::Policy(it) => it.ingress.iter().chain(&it.egress),
@@ -423,12 +438,24 @@ fn unanswered(name: &str, host: &HostEndpoint) -> Option<String> {
 }
 
 /// Whether they talk over IPv6.
-pub(crate) fn family(from: &Peer<'_>, to: &Peer<'_>) -> anyhow::Result<bool> {
-    let both = |ipv6: bool| from.address(ipv6).is_some() && to.address(ipv6).is_some();
-    match [false, true].into_iter().find(|ipv6| both(*ipv6)) {
-        Some(ipv6) => Ok(ipv6),
-        None => bail!("{from} and {to} have no addresses of one family"),
-    }
+pub(crate) fn family(from: &Peer<'_>, to: &Peer<'_>, port: Port) -> anyhow::Result<bool> {
+    let lack = |ipv6: bool| [from, to].into_iter().find(|end| end.address(ipv6).is_none());
+    let Some(ipv6) = port.ipv6() else {
+        match [false, true].into_iter().find(|ipv6| lack(*ipv6).is_none()) {
+            Some(ipv6) => return Ok(ipv6),
+            None => bail!("{from} and {to} have no addresses of one family"),
+        }
+    };
+    let Some(end) = lack(ipv6) else { return Ok(ipv6) };
+    let (version, other) =
+        if ipv6 { ("IPv6", "IPv4 is /icmp") } else { ("IPv4", "IPv6 is /icmpv6") };
+    let lacks = match end {
+        Peer::Endpoint(name, _, None) => format!("{name} has none"),
+        Peer::Endpoint(_, _, Some(address)) | Peer::Address(address) => {
+            format!("{address} is none")
+        }
+    };
+    bail!("{port} needs an {version} address at both ends, and {lacks}; a ping over {other}")
 }
 
 /// What a policy was written as.
@@ -492,7 +519,7 @@ fn packet(source: IpAddr, destination: IpAddr, port: Port) -> Packet {
         destination,
         protocol: port.protocol,
         source_port: CLIENT_PORT,
-        destination_port: port.number,
-        icmp: None,
+        destination_port: port.number(),
+        icmp: port.icmp(),
     }
 }
