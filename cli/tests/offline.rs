@@ -238,6 +238,34 @@ fn a_change_is_answered_with_the_pairs_that_it_opens_and_an_exit_code() {
     assert_eq!(text, "0 of 6 pairs change, over 5432/tcp, 1/tcp, 1/udp\n");
 }
 
+#[test]
+fn a_change_that_touches_icmp_or_another_protocol_alone_is_seen_as_well() {
+    let (_base, base) = written(PLACE.split("---").next().unwrap());
+    let policy = |rule: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{types: [Ingress], ingress: [{rule}, {{action: Allow}}]}}\n"
+        )
+    };
+    let whatif = |rule: &str, flags: &[&str]| {
+        let (_policy, new) = written(&policy(rule));
+        let args = [&["whatif", "-f", &new, "--base", &base], flags].concat();
+        let (text, _) = said(&args);
+        text.lines().last().unwrap().to_owned()
+    };
+    let ping = "{action: Deny, protocol: ICMP, icmp: {type: 8, code: 0}}";
+    assert_eq!(
+        whatif(ping, &[]),
+        "2 of 30 pairs change, over 1/tcp, 1/udp, 8.0/icmp, 8.1/icmp, 253.0/icmp"
+    );
+    assert_eq!(whatif(ping, &["--port", "/icmp"]), "2 of 6 pairs change, over 8.0/icmp");
+    let gre = "{action: Deny, protocol: 47}";
+    assert_eq!(whatif(gre, &[]), "2 of 18 pairs change, over 1/tcp, 1/udp, /47");
+    let rest = "{action: Allow, protocol: TCP}, {action: Allow, protocol: UDP}, {action: Deny}";
+    assert_eq!(whatif(rest, &[]), "2 of 18 pairs change, over 1/tcp, 1/udp, 8.0/icmp");
+    assert_eq!(whatif(rest, &["--ipv6"]), "6 of 18 pairs change, over 1/tcp, 1/udp, 128.0/icmpv6");
+}
+
 /// A folder with this file, and the file's name.
 fn written(text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::offline::{
     live::LiveArgs,
     objects::Objects,
-    port::{Port, standing_for_all},
+    port::{Port, Told, standing_for_all},
     world::{World, refused},
 };
 
@@ -57,8 +57,8 @@ pub(crate) struct Args {
     namespace: String,
 
     /// What is tried at each pod: a port, /icmp or /icmpv6 for a ping, [TYPE[.CODE]]/icmp for any ICMP, or /NUMBER for a
-    /// protocol without ports; may be repeated. Without it: every port that a pod has or that policies tell apart, and
-    /// for all others one of TCP and one of UDP
+    /// protocol without ports; may be repeated. Without it: every port that a pod has, all
+    /// that policies tell apart (ports, protocols, types of ICMP), and one of each that stands for the rest
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Vec<Port>,
 
@@ -140,10 +140,12 @@ impl Args {
             return self.port.iter().copied().map(over).collect();
         }
         let named = of.into_iter().flat_map(Objects::ports).collect::<BTreeSet<_>>();
-        let ports = named.iter().map(|(number, protocol)| format!("{number}/{protocol}").parse());
-        let ports = ports.collect::<Result<Vec<Port>, String>>().map_err(anyhow::Error::msg)?;
-        let all = standing_for_all(ports, &worlds.map(World::port_ranges).concat());
-        all.into_iter().map(over).collect()
+        let ports = named.into_iter().map(|(number, protocol)| Port::numbered(number, protocol));
+        let mut told = Told::default();
+        for world in worlds {
+            world.tell(self.ipv6, &mut told);
+        }
+        standing_for_all(ports.collect(), &told, self.ipv6).into_iter().map(over).collect()
     }
 }
 
@@ -194,4 +196,96 @@ fn table(difference: &Difference) -> String {
     }
     let (count, ports) = (difference.changes.len(), difference.ports.join(", "));
     text + &format!("{count} of {} pairs change, over {ports}\n", difference.pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Key, Kind};
+    use proptest::{prelude::*, sample::select};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A rule on protocols, as stores may have it, valid or not.
+    fn rule() -> impl Strategy<Value = Value> {
+        let some = |share: f64, values: &[Value]| {
+            prop::option::weighted(share, select(values.to_vec()))
+        };
+        let names = ["TCP", "UDP", "TCP", "UDP", "SCTP", "UDPLite", "ICMP", "ICMPv6"];
+        let protocols = names.map(Value::from).into_iter().chain([6, 17, 47, 58].map(Value::from));
+        let protocols = protocols.collect::<Vec<_>>();
+        let icmp = [(8, None), (8, Some(0)), (8, Some(2)), (128, None), (128, Some(0)), (253, None)];
+        let icmp = icmp.map(|(kind, code)| json!({"type": kind, "code": code}));
+        let ports = [json!([2]), json!(["3:5"]), json!(["1:65535"]), json!(["web"]), json!([4, 7])];
+        let fields = (
+            select(&["Allow", "Deny", "Pass", "Log"][..]),
+            some(0.8, &protocols),
+            some(0.1, &protocols),
+            (some(0.2, &icmp), some(0.2, &icmp)),
+            (some(0.3, &ports), some(0.1, &ports)),
+            some(0.1, &[json!(4), json!(6)]),
+        );
+        fields.prop_map(|(action, protocol, not_protocol, icmp, ports, version)| {
+            json!({
+                "action": action, "protocol": protocol, "notProtocol": not_protocol,
+                "icmp": icmp.0, "notICMP": icmp.1, "ipVersion": version,
+                "destination": {"ports": ports.0, "notPorts": ports.1},
+            })
+        })
+    }
+
+    /// Two pods, of which one has a named port, and a policy of these rules.
+    fn world(rules: &[Value]) -> World {
+        let mut objects = Objects::default();
+        for (name, number, port) in [("a", 1, "none"), ("b", 2, "web")] {
+            let value = json!({"spec": {
+                "orchestrator": "cni", "node": "n", "workload": name, "endpoint": "eth0",
+                "interfaceName": name, "profiles": ["projectcalico-default-allow"],
+                "ipNetworks": [format!("10.0.0.{number}/32"), format!("fd00::{number}/128")],
+                "ports": [{"name": port, "protocol": "TCP", "port": 6}],
+            }});
+            let key = format!("n-cni-{name}-eth0");
+            objects.add_stored(Key::namespaced(Kind::WorkloadEndpoint, "shop", key), value);
+        }
+        let spec = json!({"tier": "default", "types": ["Ingress"], "ingress": rules});
+        objects.add_stored(Key::global(Kind::GlobalNetworkPolicy, "p"), json!({"spec": spec}));
+        World::new(&objects)
+    }
+
+    /// Of each protocol, port and type of ICMP, those that rules here may tell apart.
+    fn everything(ipv6: bool) -> Vec<Port> {
+        let of = |ports: &'static [&str], protocols: &'static [&str]| {
+            let all = protocols.iter().flat_map(|of| ports.iter().map(move |at| format!("{at}/{of}")));
+            all.collect::<Vec<_>>()
+        };
+        let ports = &["1", "2", "3", "4", "5", "6", "7", "8", "65535"];
+        let types = &["0", "8", "8.1", "8.2", "128", "128.1", "13", "13.1", "253", "253.2", "255.255"];
+        let mut all = of(ports, &["tcp", "udp", "sctp", "udplite"]);
+        all.extend(of(types, if ipv6 { &["icmpv6"] } else { &["icmp"] }));
+        all.extend(of(&[""], &["2", "47", "50", "253", "255"]));
+        all.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn whatever_a_change_of_rules_opens_or_closes_is_seen_by_something_that_is_tried(
+            old in prop::collection::vec(rule(), 0..4),
+            new in prop::collection::vec(rule(), 0..4),
+            ipv6: bool,
+        ) {
+            let worlds = [world(&old), world(&new)];
+            let mut told = Told::default();
+            for world in &worlds {
+                world.tell(ipv6, &mut told);
+            }
+            let reach = |port: Port| [0, 1].map(|at| worlds[at].reach(port, ipv6));
+            let tried = standing_for_all(Vec::new(), &told, ipv6);
+            let seen = tried.iter().map(|port| reach(*port)).collect::<Vec<_>>();
+            for port in everything(ipv6) {
+                prop_assert!(seen.contains(&reach(port)), "{port} is like none of {tried:?}");
+            }
+        }
+    }
 }

@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::bail;
-use model::{Key, Kind, Stored};
+use model::{
+    Key, Kind, Stored,
+    kinds::{has_ports, parse_protocol},
+    view::Protocol,
+};
 use serde_json::{Value, json};
 
 use super::world::TRANSLATED;
@@ -242,7 +246,7 @@ impl Objects {
     }
 
     /// The ports of pods and those that rules name by number: where policies can differ.
-    pub(crate) fn ports(&self) -> BTreeSet<(u16, String)> {
+    pub(crate) fn ports(&self) -> BTreeSet<(u16, Protocol)> {
         let mut ports = BTreeSet::new();
         for object in self.placed.values() {
             find_ports(&object.value, &mut ports);
@@ -379,14 +383,18 @@ pub(crate) fn named(value: &Value) -> String {
 }
 
 /// Looks for `containerPort`s of pods and for `ports` of rules, wherever they are.
-fn find_ports(value: &Value, ports: &mut BTreeSet<(u16, String)>) {
+fn find_ports(value: &Value, ports: &mut BTreeSet<(u16, Protocol)>) {
     let number = |value: &Value| {
         let text = value.as_str().and_then(|text| text.split(':').next()?.parse().ok());
         value.as_u64().and_then(|number| u16::try_from(number).ok()).or(text).filter(|it| *it > 0)
     };
     let protocol = |value: &Value| {
-        let name = value.as_str().unwrap_or("TCP").to_ascii_lowercase();
-        ["tcp", "udp", "sctp"].contains(&name.as_str()).then_some(name)
+        let protocol = match value {
+            Value::String(text) => parse_protocol(text),
+            Value::Number(number) => parse_protocol(&number.to_string()),
+            _ => Some(Protocol(6)),
+        };
+        protocol.filter(|it| has_ports(*it))
     };
     match value {
         Value::Object(fields) => {

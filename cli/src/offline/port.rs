@@ -5,14 +5,15 @@ use std::{collections::BTreeSet, fmt, ops::RangeInclusive, str::FromStr};
 use anyhow::bail;
 use model::{
     kinds::{PROTOCOLS, has_ports, parse_protocol},
-    view::{Icmp, Protocol},
+    view::{Icmp, Peer, PortRange, Protocol, Rule},
 };
 
 const ICMP: Protocol = Protocol(1);
 const TCP: Protocol = Protocol(6);
 const UDP: Protocol = Protocol(17);
 const ICMPV6: Protocol = Protocol(58);
-const SCTP: Protocol = Protocol(132);
+/// Kept free for experiments: a protocol and a type of ICMP that mean nothing.
+const FREE: u8 = 253;
 /// It has ports, though rules can't match them.
 const UDP_LITE: Protocol = Protocol(136);
 
@@ -35,7 +36,7 @@ pub(crate) enum At {
 }
 
 impl Port {
-    fn numbered(number: u16, protocol: Protocol) -> Self {
+    pub(crate) fn numbered(number: u16, protocol: Protocol) -> Self {
         Self { protocol, at: At::Port(number) }
     }
 
@@ -43,6 +44,15 @@ impl Port {
     fn echo_request(protocol: Protocol) -> Self {
         let kind = if protocol == ICMP { 8 } else { 128 };
         Self { protocol, at: At::Icmp { kind, code: 0 } }
+    }
+
+    /// Any of this protocol.
+    fn one_of(protocol: Protocol) -> Self {
+        match protocol {
+            ICMP | ICMPV6 => Self::echo_request(protocol),
+            _ if is_ported(protocol) => Self::numbered(1, protocol),
+            _ => Self { protocol, at: At::All },
+        }
     }
 
     /// Where it goes; 0: its protocol has no ports.
@@ -83,32 +93,86 @@ impl Port {
     }
 }
 
-/// Ports that stand for all: those given, one of each part of the ranges that rules tell apart, and one that no range has.
-/// Without it a policy that allows one port would close the others unseen.
-pub(crate) fn standing_for_all(
-    mut ports: Vec<Port>,
-    ranges: &[(Option<Protocol>, RangeInclusive<u16>)],
-) -> Vec<Port> {
-    for protocol in [TCP, UDP, SCTP] {
-        let is_its = |it: &Option<Protocol>| it.is_none_or(|it| it == protocol);
-        let its = ranges.iter().filter(|(of, _)| is_its(of)).map(|(_, range)| range);
+/// What rules tell apart.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    /// Protocols that they name.
+    pub(crate) protocols: BTreeSet<Protocol>,
+    /// Ports of protocols.
+    pub(crate) ports: Vec<(Protocol, RangeInclusive<u16>)>,
+    /// Types of ICMP, with codes or without.
+    pub(crate) icmp: Vec<Icmp>,
+}
+
+impl Told {
+    /// Adds what a rule tells apart, one that is for packets of this version of IP.
+    pub(crate) fn add(&mut self, rule: &Rule, ipv6: bool) {
+        self.protocols.extend([rule.protocol, rule.not_protocol].into_iter().flatten());
+        let own = if ipv6 { ICMPV6 } else { ICMP };
+        if rule.protocol.is_none_or(|protocol| protocol == own) {
+            let icmp = [rule.icmp, rule.not_icmp].into_iter().flatten().collect::<Vec<_>>();
+            // It tells ICMP from other protocols too, also where it doesn't name it.
+            self.protocols.extend((!icmp.is_empty()).then_some(own));
+            self.icmp.extend(icmp);
+        }
+        let Peer { ports, not_ports, .. } = &rule.destination;
+        let of = |range: &PortRange| Some((rule.protocol?, range.first..=range.last));
+        self.ports.extend(ports.iter().chain(not_ports).filter_map(of));
+    }
+
+    /// One port of each part of a protocol's ranges, and one that no range has, unless `given` has such a port.
+    fn ports(&self, protocol: Protocol, given: &[Port]) -> Vec<Port> {
+        let its = self.ports.iter().filter(|(of, _)| *of == protocol).map(|(_, range)| range);
         let its = its.collect::<Vec<_>>();
         let is_told = |number: u16| its.iter().any(|range| range.contains(&number));
         let ends = its.iter().flat_map(|it| [Some(*it.start()), it.end().checked_add(1)]).flatten();
         let starts = ends.chain([1]).filter(|it| *it > 0).collect::<BTreeSet<_>>();
         let (told, others): (Vec<u16>, Vec<u16>) = starts.into_iter().partition(|it| is_told(*it));
-        for number in told {
-            let port = Port::numbered(number, protocol);
-            if !ports.contains(&port) {
-                ports.push(port);
-            }
-        }
-        let is_rare = protocol == SCTP && ranges.iter().all(|(of, _)| *of != Some(protocol));
-        let has_other = ports.iter().any(|it| it.protocol == protocol && !is_told(it.number()));
-        let other = others.first().filter(|_| !is_rare && !has_other);
-        ports.extend(other.map(|number| Port::numbered(*number, protocol)));
+        let has_other = given.iter().any(|it| it.protocol == protocol && !is_told(it.number()));
+        let other = others.first().copied().filter(|_| !has_other);
+        told.into_iter().chain(other).map(|number| Port::numbered(number, protocol)).collect()
     }
-    ports
+
+    /// Each type and code of ICMP, of each type a code that none has, and a type that none has.
+    fn types(&self, protocol: Protocol) -> Vec<Port> {
+        let of = |kind, code| Port { protocol, at: At::Icmp { kind, code } };
+        let kinds = self.icmp.iter().map(|it| it.kind).collect::<BTreeSet<_>>();
+        let mut types = Vec::new();
+        for kind in &kinds {
+            let its = self.icmp.iter().filter(|it| it.kind == *kind);
+            let codes = its.filter_map(|it| it.code).collect::<BTreeSet<_>>();
+            let other = (0..=u8::MAX).find(|code| !codes.contains(code));
+            types.extend(codes.into_iter().chain(other).map(|code| of(*kind, code)));
+        }
+        let ping = Port::echo_request(protocol).icmp().map(|it| it.kind);
+        let mut others = ping.into_iter().chain([FREE]).chain(0..=u8::MAX);
+        types.extend(others.find(|kind| !kinds.contains(kind)).map(|kind| of(kind, 0)));
+        types
+    }
+}
+
+/// What stands for all over a version of IP: what is given, one of each part that rules tell apart, and one of the rest.
+/// Without it a policy that allows one port, or one type of ICMP, would close the others unseen.
+pub(crate) fn standing_for_all(given: Vec<Port>, told: &Told, ipv6: bool) -> Vec<Port> {
+    let (own, other) = if ipv6 { (ICMPV6, ICMP) } else { (ICMP, ICMPV6) };
+    let named = told.protocols.iter().copied().filter(|it| ![TCP, UDP, other].contains(it));
+    let mut all = given;
+    for protocol in [TCP, UDP].into_iter().chain(named) {
+        let its = match protocol {
+            _ if protocol == own => told.types(protocol),
+            _ if has_ports(protocol) => told.ports(protocol, &all),
+            _ => vec![Port::one_of(protocol)],
+        };
+        let new = its.into_iter().filter(|it| !all.contains(it)).collect::<Vec<_>>();
+        all.extend(new);
+    }
+    let is_named = |protocol: &Protocol| told.protocols.contains(protocol);
+    if all.iter().all(|it| is_named(&it.protocol)) {
+        let mut others = [own, Protocol(FREE)].into_iter().chain((1..=u8::MAX).map(Protocol));
+        let rest = others.find(|it| *it != other && !is_named(it));
+        all.extend(rest.map(Port::one_of));
+    }
+    all
 }
 
 impl FromStr for Port {
@@ -131,7 +195,7 @@ impl FromStr for Port {
         };
         match protocol {
             ICMP | ICMPV6 => icmp(at, protocol),
-            _ if has_ports(protocol) || protocol == UDP_LITE => numbered(at, protocol),
+            _ if is_ported(protocol) => numbered(at, protocol),
             _ if at.is_empty() => Ok(Self { protocol, at: At::All }),
             _ => Err(format!(
                 "protocol {} has no ports that rules could tell apart: write {}",
@@ -171,6 +235,11 @@ fn icmp(at: &str, protocol: Protocol) -> Result<Port, String> {
     }
 }
 
+/// Whether a port stands for its packets.
+fn is_ported(protocol: Protocol) -> bool {
+    has_ports(protocol) || protocol == UDP_LITE
+}
+
 /// A protocol that has this name in rules.
 fn parse_name(text: &str) -> Option<Protocol> {
     parse_protocol(text).filter(|_| text.parse::<u8>().is_err())
@@ -187,7 +256,7 @@ fn example(protocol: Protocol) -> String {
     let port = match protocol {
         TCP => "80",
         UDP => "53",
-        _ if has_ports(protocol) || protocol == UDP_LITE => "9",
+        _ if is_ported(protocol) => "9",
         _ => "",
     };
     format!("{port}/{}", name(protocol))
@@ -208,23 +277,51 @@ impl fmt::Display for Port {
 mod tests {
     use super::*;
 
+    /// Rules name these protocols, ports, and types of ICMP.
+    fn told(protocols: &[u8], ports: &[RangeInclusive<u16>], icmp: &[(u8, Option<u8>)]) -> Told {
+        let of = Protocol(protocols.first().copied().unwrap_or_default());
+        Told {
+            protocols: protocols.iter().copied().map(Protocol).collect(),
+            ports: ports.iter().cloned().map(|range| (of, range)).collect(),
+            icmp: icmp.iter().map(|(kind, code)| Icmp { kind: *kind, code: *code }).collect(),
+        }
+    }
+
     #[test]
-    fn every_port_that_rules_tell_apart_has_one_that_stands_for_it() {
-        let (tcp, udp, sctp) = (Some(Protocol(6)), Some(Protocol(17)), Some(Protocol(132)));
-        for (given, ranges, all) in [
-            ("", vec![], "1/tcp 1/udp"),
-            ("80", vec![], "80/tcp 1/udp"),
-            ("80", vec![(tcp, 80..=80)], "80/tcp 1/tcp 1/udp"),
-            ("", vec![(tcp, 1..=9), (tcp, 5..=20)], "1/tcp 5/tcp 10/tcp 21/tcp 1/udp"),
-            ("", vec![(tcp, 1..=65535), (udp, 0..=0)], "1/tcp 1/udp"),
-            ("", vec![(None, 7..=7)], "7/tcp 1/tcp 7/udp 1/udp 7/sctp"),
-            ("", vec![(sctp, 0..=0)], "1/tcp 1/udp 1/sctp"),
+    fn all_that_rules_tell_apart_has_one_that_stands_for_it() {
+        for (given, told, all) in [
+            ("", told(&[], &[], &[]), "1/tcp 1/udp"),
+            ("80", told(&[], &[], &[]), "80/tcp 1/udp"),
+            ("80", told(&[6], &[80..=80], &[]), "80/tcp 1/tcp 1/udp"),
+            ("", told(&[6], &[1..=9, 5..=20], &[]), "1/tcp 5/tcp 10/tcp 21/tcp 1/udp"),
+            ("", told(&[6], &[1..=65535], &[]), "1/tcp 1/udp"),
+            ("", told(&[132], &[7..=7], &[]), "1/tcp 1/udp 7/sctp 1/sctp"),
+            ("9/sctp", told(&[6], &[], &[]), "9/sctp 1/tcp 1/udp"),
+            ("", told(&[6, 17], &[80..=80], &[]), "80/tcp 1/tcp 1/udp 8.0/icmp"),
+            ("9/sctp", told(&[6, 17], &[], &[]), "9/sctp 1/tcp 1/udp"),
+            ("", told(&[6, 17, 1], &[], &[]), "1/tcp 1/udp 8.0/icmp /253"),
+            ("", told(&[47, 136, 58], &[], &[]), "1/tcp 1/udp /47 1/udplite"),
+            ("", told(&[1], &[], &[(13, None)]), "1/tcp 1/udp 13.0/icmp 8.0/icmp"),
+            (
+                "",
+                told(&[1], &[], &[(3, Some(0)), (3, Some(4))]),
+                "1/tcp 1/udp 3.0/icmp 3.4/icmp 3.1/icmp 8.0/icmp",
+            ),
+            (
+                "",
+                told(&[1], &[], &[(8, None), (8, Some(0))]),
+                "1/tcp 1/udp 8.0/icmp 8.1/icmp 253.0/icmp",
+            ),
         ] {
             let given = given.parse().into_iter().collect();
-            let ports = standing_for_all(given, &ranges);
+            let ports = standing_for_all(given, &told, false);
             let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>();
-            assert_eq!(ports.join(" "), all, "{ranges:?}");
+            assert_eq!(ports.join(" "), all, "{told:?}");
         }
+        let told = told(&[1, 58], &[], &[(128, None)]);
+        let ports = standing_for_all(Vec::new(), &told, true);
+        let ports = ports.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(ports, ["1/tcp", "1/udp", "128.0/icmpv6", "253.0/icmpv6"]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A cluster from manifests, as the engine computes it, and its verdicts.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, ops::RangeInclusive};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use anyhow::bail;
 use arcstr::ArcStr;
@@ -13,13 +13,13 @@ use model::{
     Key, Kind, Stored, StreamIndex, Update,
     kinds::{Direction, EndpointId},
     translate::translate,
-    view::{Action, Endpoint, Entry, HostEndpoint, PolicyId, Protocol, Topic},
+    view::{Action, Endpoint, Entry, HostEndpoint, PolicyId, Topic},
 };
 use serde_json::Value;
 
 use super::{
     objects::{Objects, Placed, named},
-    port::Port,
+    port::{Port, Told},
 };
 use crate::resource::{builtin, kinds::nearest, shape, stored, write};
 
@@ -28,9 +28,6 @@ pub(crate) const CLIENT_PORT: u16 = 49_152;
 
 /// What interfaces of nodes are called.
 pub(crate) const HOST: &str = "HostEndpoint ";
-
-/// Of a protocol without ports.
-const NO_PORT: RangeInclusive<u16> = 0..=0;
 
 /// So many pods are named in one warning.
 const NAMED: usize = 10;
@@ -346,10 +343,8 @@ impl World {
             || self.engine.read(&Key::global(Kind::Profile, name)).is_some()
     }
 
-    /// The ports that rules tell apart from others, each range with its protocol; none: of all that have ports. Of a
-    /// protocol that a rule names without ports, an empty range.
-    pub(crate) fn port_ranges(&self) -> Vec<(Option<Protocol>, RangeInclusive<u16>)> {
-        let mut ranges = Vec::new();
+    /// Adds what its rules tell apart over a version of IP.
+    pub(crate) fn tell(&self, ipv6: bool, told: &mut Told) {
         for topic in self.mirror.topics() {
             for (key, entry) in self.mirror.entries(topic) {
                 if let Topic::IpSet(_) = topic {
@@ -357,27 +352,20 @@ impl World {
                     let port = key.split_once(',').and_then(|(_, it)| it.split_once(':'));
                     let port =
                         port.and_then(|(name, it)| format!("{it}/{name}").parse::<Port>().ok());
-                    ranges.extend(port.map(|it| (Some(it.protocol), it.number()..=it.number())));
+                    told.protocols.extend(port.map(|it| it.protocol));
+                    told.ports.extend(port.map(|it| (it.protocol, it.number()..=it.number())));
                 }
                 let rules = match entry {
                     Entry::Policy(it) => it.ingress.iter().chain(&it.egress),
                     Entry::Profile(it) => it.ingress.iter().chain(&it.egress),
                     _ => continue,
                 };
-                for rule in rules {
-                    ranges.extend(
-                        [rule.protocol, rule.not_protocol]
-                            .iter()
-                            .flatten()
-                            .map(|it| (Some(*it), NO_PORT)),
-                    );
-                    let model::view::Peer { ports, not_ports, .. } = &rule.destination;
-                    let told = ports.iter().chain(not_ports);
-                    ranges.extend(told.map(|it| (rule.protocol, it.first..=it.last)));
+                let version = if ipv6 { 6 } else { 4 };
+                for rule in rules.filter(|it| it.ip_version.is_none_or(|it| it == version)) {
+                    told.add(rule, ipv6);
                 }
             }
         }
-        ranges
     }
 
     /// What the id of an IP set in a rule means.
