@@ -266,6 +266,76 @@ fn a_change_that_touches_icmp_or_another_protocol_alone_is_seen_as_well() {
     assert_eq!(whatif(rest, &["--ipv6"]), "6 of 18 pairs change, over 1/tcp, 1/udp, 128.0/icmpv6");
 }
 
+#[test]
+fn addresses_outside_are_tried_with_each_pod_both_ways_as_explain_tries_them() {
+    let rules = "---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n\
+                 metadata: {name: edge, namespace: shop}\n\
+                 spec: {types: [Ingress, Egress], ingress: [{action: Allow, source: {nets: [192.0.2.0/25]}}],\n  \
+                 egress: [{action: Allow, destination: {nets: [10.0.0.0/8, 192.0.2.200/32]}}]}\n";
+    let place = PLACE.split("---").next().unwrap();
+    let (_folder, file) = written(&format!("{place}{rules}"));
+    let outside = ["192.0.2.1", "192.0.2.200", "2001:db8::1"];
+    let flags = outside.iter().take(2).flat_map(|it| ["--outside", it]).collect::<Vec<_>>();
+    let matrix = ["matrix", "-f", &file, "--port", "80", "-o", "json"];
+    let read = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let alone = read(&said(&matrix).0);
+    let with = read(&said(&[&matrix[..], &flags].concat()).0);
+    let mut ends = list(&alone["pods"]).map(text).collect::<Vec<_>>();
+    assert_eq!(ends, ["shop/both", "shop/other", "shop/six"]);
+    ends.extend(&outside[..2]);
+    assert_eq!(with["pods"], json!(ends));
+    let mut verdicts = [0, 0];
+    for from in &ends[..2] {
+        for to in ends.iter().filter(|to| *to != from && **to != "shop/six") {
+            for (from, to) in [(from, to), (to, from)] {
+                let explained =
+                    said(&["explain", from, &format!("{to}:80"), "-f", &file, "-o", "json"]);
+                let wanted = &read(&explained.0)["allowed"];
+                assert_eq!(with["reach"][from][to], *wanted, "{from} to {to}");
+                verdicts[usize::from(*wanted == true)] += 1;
+            }
+        }
+        for to in list(&alone["pods"]).map(text).filter(|to| to != from) {
+            assert_eq!(with["reach"][from][to], alone["reach"][from][to], "as without addresses");
+        }
+    }
+    assert!(verdicts.iter().all(|count| *count > 2), "denied and allowed: {verdicts:?}");
+    assert_eq!(with["reach"]["192.0.2.1"]["192.0.2.200"], Value::Null, "no pair has no pod");
+
+    let (table, _) = said(&["matrix", "-f", &file, "--port", "80", "--outside", "192.0.2.200"]);
+    let rows = table.lines().collect::<Vec<_>>();
+    assert_eq!(
+        [rows[0], rows[1], rows[4]],
+        [
+            "FROM         shop/both  shop/other  shop/six  192.0.2.200",
+            "shop/both    -          no          no        yes",
+            "192.0.2.200  no         no          no        -",
+        ],
+        "{table}"
+    );
+    let args = ["matrix", "-f", &file, "--port", "80", "--ipv6", "--outside", outside[2]];
+    assert!(said(&args).0.contains("2001:db8::1"));
+}
+
+#[test]
+fn a_change_that_cuts_pods_off_from_the_world_is_seen_by_an_address_outside() {
+    let (_base, base) = written(PLACE.split("---").next().unwrap());
+    let policy = "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n\
+                  spec: {types: [Egress], egress: [{action: Allow, destination: {selector: all()}}]}\n";
+    let (_policy, new) = written(policy);
+    let whatif = ["whatif", "-f", &new, "--base", &base, "--port", "443"];
+    assert_eq!(said(&whatif).0, "0 of 6 pairs change, over 443/tcp\n");
+    let (table, _) =
+        said(&[&whatif[..], &["--outside", "192.0.2.1", "--outside", "192.0.2.1"]].concat());
+    assert_eq!(
+        table,
+        "PORT     FROM        TO         BEFORE  AFTER\n\
+         443/tcp  shop/both   192.0.2.1  yes     no\n\
+         443/tcp  shop/other  192.0.2.1  yes     no\n\
+         2 of 12 pairs change, over 443/tcp\n"
+    );
+}
+
 /// A folder with this file, and the file's name.
 fn written(text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
@@ -642,6 +712,17 @@ fn what_cannot_be_answered_is_named() {
     ] {
         let error = failure(&["matrix", "-f", file, "--port", port]);
         assert_bad_input(case, error.lines().next().unwrap());
+    }
+    for (case, outside, flags) in [
+        ("an address of a pod", "10.0.0.2", &[][..]),
+        ("no address", "10.0.0.0/8", &[]),
+        ("IPv6", "fd00::9", &[]),
+        ("IPv4", "192.0.2.1", &["--ipv6"]),
+    ] {
+        let args = ["matrix", "-f", file, "--port", "80", "--outside", outside];
+        let error = failure(&[&args[..], flags].concat());
+        let case = format!("matrix: outside, {case}");
+        assert_bad_input(&case, error.lines().next().unwrap());
     }
     let versions = failure(&["matrix", "-f", file, "--port", "/icmp", "--ipv6"]);
     assert_bad_input("matrix: a protocol of the other version of IP", &versions);

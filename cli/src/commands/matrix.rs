@@ -9,7 +9,7 @@ use clap::{ArgGroup, ValueEnum};
 
 use crate::{
     lab::probe::Reach,
-    offline::{live::LiveArgs, port::Port, world::World},
+    offline::{live::LiveArgs, outside::OutsideArgs, port::Port, world::World},
 };
 
 /// Show which pods reach which, of a live cluster or of manifests alone
@@ -40,6 +40,9 @@ pub(crate) struct Args {
     ipv6: bool,
 
     #[command(flatten)]
+    outside: OutsideArgs,
+
+    #[command(flatten)]
     live: LiveArgs,
 
     /// The format
@@ -62,10 +65,13 @@ impl Args {
         for warning in world.warnings() {
             eprintln!("warning: {warning}");
         }
-        world.warn_of_untried(&[(self.port, ipv6)]);
+        let tried = [(self.port, ipv6)];
+        let outside = self.outside.addresses(&[&world], &tried)?;
+        world.warn_of_untried(&tried);
+        let pods = world.pods().keys().cloned();
         let reach = Reach {
-            pods: world.pods().keys().cloned().collect(),
-            reach: world.reach(self.port, ipv6),
+            pods: pods.chain(outside.iter().map(ToString::to_string)).collect(),
+            reach: world.reach(self.port, ipv6, &outside),
         };
         let text = match self.output {
             Output::Table => reach.table(),

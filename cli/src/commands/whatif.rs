@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     process::ExitCode,
 };
 
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::offline::{
     live::LiveArgs,
     objects::Objects,
+    outside::OutsideArgs,
     port::{Port, Told, standing_for_all},
     world::{World, refused},
 };
@@ -22,8 +24,8 @@ const CHANGES: u8 = 2;
 /// Show which pods would gain or lose a connection, of a live cluster or of manifests alone
 ///
 /// Exits with 0 when nothing changes, with 2 when something does, with 1 when it can't be said: also where the new
-/// objects would be refused. Pods alone are compared, with no addresses outside. What is there and isn't written stays,
-/// unless --delete names it. Staged policies change nothing; with --staged they are enforced.
+/// objects would be refused. Pods are compared, and with --outside addresses outside. What is there and isn't written
+/// stays, unless --delete names it. Staged policies change nothing; with --staged they are enforced.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("cluster").args(["base", "server"]).required(true))]
 pub(crate) struct Args {
@@ -65,6 +67,9 @@ pub(crate) struct Args {
     /// Use the pods' IPv6 addresses
     #[arg(long)]
     ipv6: bool,
+
+    #[command(flatten)]
+    outside: OutsideArgs,
 
     #[command(flatten)]
     live: LiveArgs,
@@ -123,8 +128,9 @@ impl Args {
             eprintln!("warning: {warning}");
         }
         let ports = self.ports([&base, &new], [&before, &after])?;
+        let outside = self.outside.addresses(&[&before, &after], &ports)?;
         after.warn_of_untried(&ports);
-        let difference = compare(&before, &after, &ports);
+        let difference = compare(&before, &after, &ports, &outside);
         let text = match self.output {
             Output::Table => table(&difference),
             Output::Json => format!("{}\n", serde_json::to_string(&difference)?),
@@ -149,10 +155,15 @@ impl Args {
     }
 }
 
-fn compare(before: &World, after: &World, ports: &[(Port, bool)]) -> Difference {
+fn compare(
+    before: &World,
+    after: &World,
+    ports: &[(Port, bool)],
+    outside: &[IpAddr],
+) -> Difference {
     let (mut pairs, mut changes) = (0, Vec::new());
     for (port, ipv6) in ports {
-        let (old, new) = (before.reach(*port, *ipv6), after.reach(*port, *ipv6));
+        let [old, new] = [before, after].map(|world| world.reach(*port, *ipv6, outside));
         let names = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
             let pairs = reach.iter().flat_map(|(from, targets)| {
                 targets.keys().map(|to| (from.clone(), to.clone()))
@@ -280,7 +291,7 @@ mod tests {
             for world in &worlds {
                 world.tell(ipv6, &mut told);
             }
-            let reach = |port: Port| [0, 1].map(|at| worlds[at].reach(port, ipv6));
+            let reach = |port: Port| [0, 1].map(|at| worlds[at].reach(port, ipv6, &[]));
             let tried = standing_for_all(Vec::new(), &told, ipv6);
             let seen = tried.iter().map(|port| reach(*port)).collect::<Vec<_>>();
             for port in everything(ipv6) {

@@ -7,5 +7,6 @@
 pub(crate) mod explain;
 pub(crate) mod live;
 pub(crate) mod objects;
+pub(crate) mod outside;
 pub(crate) mod port;
 pub(crate) mod world;

@@ -194,28 +194,46 @@ impl World {
         self.warnings.sort_unstable();
     }
 
-    /// Whether connections from one pod to a port of another are let through, for each pair.
-    pub(crate) fn reach(&self, port: Port, ipv6: bool) -> BTreeMap<String, BTreeMap<String, bool>> {
+    /// Whether what is tried is let through from one pod to another, for each pair of pods, and both ways between each
+    /// pod and each address outside. Addresses of the other version of IP take no part.
+    pub(crate) fn reach(
+        &self,
+        port: Port,
+        ipv6: bool,
+        outside: &[IpAddr],
+    ) -> BTreeMap<String, BTreeMap<String, bool>> {
         let judge = Judge::new(&self.mirror);
+        let pods = self.pods.iter().map(|(name, pod)| Peer::Endpoint(name, pod, None));
+        let outside = outside.iter().filter(|it| it.is_ipv6() == ipv6);
+        let ends = pods.chain(outside.map(|it| Peer::Address(*it))).collect::<Vec<_>>();
         let mut reach = BTreeMap::<_, BTreeMap<_, _>>::new();
-        for (from, source) in &self.pods {
-            for (to, destination) in self.pods.iter().filter(|(to, _)| *to != from) {
-                let addresses = (source.address(ipv6), destination.address(ipv6));
-                let connects = match addresses {
-                    (Some(from), Some(to)) => {
-                        let packet = packet(from, to, port);
-                        let allows = |pod: &Pod, direction: Direction| {
-                            judge.allows(&pod.endpoint, direction, &packet, &mut |_| {})
-                        };
-                        allows(source, Direction::Egress) && allows(destination, Direction::Ingress)
-                    }
-                    // They have no addresses of this family in common.
-                    _ => false,
-                };
-                reach.entry(from.clone()).or_default().insert(to.clone(), connects);
+        for (at, from) in ends.iter().enumerate() {
+            for (_, to) in ends.iter().enumerate().filter(|(of, _)| *of != at) {
+                if let (Peer::Address(_), Peer::Address(_)) = (from, to) {
+                    continue;
+                }
+                let connects =
+                    [Direction::Egress, Direction::Ingress].into_iter().all(|direction| {
+                        passes(&judge, [from, to], direction, (port, ipv6), &mut |_| {})
+                    });
+                reach
+                    .entry(from.to_string())
+                    .or_insert_with(BTreeMap::new)
+                    .insert(to.to_string(), connects);
             }
         }
         reach
+    }
+
+    /// Whose address this is.
+    pub(crate) fn owner(&self, address: IpAddr) -> Option<&str> {
+        self.owners(address).next().map(|(name, _)| name.as_str())
+    }
+
+    /// The endpoints that have an address.
+    fn owners(&self, address: IpAddr) -> impl Iterator<Item = (&String, &Pod)> {
+        let has = move |it: &Pod| it.endpoint.addresses.iter().any(|net| net.addr() == address);
+        self.pods.iter().chain(&self.hosts).filter(move |(_, it)| has(it))
     }
 
     /// Says on whom nothing can be tried, whatever policies say: pods that have no address of a family. `tried`: what is
@@ -259,8 +277,7 @@ impl World {
     pub(crate) fn peer(&self, text: &str, namespace: &str) -> anyhow::Result<Peer<'_>> {
         let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
         if let Ok(address) = bare.parse::<IpAddr>() {
-            let has = |it: &Pod| it.endpoint.addresses.iter().any(|net| net.addr() == address);
-            let mut endpoints = self.pods.iter().chain(&self.hosts).filter(|(_, it)| has(it));
+            let mut endpoints = self.owners(address);
             return match (endpoints.next(), endpoints.next()) {
                 (None, _) => Ok(Peer::Address(address)),
                 (Some((name, it)), None) => Ok(Peer::Endpoint(name, it, Some(address))),
@@ -291,11 +308,7 @@ impl World {
         (port, ipv6): (Port, bool),
         step: &mut dyn FnMut(Step<'_>),
     ) -> bool {
-        let end = if direction == Direction::Egress { from } else { to };
-        let Peer::Endpoint(_, pod, _) = end else { return true };
-        let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
-        let packet = packet(from, to, port);
-        Judge::new(&self.mirror).allows(&pod.endpoint, direction, &packet, step)
+        passes(&Judge::new(&self.mirror), [from, to], direction, (port, ipv6), step)
     }
 
     /// What selectors see of an endpoint.
@@ -391,6 +404,20 @@ impl Peer<'_> {
             }
         }
     }
+}
+
+fn passes(
+    judge: &Judge<'_>,
+    [from, to]: [&Peer<'_>; 2],
+    direction: Direction,
+    (port, ipv6): (Port, bool),
+    step: &mut dyn FnMut(Step<'_>),
+) -> bool {
+    let end = if direction == Direction::Egress { from } else { to };
+    let Peer::Endpoint(_, pod, _) = end else { return true };
+    // Without addresses of one family they never meet.
+    let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
+    judge.allows(&pod.endpoint, direction, &packet(from, to, port), step)
 }
 
 impl fmt::Display for Peer<'_> {
