@@ -529,6 +529,92 @@ fn the_backends_of_services_are_those_of_their_slices() {
     assert!(beside.contains("the backends of services are not known here"), "{beside}");
 }
 
+#[test]
+fn policies_before_connection_tracking_and_before_nat_are_walked_first_at_a_node() {
+    let policy = |name: &str, flags: &str, rules: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {{name: {name}}}\n\
+             spec: {{selector: is == 'host', {flags}, {rules}}}\n"
+        )
+    };
+    let host = "apiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: h, labels: {is: host}}\n\
+                spec: {node: n1, interfaceName: eth0, expectedIPs: [192.0.2.1]}\n";
+    let port = |action: &str, port: u16, at: &str| {
+        format!("{{action: {action}, protocol: TCP, {at}: {{ports: [{port}]}}}}")
+    };
+    let to = |action: &str, number: u16| port(action, number, "destination");
+    let untracked = policy(
+        "first",
+        "doNotTrack: true, applyOnForward: true",
+        &format!(
+            "types: [Ingress, Egress], ingress: [{}, {}, {}], egress: [{}]",
+            to("Allow", 1),
+            to("Deny", 2),
+            to("Pass", 3),
+            to("Deny", 9)
+        ),
+    );
+    let before_nat = policy(
+        "second",
+        "preDNAT: true, applyOnForward: true",
+        &format!("types: [Ingress], ingress: [{}, {}]", to("Allow", 4), to("Deny", 5)),
+    );
+    let normal = policy(
+        "third",
+        "types: [Ingress, Egress]",
+        &format!("ingress: [{}, {}], egress: [{}]", to("Allow", 3), to("Allow", 2), to("Allow", 4)),
+    );
+    let (_folder, file) = written(&format!("{host}{untracked}{before_nat}{normal}"));
+    for (number, incoming, because) in [
+        (
+            1,
+            "allowed",
+            "rule 1 of GlobalNetworkPolicy first: allow; it isn't tracked, so its answers need a rule that allows them",
+        ),
+        (2, "denied", "rule 2 of GlobalNetworkPolicy first: deny"),
+        (3, "allowed", "rule 1 of GlobalNetworkPolicy third: allow"),
+        (4, "allowed", "rule 1 of GlobalNetworkPolicy second: allow"),
+        (5, "denied", "rule 2 of GlobalNetworkPolicy second: deny"),
+        (
+            6,
+            "denied",
+            "no rule in tier default decides, and what its policies don't allow it denies",
+        ),
+    ] {
+        let (text, beside) =
+            said(&["explain", "192.0.2.9", &format!("192.0.2.1:{number}"), "-f", &file]);
+        assert!(
+            text.contains(&format!("entering HostEndpoint h: {incoming}\n")),
+            "{number}: {text}"
+        );
+        assert!(text.contains(&format!("  because: {because}\n")), "{number}: {text}");
+        assert_eq!(beside, "", "nothing is left out");
+    }
+    for (number, outgoing) in [(4, "allowed"), (9, "denied"), (5, "denied")] {
+        let (text, _) =
+            said(&["explain", "192.0.2.1", &format!("192.0.2.9:{number}"), "-f", &file]);
+        assert!(
+            text.contains(&format!("leaving HostEndpoint h: {outgoing}\n")),
+            "{number}: {text}"
+        );
+        assert!(!text.contains("preDNAT"), "it is for what comes in: {text}");
+    }
+    let (text, _) = said(&["explain", "192.0.2.9", "192.0.2.1:6", "-f", &file]);
+    let tiers = text.lines().filter(|line| line.starts_with("  tier ") || line.contains("end of"));
+    assert_eq!(
+        tiers.collect::<Vec<_>>(),
+        [
+            "  tier default, policies with doNotTrack",
+            "    end of the tier: pass",
+            "  tier default, policies with preDNAT",
+            "    end of the tier: pass",
+            "  tier default",
+            "    end of the tier: deny",
+        ],
+        "{text}"
+    );
+}
+
 /// What a packet is, and how it is asked for.
 struct Tried {
     port: &'static str,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, mem, net::IpAddr};
 
 use engine::{
     inspect::SetContent,
-    verdict::{Mismatch, Side, Step},
+    verdict::{Mismatch, Side, Stage, Step},
 };
 use model::{kinds::Direction, view::Action};
 use serde::Serialize;
@@ -47,6 +47,9 @@ struct End {
 #[derive(Debug, Serialize)]
 struct Tier {
     name: String,
+    /// Of an interface of a node, the flag of policies that act before all others; none: those others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<&'static str>,
     policies: Vec<Passage>,
     /// What its end did; none: it wasn't reached.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +127,7 @@ struct Walk<'w> {
     world: &'w World,
     direction: Direction,
     end: End,
+    stage: Stage,
     /// The rules of the policy at hand that are still to come, as they were written, each with its place from 1.
     ahead: Vec<(usize, Action, bool)>,
 }
@@ -143,7 +147,7 @@ impl<'w> Walk<'w> {
             tiers: Vec::new(),
             profiles: Vec::new(),
         };
-        Self { world, direction, end, ahead: Vec::new() }
+        Self { world, direction, end, stage: Stage::Normal, ahead: Vec::new() }
     }
 
     fn step(&mut self, step: &Step<'_>) {
@@ -152,9 +156,15 @@ impl<'w> Walk<'w> {
         }
         let end = &mut self.end;
         match step {
+            Step::Stage(stage) => self.stage = *stage,
             Step::Tier(name) => {
+                let stage = match self.stage {
+                    Stage::Untracked => Some("doNotTrack"),
+                    Stage::PreDnat => Some("preDNAT"),
+                    Stage::Normal => None,
+                };
                 let name = name.to_string();
-                end.tiers.push(Tier { name, policies: Vec::new(), end: None });
+                end.tiers.push(Tier { name, stage, policies: Vec::new(), end: None });
             }
             Step::Policy(id) => {
                 let rules = self.world.rules(id, self.direction).into_iter();
@@ -185,7 +195,10 @@ impl<'w> Walk<'w> {
                 rules.rules.push(RuleAt { rule: place, action, matches, because });
                 if decides {
                     self.ahead.clear();
-                    end.because = format!("rule {place} of {name}: {action}");
+                    let untracked = self.stage == Stage::Untracked && rule.action == Action::Allow;
+                    let answers = "; it isn't tracked, so its answers need a rule that allows them";
+                    let more = if untracked { answers } else { "" };
+                    end.because = format!("rule {place} of {name}: {action}{more}");
                 }
             }
             Step::EndOfTier(passes) => {
@@ -296,7 +309,8 @@ impl Explanation {
                 let _ = writeln!(text, "  no policy selects it for {}", end.direction);
             }
             for tier in &end.tiers {
-                let _ = writeln!(text, "  tier {}", tier.name);
+                let stage = tier.stage.map(|flag| format!(", policies with {flag}"));
+                let _ = writeln!(text, "  tier {}{}", tier.name, stage.unwrap_or_default());
                 for policy in &tier.policies {
                     policy.write(&mut text, "    ");
                 }

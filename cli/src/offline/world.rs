@@ -39,16 +39,22 @@ const OF_HOST: &str =
 
 /// A pod with an address, or what stands for an interface of a node.
 pub(crate) struct Pod {
-    endpoint: Endpoint,
+    policed: Policed,
+    addresses: Vec<IpAddr>,
     node: ArcStr,
     /// Its name there, `ORCHESTRATOR/NAMESPACE/WORKLOAD/ENDPOINT`; of an interface of the node, its own.
     id: String,
 }
 
+/// What policies select, with the ids of their lists.
+enum Policed {
+    Workload(Endpoint),
+    Host(Box<HostEndpoint>),
+}
+
 impl Pod {
     fn address(&self, ipv6: bool) -> Option<IpAddr> {
-        let mut addresses = self.endpoint.addresses.iter().map(ipnet::IpNet::addr);
-        addresses.find(|address| address.is_ipv6() == ipv6)
+        self.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
     }
 }
 
@@ -168,8 +174,9 @@ impl World {
                 if let Entry::HostEndpoint(host) = entry {
                     let name = format!("{HOST}{id}");
                     self.warnings.extend(unanswered(&name, host));
-                    self.hosts
-                        .insert(name, Pod { endpoint: of_host(host), node, id: id.to_owned() });
+                    let (policed, id) = (Policed::Host(host.clone()), id.to_owned());
+                    let addresses = host.addresses.clone();
+                    self.hosts.insert(name, Pod { policed, addresses, node, id });
                     continue;
                 }
                 let Entry::Endpoint(endpoint) = entry else { continue };
@@ -188,7 +195,9 @@ impl World {
                         path.push_str(&more);
                     }
                 }
-                self.pods.insert(path, Pod { endpoint: endpoint.clone(), node, id });
+                let addresses = endpoint.addresses.iter().map(ipnet::IpNet::addr).collect();
+                let policed = Policed::Workload(endpoint.clone());
+                self.pods.insert(path, Pod { policed, addresses, node, id });
             }
         }
         self.warnings.sort_unstable();
@@ -232,8 +241,7 @@ impl World {
 
     /// The endpoints that have an address.
     fn owners(&self, address: IpAddr) -> impl Iterator<Item = (&String, &Pod)> {
-        let has = move |it: &Pod| it.endpoint.addresses.iter().any(|net| net.addr() == address);
-        self.pods.iter().chain(&self.hosts).filter(move |(_, it)| has(it))
+        self.pods.iter().chain(&self.hosts).filter(move |(_, it)| it.addresses.contains(&address))
     }
 
     /// Says on whom nothing can be tried, whatever policies say: pods that have no address of a family. `tried`: what is
@@ -417,7 +425,11 @@ fn passes(
     let Peer::Endpoint(_, pod, _) = end else { return true };
     // Without addresses of one family they never meet.
     let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
-    judge.allows(&pod.endpoint, direction, &packet(from, to, port), step)
+    let packet = packet(from, to, port);
+    match &pod.policed {
+        Policed::Workload(endpoint) => judge.allows(endpoint, direction, &packet, step),
+        Policed::Host(host) => judge.allows_host(host, direction, &packet, step),
+    }
 }
 
 impl fmt::Display for Peer<'_> {
@@ -429,27 +441,10 @@ impl fmt::Display for Peer<'_> {
     }
 }
 
-/// An interface of a node as an endpoint of the packets to and from the node itself.
-fn of_host(host: &HostEndpoint) -> Endpoint {
-    Endpoint {
-        interface: host.interface.clone(),
-        addresses: host.addresses.iter().copied().map(Into::into).collect(),
-        profiles: host.profiles.clone(),
-        plist: host.plist.clone(),
-        ..Endpoint::default()
-    }
-}
-
 /// What verdicts leave out of an interface of a node.
 fn unanswered(name: &str, host: &HostEndpoint) -> Option<String> {
-    let left_out = [
-        ("doNotTrack", host.untracked.is_some()),
-        ("preDNAT", host.pre_dnat.is_some()),
-        ("applyOnForward for what the node forwards", host.forward.is_some()),
-    ];
-    let left_out = left_out.iter().filter(|(_, is_there)| *is_there).map(|(what, _)| *what);
-    let left_out = left_out.collect::<Vec<_>>().join(", ");
-    (!left_out.is_empty()).then(|| format!("{name}: not walked: policies with {left_out}"))
+    let way = "not walked: policies with applyOnForward for what the node forwards";
+    host.forward.is_some().then(|| format!("{name}: {way}"))
 }
 
 /// Whether they talk over IPv6.

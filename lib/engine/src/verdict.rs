@@ -14,8 +14,8 @@ use ipnet::IpNet;
 use model::{
     kinds::Direction,
     view::{
-        Action, Endpoint, Entry, Icmp, IpSetKind, Peer, PolicyId, PolicyList, PortRange, Protocol,
-        Rule, Topic,
+        Action, Endpoint, Entry, HostEndpoint, Icmp, IpSetKind, Peer, PolicyId, PortRange,
+        Protocol, Rule, Topic,
     },
 };
 
@@ -78,9 +78,22 @@ pub enum Mismatch {
     Service(Side, ArcStr),
 }
 
+/// A stage of a packet's way through an interface of a node, each with policies of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Before connection tracking.
+    Untracked,
+    /// Before destination NAT.
+    PreDnat,
+    /// At the node itself.
+    Normal,
+}
+
 /// A step of the walk, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
+    /// The policies of a stage begin: of an interface of a node only.
+    Stage(Stage),
     /// A tier with a policy for the direction begins.
     Tier(&'a ArcStr),
     /// A policy begins.
@@ -155,48 +168,49 @@ impl<'m> Judge<'m> {
         packet: &Packet,
         step: &mut dyn FnMut(Step<'_>),
     ) -> bool {
-        let entry = |topic: &Topic| self.mirror.entry(topic, "");
-        let none = PolicyList::default();
-        let list = match &endpoint.plist {
-            None => &none,
-            Some(id) => match entry(&Topic::Plist(id.clone())) {
-                Some(Entry::Plist(list)) => list,
-                _ => return false,
-            },
-        };
-        'tiers: for tier in &list.tiers {
-            let policies = match direction {
-                Direction::Ingress => &tier.ingress,
-                Direction::Egress => &tier.egress,
-            };
-            if policies.is_empty() && !Planted::DefaultWithoutPolicy.is_here() {
-                continue;
-            }
-            step(Step::Tier(&tier.name));
-            for id in policies {
-                step(Step::Policy(id));
-                let Some(Entry::Policy(policy)) = entry(&Topic::Policy(id.clone())) else {
-                    return false;
-                };
-                let rules = match direction {
-                    Direction::Ingress => &policy.ingress,
-                    Direction::Egress => &policy.egress,
-                };
-                match self.first(rules, packet, step) {
-                    Some(Action::Allow) => return true,
-                    Some(Action::Deny) => return false,
-                    Some(Action::Pass) => continue 'tiers,
-                    Some(Action::Log) | None => {}
-                }
-            }
-            step(Step::EndOfTier(tier.default_pass));
-            if !tier.default_pass {
-                return false;
+        let Endpoint { plist, profiles, .. } = endpoint;
+        self.decides((plist.as_ref(), profiles), direction, packet, step)
+    }
+
+    /// Whether the policy of an interface of a node lets a packet through that goes to the node itself, or comes from it.
+    ///
+    /// A stage that allows it is the last that sees it; where none of its rules decides, it goes on to the next.
+    pub fn allows_host(
+        &self,
+        host: &HostEndpoint,
+        direction: Direction,
+        packet: &Packet,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> bool {
+        let incoming = host.pre_dnat.as_ref().filter(|_| direction == Direction::Ingress);
+        let early = [(Stage::Untracked, host.untracked.as_ref()), (Stage::PreDnat, incoming)];
+        for (stage, list) in early {
+            let Some(list) = list else { continue };
+            step(Step::Stage(stage));
+            if let Some(allows) = self.tiers(list, direction, packet, step) {
+                return allows;
             }
         }
-        for name in &endpoint.profiles {
+        step(Step::Stage(Stage::Normal));
+        self.decides((host.plist.as_ref(), &host.profiles), direction, packet, step)
+    }
+
+    /// The last word: of the tiers of a list, if there is one, then of profiles.
+    fn decides(
+        &self,
+        (list, profiles): (Option<&ArcStr>, &[ArcStr]),
+        direction: Direction,
+        packet: &Packet,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> bool {
+        let of_tiers = list.and_then(|list| self.tiers(list, direction, packet, step));
+        if let Some(allows) = of_tiers {
+            return allows;
+        }
+        for name in profiles {
             step(Step::Profile(name));
-            let Some(Entry::Profile(profile)) = entry(&Topic::Profile(name.clone())) else {
+            let profile = self.mirror.entry(&Topic::Profile(name.clone()), "");
+            let Some(Entry::Profile(profile)) = profile else {
                 return false;
             };
             let rules = match direction {
@@ -213,6 +227,51 @@ impl<'m> Judge<'m> {
         }
         step(Step::End);
         false
+    }
+
+    /// What the tiers of a list decide; none: all of them pass the packet on.
+    fn tiers(
+        &self,
+        list: &ArcStr,
+        direction: Direction,
+        packet: &Packet,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> Option<bool> {
+        let entry = |topic: &Topic| self.mirror.entry(topic, "");
+        let Some(Entry::Plist(list)) = entry(&Topic::Plist(list.clone())) else {
+            return Some(false);
+        };
+        'tiers: for tier in &list.tiers {
+            let policies = match direction {
+                Direction::Ingress => &tier.ingress,
+                Direction::Egress => &tier.egress,
+            };
+            if policies.is_empty() && !Planted::DefaultWithoutPolicy.is_here() {
+                continue;
+            }
+            step(Step::Tier(&tier.name));
+            for id in policies {
+                step(Step::Policy(id));
+                let Some(Entry::Policy(policy)) = entry(&Topic::Policy(id.clone())) else {
+                    return Some(false);
+                };
+                let rules = match direction {
+                    Direction::Ingress => &policy.ingress,
+                    Direction::Egress => &policy.egress,
+                };
+                match self.first(rules, packet, step) {
+                    Some(Action::Allow) => return Some(true),
+                    Some(Action::Deny) => return Some(false),
+                    Some(Action::Pass) => continue 'tiers,
+                    Some(Action::Log) | None => {}
+                }
+            }
+            step(Step::EndOfTier(tier.default_pass));
+            if !tier.default_pass {
+                return Some(false);
+            }
+        }
+        None
     }
 
     /// What the first rule does that matches and decides.
