@@ -615,6 +615,31 @@ fn policies_before_connection_tracking_and_before_nat_are_walked_first_at_a_node
     );
 }
 
+#[test]
+fn what_stays_within_a_node_is_not_asked_of_policies_that_never_see_it() {
+    let closed = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: closed}\n\
+                  spec: {selector: all(), types: [Ingress]}\n";
+    let place =
+        PLACE.split("---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicyList").next();
+    let place = place.unwrap().replace("node: n1", "node: NODE");
+    let explain = |node: &str, from: &str, to: &str| {
+        let (_folder, file) = written(&format!("{}{closed}", place.replace("NODE", node)));
+        said(&["explain", from, &format!("{to}:80"), "-f", &file]).0
+    };
+    // Pods without a node are on `node`.
+    let (pod, host) = ("shop/both", "192.0.2.1");
+    let text = explain("node", host, pod);
+    assert!(text.starts_with("HostEndpoint n1-eth0 to shop/both, 80/tcp: allowed\n"), "{text}");
+    assert!(text.contains("entering shop/both: it stays within the node, so no policy is asked"));
+    let text = explain("node", pod, host);
+    assert!(text.contains("leaving shop/both: allowed\n"), "{text}");
+    assert!(text.contains("entering HostEndpoint n1-eth0: of what pods send to their own node"));
+    for (from, to) in [(pod, host), (host, pod)] {
+        let text = explain("another", from, to);
+        assert!(text.lines().next().unwrap().ends_with(": denied"), "{text}");
+    }
+}
+
 /// What a packet is, and how it is asked for.
 struct Tried {
     port: &'static str,

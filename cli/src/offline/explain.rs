@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     port::Port,
-    world::{CLIENT_PORT, HOST, Peer, World, called, family},
+    world::{CLIENT_PORT, HOST, Peer, World, called, family, policed, within_node},
 };
 
 /// Why a connection is let through, or isn't.
@@ -24,6 +24,9 @@ pub(crate) struct Explanation {
     /// What it would be if staged policies were enforced; none: there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed_if_staged: Option<bool>,
+    /// No policy sees what a node says to itself or its own pods.
+    #[serde(skip)]
+    within_node: bool,
     /// At the source, then at the destination; ends that no policy knows are left out.
     ends: Vec<End>,
 }
@@ -89,7 +92,8 @@ pub(crate) fn explain(
     let mut ends = Vec::new();
     let ipv6 = family(&source, &destination, port)?;
     for (peer, direction) in [(&source, Direction::Egress), (&destination, Direction::Ingress)] {
-        if let Peer::Endpoint(name, ..) = peer {
+        let pod = policed([&source, &destination], direction);
+        if let (Peer::Endpoint(name, ..), Some(_)) = (peer, pod) {
             let mut walk = Walk::new(world, name, direction);
             walk.end.address = peer.address(ipv6);
             let allowed =
@@ -118,6 +122,7 @@ pub(crate) fn explain(
         port: port.to_string(),
         allowed: ends.iter().all(|end| end.allowed),
         allowed_if_staged,
+        within_node: within_node([&source, &destination]),
         ends,
     })
 }
@@ -289,10 +294,15 @@ impl Explanation {
         let mut text = format!("{from} to {to}, {port}: {}\n", word(self.allowed));
         for (peer, direction, way) in [(from, "egress", "leaving"), (to, "ingress", "entering")] {
             let Some(end) = self.ends.iter().find(|end| end.direction == direction) else {
-                let _ = writeln!(
-                    text,
-                    "\n{way} {peer}: no endpoint here has it, so no policy is asked"
-                );
+                let why = match (self.within_node, self.ends.is_empty()) {
+                    (false, _) => "no endpoint here has it, so no policy is asked",
+                    (true, true) => "it stays within the node, so no policy is asked",
+                    (true, false) => {
+                        "of what pods send to their own node its policies see nothing; \
+                         FelixConfiguration's defaultEndpointToHostAction decides"
+                    }
+                };
+                let _ = writeln!(text, "\n{way} {peer}: {why}");
                 continue;
             };
             let _ = writeln!(text, "\n{way} {}: {}", end.endpoint, word(end.allowed));

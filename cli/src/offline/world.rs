@@ -414,6 +414,23 @@ impl Peer<'_> {
     }
 }
 
+/// Whose policies are asked at one end; none: it is an address outside, or policies don't see what stays within a node.
+/// Of that, a pod's own policies see what it sends to its node, and no others see anything.
+pub(crate) fn policed<'w>([from, to]: [&Peer<'w>; 2], direction: Direction) -> Option<&'w Pod> {
+    let end = if direction == Direction::Egress { from } else { to };
+    let Peer::Endpoint(_, pod, _) = end else { return None };
+    let is_seen = !within_node([from, to])
+        || direction == Direction::Egress && matches!(pod.policed, Policed::Workload(_));
+    is_seen.then_some(*pod)
+}
+
+/// Whether a node talks to itself or to a pod of its own, or a pod to its node.
+pub(crate) fn within_node([from, to]: [&Peer<'_>; 2]) -> bool {
+    let (Peer::Endpoint(_, from, _), Peer::Endpoint(_, to, _)) = (from, to) else { return false };
+    let has_host = [from, to].iter().any(|it| matches!(it.policed, Policed::Host(_)));
+    has_host && from.node == to.node
+}
+
 fn passes(
     judge: &Judge<'_>,
     [from, to]: [&Peer<'_>; 2],
@@ -421,11 +438,12 @@ fn passes(
     (port, ipv6): (Port, bool),
     step: &mut dyn FnMut(Step<'_>),
 ) -> bool {
-    let end = if direction == Direction::Egress { from } else { to };
-    let Peer::Endpoint(_, pod, _) = end else { return true };
     // Without addresses of one family they never meet.
-    let (Some(from), Some(to)) = (from.address(ipv6), to.address(ipv6)) else { return false };
-    let packet = packet(from, to, port);
+    let (Some(source), Some(destination)) = (from.address(ipv6), to.address(ipv6)) else {
+        return false;
+    };
+    let Some(pod) = policed([from, to], direction) else { return true };
+    let packet = packet(source, destination, port);
     match &pod.policed {
         Policed::Workload(endpoint) => judge.allows(endpoint, direction, &packet, step),
         Policed::Host(host) => judge.allows_host(host, direction, &packet, step),
