@@ -640,6 +640,42 @@ fn what_stays_within_a_node_is_not_asked_of_policies_that_never_see_it() {
     }
 }
 
+#[test]
+fn a_change_that_cuts_off_a_node_is_seen_at_its_host_endpoint() {
+    let place =
+        PLACE.split("---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicyList").next();
+    let place = place
+        .unwrap()
+        .replace("metadata: {name: n1-eth0}", "metadata: {name: h, labels: {is: host}}");
+    let open = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: open}\n\
+                spec: {selector: is == 'host', order: 9, types: [Ingress, Egress],\n  \
+                ingress: [{action: Allow}], egress: [{action: Allow}]}\n";
+    let other = "---\napiVersion: projectcalico.org/v3\nkind: HostEndpoint\nmetadata: {name: unknown}\n\
+                 spec: {node: n2, interfaceName: eth0}\n";
+    let (_base, base) = written(&format!("{place}{open}{other}"));
+    let policy = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
+                  spec: {selector: is == 'host', doNotTrack: true, applyOnForward: true, types: [Ingress],\n  \
+                  ingress: [{action: Deny, protocol: TCP, destination: {ports: [80]}}]}\n";
+    let (_policy, new) = written(policy);
+    let whatif = ["whatif", "-f", &new, "--base", &base, "--port", "80", "--port", "81"];
+    let (table, beside) = said(&[&whatif[..], &["--outside", "192.0.2.9"]].concat());
+    assert_eq!(
+        table,
+        "PORT    FROM        TO              BEFORE  AFTER\n\
+         80/tcp  192.0.2.9   HostEndpoint h  yes     no\n\
+         80/tcp  shop/both   HostEndpoint h  yes     no\n\
+         80/tcp  shop/other  HostEndpoint h  yes     no\n\
+         3 of 40 pairs change, over 80/tcp, 81/tcp\n"
+    );
+    assert!(beside.contains("failsafe ports of a HostEndpoint stay open"), "{beside}");
+    assert!(
+        beside.contains("HostEndpoint unknown: no expectedIPs, so nothing is tried at it"),
+        "{beside}"
+    );
+    let (matrix, _) = said(&["matrix", "-f", &base, "--port", "80"]);
+    assert!(!matrix.contains("HostEndpoint"), "it is of pods: {matrix}");
+}
+
 /// What a packet is, and how it is asked for.
 struct Tried {
     port: &'static str,

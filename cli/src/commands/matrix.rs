@@ -71,7 +71,7 @@ impl Args {
         let pods = world.pods().keys().cloned();
         let reach = Reach {
             pods: pods.chain(outside.iter().map(ToString::to_string)).collect(),
-            reach: world.reach(self.port, ipv6, &outside),
+            reach: world.reach(self.port, ipv6, &world.ends(&outside)),
         };
         let text = match self.output {
             Output::Table => reach.table(),

@@ -15,16 +15,17 @@ use crate::offline::{
     objects::Objects,
     outside::OutsideArgs,
     port::{Port, Told, standing_for_all},
-    world::{World, refused},
+    world::{HOST, World, refused},
 };
 
 /// The exit code when something changes: a pipeline can stop on it.
 const CHANGES: u8 = 2;
 
-/// Show which pods would gain or lose a connection, of a live cluster or of manifests alone
+/// Show which pods and nodes would gain or lose a connection, of a live cluster or of manifests alone
 ///
 /// Exits with 0 when nothing changes, with 2 when something does, with 1 when it can't be said: also where the new
-/// objects would be refused. Pods are compared, and with --outside addresses outside. What is there and isn't written
+/// objects would be refused. Pods are compared, host endpoints with their nodes' own packets, and with --outside addresses
+/// outside. What is there and isn't written
 /// stays, unless --delete names it. Staged policies change nothing; with --staged they are enforced.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("cluster").args(["base", "server"]).required(true))]
@@ -130,7 +131,12 @@ impl Args {
         let ports = self.ports([&base, &new], [&before, &after])?;
         let outside = self.outside.addresses(&[&before, &after], &ports)?;
         after.warn_of_untried(&ports);
+        after.warn_of_hosts();
         let difference = compare(&before, &after, &ports, &outside);
+        let of_host = |it: &Change| it.from.starts_with(HOST) || it.to.starts_with(HOST);
+        if difference.changes.iter().any(of_host) {
+            eprintln!("warning: failsafe ports of a HostEndpoint stay open whatever policies say");
+        }
         let text = match self.output {
             Output::Table => table(&difference),
             Output::Json => format!("{}\n", serde_json::to_string(&difference)?),
@@ -163,7 +169,11 @@ fn compare(
 ) -> Difference {
     let (mut pairs, mut changes) = (0, Vec::new());
     for (port, ipv6) in ports {
-        let [old, new] = [before, after].map(|world| world.reach(*port, *ipv6, outside));
+        let reach = |world: &World| {
+            let ends = world.ends(outside).into_iter().chain(world.host_ends());
+            world.reach(*port, *ipv6, &ends.collect::<Vec<_>>())
+        };
+        let [old, new] = [before, after].map(reach);
         let names = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
             let pairs = reach.iter().flat_map(|(from, targets)| {
                 targets.keys().map(|to| (from.clone(), to.clone()))
@@ -291,7 +301,7 @@ mod tests {
             for world in &worlds {
                 world.tell(ipv6, &mut told);
             }
-            let reach = |port: Port| [0, 1].map(|at| worlds[at].reach(port, ipv6, &[]));
+            let reach = |port: Port| [0, 1].map(|at| worlds[at].reach(port, ipv6, &worlds[at].ends(&[])));
             let tried = standing_for_all(Vec::new(), &told, ipv6);
             let seen = tried.iter().map(|port| reach(*port)).collect::<Vec<_>>();
             for port in everything(ipv6) {

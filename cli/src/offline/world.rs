@@ -203,18 +203,39 @@ impl World {
         self.warnings.sort_unstable();
     }
 
-    /// Whether what is tried is let through from one pod to another, for each pair of pods, and both ways between each
-    /// pod and each address outside. Addresses of the other version of IP take no part.
+    /// The pods, and these addresses outside.
+    pub(crate) fn ends(&self, outside: &[IpAddr]) -> Vec<Peer<'_>> {
+        let pods = self.pods.iter().map(|(name, pod)| Peer::Endpoint(name, pod, None));
+        pods.chain(outside.iter().map(|it| Peer::Address(*it))).collect()
+    }
+
+    /// The interfaces of nodes that have an address.
+    pub(crate) fn host_ends(&self) -> impl Iterator<Item = Peer<'_>> {
+        let known = self.hosts.iter().filter(|(_, host)| !host.addresses.is_empty());
+        known.map(|(name, host)| Peer::Endpoint(name, host, None))
+    }
+
+    /// Says at which interfaces of nodes nothing can be tried.
+    pub(crate) fn warn_of_hosts(&self) {
+        for (name, _) in self.hosts.iter().filter(|(_, host)| host.addresses.is_empty()) {
+            eprintln!("warning: {name}: no expectedIPs, so nothing is tried at it");
+        }
+    }
+
+    /// Whether what is tried is let through, for each pair of these ends of which one is an endpoint at least. Addresses of
+    /// the other version of IP take no part, nor do interfaces of nodes that have none of this.
     pub(crate) fn reach(
         &self,
         port: Port,
         ipv6: bool,
-        outside: &[IpAddr],
+        ends: &[Peer<'_>],
     ) -> BTreeMap<String, BTreeMap<String, bool>> {
         let judge = Judge::new(&self.mirror);
-        let pods = self.pods.iter().map(|(name, pod)| Peer::Endpoint(name, pod, None));
-        let outside = outside.iter().filter(|it| it.is_ipv6() == ipv6);
-        let ends = pods.chain(outside.map(|it| Peer::Address(*it))).collect::<Vec<_>>();
+        let takes_part = |it: &&Peer<'_>| match it {
+            Peer::Endpoint(_, Pod { policed: Policed::Workload(_), .. }, _) => true,
+            _ => it.address(ipv6).is_some(),
+        };
+        let ends = ends.iter().filter(takes_part).collect::<Vec<_>>();
         let mut reach = BTreeMap::<_, BTreeMap<_, _>>::new();
         for (at, from) in ends.iter().enumerate() {
             for (_, to) in ends.iter().enumerate().filter(|(of, _)| *of != at) {
