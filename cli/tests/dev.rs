@@ -48,7 +48,9 @@ async fn the_page_of_dev_shows_how_far_the_last_changes_of_policies_have_come() 
     let (page, store) = (field(&ready, "page"), field(&ready, "store"));
     // What the page asks for.
     let html = get(page, "/");
-    for part in ["Policies that changed last", "\"rollouts\"", "/api/v1/${name}", "p99_ms"] {
+    let parts =
+        ["Policies that changed last", "\"rollouts\"", "/api/v1/${name}", "p99_ms", "p.deleted"];
+    for part in parts {
         assert!(html.contains(part), "{part}");
     }
     let rollouts = || -> Value { serde_json::from_str(&get(page, "/api/v1/rollouts")).unwrap() };
@@ -83,9 +85,30 @@ async fn the_page_of_dev_shows_how_far_the_last_changes_of_policies_have_come() 
         }
     }
 
+    // A deletion is a change too, until the policy is made again.
     let delete = ["delete", "networkpolicy", "closed", "-n", "shop", "--store", store];
     assert!(bulrush().args(delete).stdout(Stdio::null()).status().unwrap().success());
-    until("what is gone is not shown", || rollouts() == json!([])).await;
+    let server = page.trim_start_matches("http://");
+    let status = ["rollout", "status", "np/shop/closed", "--server", server, "--wait"];
+    let said = bulrush().args(status).args(["--store", store]).output().unwrap();
+    let said = (said.status.success(), String::from_utf8(said.stdout).unwrap());
+    let gone = "NetworkPolicy(shop/closed): deleted; gone from 3 of 3 nodes; p50 ";
+    assert!(said.0 && said.1.starts_with(gone), "{said:?}");
+    assert!(said.1.ends_with(" ms since the deletion\n"), "{said:?}");
+    let shown = rollouts();
+    assert_eq!(shown.as_array().unwrap().len(), 1, "{shown}");
+    let fields = ["name", "deleted", "enforced", "uses"].map(|field| &shown[0][field]);
+    assert_eq!(fields, [&json!("closed"), &json!(true), &json!(3), &json!(3)]);
+    apply(store, 3);
+    until("it is shown as one that is there", || {
+        let newest = &rollouts()[0];
+        newest["deleted"] == false && newest["enforced"] == 3
+    })
+    .await;
+    assert_eq!(rollouts().as_array().unwrap().len(), 1);
+    let said = bulrush().args(status).args(["--store", store]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.starts_with("NetworkPolicy(shop/closed): enforced on 3 of 3 nodes"), "{said}");
 }
 
 #[test]

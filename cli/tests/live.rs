@@ -6,7 +6,12 @@ mod common;
 #[path = "../../lib/model/tests/golden/mod.rs"]
 mod golden;
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::Output,
+};
 
 use common::{bulrush, start_typha};
 use serde_json::{Value, json};
@@ -229,6 +234,15 @@ async fn live_interfaces_of_nodes_and_all_links_of_a_pod_are_explained_with_thei
     store.shutdown().await.unwrap();
 }
 
+/// What a browser gets.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 /// Where agents do acknowledge, `README.md` shows it, and a test runs that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there() {
@@ -261,9 +275,36 @@ async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there()
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["enforced"], &json["unknown"]), (&json!(0), &json!(["n1"])));
 
+    // The answer is final where the store is asked too.
+    for store in [&[][..], &["--store", &url, "--wait"]] {
+        let (_, _, error) = status(&[&["gnp/q"], store].concat());
+        support::assert_bad_input("rollout: a policy that never was, or was forgotten", &error);
+    }
+    let (_, _, error) = status(&["tier/q"]);
+    support::assert_bad_input("rollout: an object that is not there", &error);
+    // What only an earlier version of this command asks for would be taken for an object that is there.
+    let deleted = ["delete", "globalnetworkpolicy", "p", "--store", &url];
+    ok(&deleted);
+    let gone = "GlobalNetworkPolicy(p): deleted; gone from 0 of 1 nodes, 0 of which used it\n\
+                unknown: n1\n";
+    common::until("typha has seen it go", || status(&["gnp/p"]).1 == gone).await;
+    let (code, said, _) = status(&["gnp/p", "--store", &url]);
+    assert_eq!((code, &*said), (Some(1), gone));
+    let (_, json, _) = status(&["gnp/p", "-o", "json"]);
+    assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["deleted"], true);
+    let path = "/api/v1/rollout?kind=GlobalNetworkPolicy&name=p";
+    let answer = get(&server, path);
+    assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
+    assert!(answer.ends_with("GlobalNetworkPolicy p is not in the store\n"), "{answer}");
+    let answer = get(&server, &format!("{path}&deleted=true"));
+    assert!(answer.contains(r#""presence":"deleted""#), "{answer}");
+    ok(&["apply", "-f", manifest.path().to_str().unwrap(), "--store", &url]);
+    common::until("it is there again", || {
+        status(&["gnp/p"]).1.starts_with("GlobalNetworkPolicy(p): enforced on 0 of 1")
+    })
+    .await;
+
     for (arguments, message) in [
-        (&["gnp/q"][..], "GlobalNetworkPolicy q is not in the store (404)"),
-        (&["gnp/q", "--store", &url], "GlobalNetworkPolicy(q) is not in the store"),
         (
             &["gnp"],
             "\"gnp\" must be a kind and a name; write for example networkpolicy/web -n shop",

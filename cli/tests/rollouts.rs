@@ -243,7 +243,7 @@ fn a_roll_out_over_two_servers_says_of_each_node_what_its_agent_says() {
     let folder = tempfile::tempdir().unwrap();
     let servers = Servers::start();
     servers.apply(folder.path(), &[&node(1)[..], &node(2), &[policy(1)]].concat());
-    let (_first_network, first) = servers.agent(1, 5473, &[], folder.path());
+    let (first_network, first) = servers.agent(1, 5473, &[], folder.path());
     let _second = servers.agent(2, 15473, &[], folder.path());
     servers.until("both nodes have it", |said| said["enforced"] == 2);
     let (code, said, _) = servers.ask(STATUS, &["--wait"]);
@@ -305,4 +305,29 @@ fn a_roll_out_over_two_servers_says_of_each_node_what_its_agent_says() {
     let shown: Value = serde_json::from_str(&servers.network.run(&page)).unwrap();
     assert_eq!(shown[0]["failed"]["node-3"], reason, "{shown}");
     assert_eq!(shown[0]["unknown"], json!(["node-1", "node-4"]));
+
+    // It is deleted while one agent hangs.
+    let is_in_force = || {
+        let rules = first_network.run(&["nft", "list", "table", "ip", "calico"]);
+        rules.contains("tcp dport 4")
+    };
+    assert!(is_in_force());
+    first.signal(Signal::SIGSTOP);
+    servers.network.run(&[BULRUSH, "delete", "gnp", "p", "--store", STORE]);
+    let said = servers.until("it is gone where the agent runs", |said| said["enforced"] == 1);
+    assert_eq!(said["deleted"], true);
+    assert_eq!((&said["pending"], &said["unknown"]), (&json!(["node-1"]), &json!(["node-4"])));
+    assert!(said["failed"]["node-3"].as_str().unwrap().contains("not permitted"), "{said}");
+    assert_eq!(said["uses"], 4, "it was everybody's");
+    first.signal(Signal::SIGCONT);
+    servers.until("it is gone there too", |said| said["enforced"] == 2);
+    let (code, said, _) = servers.ask(STATUS, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    let gone = "GlobalNetworkPolicy(p): deleted; gone from 2 of 4 nodes; p50 ";
+    assert!(said.starts_with(gone) && said.ends_with("unknown: node-4\n"), "{said}");
+    assert!(!is_in_force(), "what is acknowledged is so");
+
+    // Made again, it is a policy as any other.
+    servers.apply(folder.path(), &[policy(5)]);
+    servers.until("it is there again", |said| said["deleted"] == false && said["enforced"] == 2);
 }

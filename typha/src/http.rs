@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
-    rollout::{self, ObjectRollout, PolicyRollout},
+    rollout::{self, ObjectRollout, PolicyRollout, Presence},
     service::Shared,
     sessions::SessionInfo,
     status::{
@@ -70,7 +70,7 @@ pub(crate) fn status(pages: Arc<Pages>) -> Router {
     };
     router
         .route("/", get(async || Html(include_str!("page.html"))))
-        .route("/api/v1/rollout", get(async move |query| rolled_out(&asked, query)))
+        .route("/api/v1/rollout", get(async move |query| rolled_out(&asked, query).await))
         .route("/api/v1/rollouts", get(async move || Json(all.rollouts())))
         .route("/api/v1/status", get(async move || Json(pages.status())))
 }
@@ -268,9 +268,12 @@ struct Asked {
     #[serde(default)]
     namespace: String,
     name: String,
+    /// Whether one that is not in the store is asked about too.
+    #[serde(default)]
+    deleted: bool,
 }
 
-fn rolled_out(
+async fn rolled_out(
     pages: &Pages,
     Query(asked): Query<Asked>,
 ) -> Result<Json<ObjectRollout>, (StatusCode, String)> {
@@ -288,9 +291,15 @@ fn rolled_out(
         let text = format!("not in sync: {why}\n");
         return Err((StatusCode::SERVICE_UNAVAILABLE, text));
     };
+    // What changed is told a moment after it is published, and not all of it would be known before.
+    let publication = published.snapshot.publication;
+    let mut made = pages.outputs.made.clone();
+    // A writer that has ended has told all.
+    let _ = made.wait_for(|made| made.publication() >= publication).await;
+    let made = made.borrow().clone();
     let sessions = pages.shared.sessions.all();
-    let made = pages.outputs.made.borrow().clone();
     rollout::of_object(&published.snapshot, &sessions, &made, &key)
+        .filter(|rollout| asked.deleted || rollout.presence == Presence::There)
         .map(Json)
         .ok_or_else(|| (StatusCode::NOT_FOUND, format!("{key} is not in the store\n")))
 }

@@ -33,6 +33,9 @@ mod traffic;
 mod writer;
 
 pub use door::Limits;
-pub use rollout::{NodeRollout, NodeState, ObjectRollout, PolicyRollout, RolloutSummary};
+pub use rollout::{
+    NodeRollout, NodeState, ObjectRollout, PolicyRollout, Presence, REMEMBERED, RolloutSummary,
+    is_policy,
+};
 pub use server::{Config, StartError, Typha};
 pub use status::{AgentStatus, RolloutStatus, Status};

@@ -50,6 +50,13 @@ pub(crate) struct Made {
     pub(crate) policies: LastChanged,
 }
 
+impl Made {
+    /// The publication up to which it is known; 0: none.
+    pub(crate) fn publication(&self) -> u64 {
+        self.recent.back().map_or(0, |recent| recent.publication)
+    }
+}
+
 /// A publication that was made.
 #[derive(Clone, Debug)]
 pub(crate) struct Recent {
@@ -148,8 +155,8 @@ impl Writer {
             made.recent.push_back(Recent { publication, changes, observed_at });
             match difference {
                 Some((before, now)) => {
-                    let kinds = &pipeline.publisher().affected().kinds;
-                    made.policies.add(before, now, kinds, observed_at);
+                    let affected = pipeline.publisher().affected();
+                    made.policies.add(before, now, affected, observed_at);
                 }
                 None => made.policies = LastChanged::default(),
             }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::{Subcommand, ValueEnum};
 use model::{Key, Kind, Stored};
 use serde_json::Value;
-use typha::{NodeRollout, NodeState, ObjectRollout, RolloutSummary};
+use typha::{NodeRollout, NodeState, ObjectRollout, Presence, RolloutSummary};
 
 use crate::{
     http,
@@ -39,8 +39,9 @@ enum Action {
 
 /// Say how far the last change of an object has come: what agents acknowledge is in their kernel
 ///
-/// Exits with 0 when it is enforced on every node, else with 1. Where the store is known too, a typha that has not read
-/// the newest change yet is told apart from one that has brought it to all nodes.
+/// Exits with 0 when it is enforced on every node, else with 1. Of a policy that was deleted it says from how many nodes
+/// it is gone. Where the store is known too, a typha that has not read the newest change yet is told apart from one that
+/// has brought it to all nodes.
 #[derive(clap::Args)]
 struct Status {
     /// Which object; of kinds with namespaces also KIND/NAMESPACE/NAME
@@ -71,6 +72,17 @@ struct Status {
     store: StoreArgs,
 }
 
+/// What the store has of the object.
+#[derive(Clone, Debug, PartialEq)]
+enum Wanted {
+    /// The store isn't asked, or typha reads a part of the object only.
+    Unknown,
+    /// It has an object with this spec.
+    Spec(Value),
+    /// It has no such object.
+    Gone,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Output {
     /// For people
@@ -92,20 +104,30 @@ impl Status {
         let wanted = runtime::block_on(self.wanted(&key))?;
         let end = Instant::now() + self.timeout;
         let (rollout, silent) = loop {
-            match self.ask(&key, wanted.as_ref()) {
-                Ok(answer) if !self.wait || is_over(&answer.0) => break answer,
-                // What isn't there yet may come.
-                Err(error) if !self.wait || Instant::now() >= end => return Err(error),
-                Ok(answer) if Instant::now() >= end => break answer,
-                _ => thread::sleep(PAUSE),
+            let is_last = !self.wait || Instant::now() >= end;
+            match self.ask(&key) {
+                Ok((answers, silent)) if nobody_knows(&answers) => {
+                    // What isn't there yet may come, if the store has it.
+                    if is_last || wanted == Wanted::Gone {
+                        warn_of(&silent);
+                        bail!(unheard_of(&key));
+                    }
+                }
+                Ok((answers, silent)) => {
+                    let rollout = merged(answers, &wanted);
+                    if is_last || is_over(&rollout) {
+                        break (rollout, silent);
+                    }
+                }
+                Err(error) if is_last => return Err(error),
+                Err(_) => {}
             }
+            thread::sleep(PAUSE);
         };
         if key.kind.name().starts_with("Staged") {
             eprintln!("warning: a staged policy is enforced nowhere: agents have the change, and do nothing by it");
         }
-        for error in silent {
-            eprintln!("warning: {error}; what only it knows is missing here");
-        }
+        warn_of(&silent);
         let text = match self.output {
             Output::Text => text(&rollout, &key),
             Output::Json => format!("{}\n", serde_json::to_string(&rollout)?),
@@ -138,27 +160,22 @@ impl Status {
         })
     }
 
-    /// What the store has of the object, if the store is known. Of some kinds typha reads a part.
-    async fn wanted(&self, key: &Key) -> anyhow::Result<Option<Value>> {
+    async fn wanted(&self, key: &Key) -> anyhow::Result<Wanted> {
         let is_read_whole =
             !matches!(key.kind, Kind::Node | Kind::Profile | Kind::WorkloadEndpoint);
-        let Some(store) = self.store.connect_if_given().await? else { return Ok(None) };
-        match store.get(key).await?.map(|item| item.value) {
-            Some(Stored::Json(mut object)) if is_read_whole => Ok(Some(object["spec"].take())),
-            Some(_) => Ok(None),
-            None => bail!("{} is not in the store", called(key)),
-        }
+        let Some(store) = self.store.connect_if_given().await? else { return Ok(Wanted::Unknown) };
+        Ok(match store.get(key).await?.map(|item| item.value) {
+            Some(Stored::Json(mut object)) if is_read_whole => Wanted::Spec(object["spec"].take()),
+            Some(_) => Wanted::Unknown,
+            None => Wanted::Gone,
+        })
     }
 
     /// Asks every typha. One that can't be asked knows of no node: what went wrong with it is behind what the others
     /// say.
-    fn ask(
-        &self,
-        key: &Key,
-        wanted: Option<&Value>,
-    ) -> anyhow::Result<(RolloutSummary, Vec<String>)> {
+    fn ask(&self, key: &Key) -> anyhow::Result<(Vec<ObjectRollout>, Vec<String>)> {
         let path = format!(
-            "/api/v1/rollout?kind={}&namespace={}&name={}",
+            "/api/v1/rollout?kind={}&namespace={}&name={}&deleted=true",
             key.kind, key.namespace, key.name
         );
         let mut answers = Vec::new();
@@ -182,25 +199,60 @@ impl Status {
         }
         match (answers.is_empty(), silent.last()) {
             (true, Some(error)) => bail!(error.clone()),
-            _ => Ok((merged(answers, wanted), silent)),
+            _ => Ok((answers, silent)),
         }
+    }
+}
+
+fn warn_of(silent: &[String]) {
+    for error in silent {
+        eprintln!("warning: {error}; what only it knows is missing here");
+    }
+}
+
+/// Whether each typha says that the store has no such object, and none has seen it go.
+fn nobody_knows(answers: &[ObjectRollout]) -> bool {
+    answers.iter().all(|answer| answer.presence == Presence::Absent)
+}
+
+fn unheard_of(key: &Key) -> String {
+    let what = called(key);
+    if typha::is_policy(key) {
+        format!(
+            "{what} is not in the store, and no typha remembers that it was deleted: it never was there under this \
+             name, or {} other policies have changed since it was deleted, or typha has started since",
+            typha::REMEMBERED
+        )
+    } else {
+        format!("{what} is not in the store; deletions are remembered only of policies that agents enforce")
     }
 }
 
 /// What several typhas know together. Those that have read an older object, or another than is `wanted`, know of no node
 /// that has the newest.
-fn merged(answers: Vec<ObjectRollout>, wanted: Option<&Value>) -> RolloutSummary {
-    let newest = answers.iter().max_by_key(|answer| answer.version);
-    let content = newest.map(|answer| answer.content.clone()).unwrap_or_default();
+fn merged(answers: Vec<ObjectRollout>, wanted: &Wanted) -> RolloutSummary {
+    // Whether one remembers the deletion is no matter of the object.
+    let content = |answer: &ObjectRollout| {
+        (answer.presence == Presence::There).then(|| answer.content.clone())
+    };
+    // By the store, or else by the one that has read most of it.
+    let current = match wanted {
+        Wanted::Gone => None,
+        _ => answers.iter().max_by_key(|answer| answer.version).and_then(content),
+    };
+    let is_wanted = match wanted {
+        Wanted::Unknown | Wanted::Gone => true,
+        Wanted::Spec(wanted) => {
+            let read = current.as_deref().and_then(|json| serde_json::from_str::<Value>(json).ok());
+            read.is_some_and(|read| read["spec"] == *wanted)
+        }
+    };
+    let is_deleted = current.is_none() && is_wanted;
     let mut nodes: BTreeMap<String, NodeRollout> = BTreeMap::new();
     for answer in answers {
-        let is_newest = answer.content == content
-            && wanted.is_none_or(|wanted| {
-                let read = serde_json::from_str::<Value>(&content).unwrap_or_default();
-                read["spec"] == *wanted
-            });
+        let is_current = is_wanted && content(&answer) == current;
         for (name, mut node) in answer.nodes {
-            if !is_newest {
+            if !is_current {
                 node = NodeRollout { state: node.state.min(NodeState::Pending), milliseconds: None, ..node };
             }
             match nodes.get_mut(&name) {
@@ -210,7 +262,7 @@ fn merged(answers: Vec<ObjectRollout>, wanted: Option<&Value>) -> RolloutSummary
             }
         }
     }
-    RolloutSummary::of(&nodes)
+    RolloutSummary::of(&nodes, is_deleted)
 }
 
 /// Whether all nodes have it.
@@ -226,12 +278,18 @@ fn is_over(rollout: &RolloutSummary) -> bool {
 fn text(rollout: &RolloutSummary, key: &Key) -> String {
     let of = rollout.enforced + rollout.failed.len() + rollout.pending.len() + rollout.unknown.len();
     // Writing to a String doesn't fail.
-    let mut text = format!("{}: enforced on {} of {of} nodes", called(key), rollout.enforced);
+    let (what, enforced) = (called(key), rollout.enforced);
+    let (is_at, use_it, change) = if rollout.deleted {
+        ("deleted; gone from", "used it", "deletion")
+    } else {
+        ("enforced on", "use it", "change")
+    };
+    let mut text = format!("{what}: {is_at} {enforced} of {of} nodes");
     if rollout.uses < of {
-        let _ = write!(text, ", {} of which use it", rollout.uses);
+        let _ = write!(text, ", {} of which {use_it}", rollout.uses);
     }
     if let (Some(p50), Some(p99)) = (rollout.p50_ms, rollout.p99_ms) {
-        let _ = write!(text, "; p50 {p50} ms, p99 {p99} ms since the change");
+        let _ = write!(text, "; p50 {p50} ms, p99 {p99} ms since the {change}");
     }
     text.push('\n');
     for (node, reason) in rollout.failed.iter().take(NAMED) {
@@ -260,7 +318,18 @@ mod tests {
 
     fn answer(version: u64, content: &str, nodes: &[(&str, NodeRollout)]) -> ObjectRollout {
         let nodes = nodes.iter().map(|(name, node)| ((*name).to_owned(), node.clone())).collect();
-        ObjectRollout { publication: 1, observed_at_ms: None, version, content: content.to_owned(), nodes }
+        ObjectRollout {
+            presence: Presence::There,
+            publication: 1,
+            observed_at_ms: None,
+            version,
+            content: content.to_owned(),
+            nodes,
+        }
+    }
+
+    fn gone(presence: Presence, version: u64, nodes: &[(&str, NodeRollout)]) -> ObjectRollout {
+        ObjectRollout { presence, ..answer(version, "", nodes) }
     }
 
     #[test]
@@ -286,7 +355,7 @@ mod tests {
                 ("d", node(Unknown, None)),
             ],
         );
-        let rollout = merged(vec![one, other.clone()], None);
+        let rollout = merged(vec![one, other.clone()], &Wanted::Unknown);
         assert_eq!(
             (rollout.enforced, rollout.failed.len(), rollout.uses),
             (1, 1, 2),
@@ -298,15 +367,66 @@ mod tests {
         // What a typha says of an older object is no word on the new one.
         let newer = answer(9, "newer", &[("a", node(Unknown, None))]);
         let older = answer(8, "new", &[("a", node(Enforced, Some(1)))]);
-        let rollout = merged(vec![newer, older, other.clone()], None);
+        let rollout = merged(vec![newer, older, other.clone()], &Wanted::Unknown);
         assert_eq!(rollout.enforced, 0, "{rollout:?}");
         assert!(!is_over(&rollout));
 
         // And none of them may have read what the store has.
         let read = answer(9, r#"{"spec": {"order": 1}}"#, &[("a", node(Enforced, Some(1)))]);
-        let spec = |order: u32| serde_json::json!({"order": order});
-        assert!(is_enforced(&merged(vec![read.clone()], Some(&spec(1)))));
-        assert_eq!(merged(vec![read], Some(&spec(2))).pending, ["a"]);
+        let spec = |order: u32| Wanted::Spec(serde_json::json!({"order": order}));
+        assert!(is_enforced(&merged(vec![read.clone()], &spec(1))));
+        assert_eq!(merged(vec![read], &spec(2)).pending, ["a"]);
+    }
+
+    #[test]
+    fn an_object_is_gone_from_a_node_when_a_typha_that_has_seen_it_go_says_so() {
+        use NodeState::{Enforced, Unknown};
+        let key = Key::namespaced(Kind::NetworkPolicy, "shop", "web");
+        let said = |answers: &[&ObjectRollout], wanted: &Wanted| {
+            text(&merged(answers.iter().map(|it| (*it).clone()).collect(), wanted), &key)
+        };
+        let saw = gone(
+            Presence::Deleted,
+            7,
+            &[("a", node(Enforced, Some(10))), ("b", node(Unknown, None))],
+        );
+        let behind = answer(6, "{}", &[("a", node(Unknown, None)), ("b", node(Enforced, Some(1)))]);
+        let pending = "NetworkPolicy(shop/web): deleted; gone from 1 of 2 nodes; \
+                       p50 10 ms, p99 10 ms since the deletion\npending: b\n";
+        assert_eq!(said(&[&saw, &behind], &Wanted::Unknown), pending);
+        assert_eq!(said(&[&behind, &saw], &Wanted::Gone), pending);
+
+        // One that has started since doesn't know when it went, but does know who is without it. What it has read it
+        // counts by the objects that are left.
+        let started = gone(Presence::Absent, 5, &[("b", node(Enforced, None))]);
+        let all = merged(vec![saw.clone(), started.clone()], &Wanted::Unknown);
+        assert!(all.deleted && is_enforced(&all), "{all:?}");
+        assert!(nobody_knows(std::slice::from_ref(&started)) && !nobody_knows(&[saw, started.clone()]));
+
+        // The store's word counts, whatever typhas have read.
+        let has = answer(6, "{}", &[("a", node(Enforced, Some(1)))]);
+        assert_eq!(
+            said(&[&has], &Wanted::Gone),
+            "NetworkPolicy(shop/web): deleted; gone from 0 of 1 nodes\npending: a\n"
+        );
+        let mixed = merged(vec![has.clone(), started], &Wanted::Gone);
+        assert_eq!((mixed.enforced, &*mixed.pending), (1, &["a".to_owned()][..]));
+        // One that is made again is there, and a typha that hasn't seen that is behind.
+        let gone = gone(Presence::Deleted, 9, &[("a", node(Enforced, Some(1)))]);
+        let made = Wanted::Spec(serde_json::json!({}));
+        assert_eq!(
+            said(&[&gone], &made),
+            "NetworkPolicy(shop/web): enforced on 0 of 1 nodes\npending: a\n"
+        );
+    }
+
+    #[test]
+    fn answers_of_a_typha_that_knows_no_deletions_are_read() {
+        let older = r#"{"publication":4,"observed_at_ms":null,"version":9,"content":"{}",
+            "nodes":{"a":{"uses":true,"state":"enforced"}}}"#;
+        let answer: ObjectRollout = serde_json::from_str(older).unwrap();
+        let rollout = merged(vec![answer], &Wanted::Unknown);
+        assert!(is_enforced(&rollout) && !rollout.deleted);
     }
 
     #[test]
@@ -318,7 +438,7 @@ mod tests {
         let answer = ObjectRollout { nodes: nodes.into_iter().collect(), ..answer(1, "", &[]) };
         let key = Key::namespaced(model::Kind::NetworkPolicy, "shop", "web");
         assert_eq!(
-            text(&merged(vec![answer], None), &key),
+            text(&merged(vec![answer], &Wanted::Unknown), &key),
             "NetworkPolicy(shop/web): enforced on 0 of 13 nodes, 1 of which use it; p50 5 ms, p99 5 ms since the change\n\
              failed on x: no such set\n\
              pending: n00, n01, n02, n03, n04, n05, n06, n07, n08, n09 and 2 more\n"
