@@ -16,6 +16,7 @@ mod offline;
 mod replay;
 mod resource;
 mod sample;
+mod stale;
 mod store;
 
 use std::{env, io, process::ExitCode};

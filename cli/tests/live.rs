@@ -234,6 +234,60 @@ async fn live_interfaces_of_nodes_and_all_links_of_a_pod_are_explained_with_thei
     store.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_typha_that_has_lost_its_store_answers_and_the_commands_say_for_how_long() {
+    let store = embedded::Server::start(embedded::Config::default()).await.unwrap();
+    let url = format!("http://{}", store.addr());
+    let manifest = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    let link = |pod: &str, address: &str| {
+        format!(
+            "apiVersion: projectcalico.org/v3\nkind: WorkloadEndpoint\n\
+             metadata: {{name: n1-k8s-{pod}-eth0, namespace: shop}}\n\
+             spec: {{orchestrator: k8s, node: n1, pod: {pod}, endpoint: eth0, interfaceName: {pod},\n  \
+             ipNetworks: [{address}/32]}}\n---\n"
+        )
+    };
+    let policy = "apiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: p}\n\
+                  spec: {selector: all()}\n";
+    fs::write(manifest.path(), link("a", "10.1.0.1") + &link("b", "10.1.0.2") + policy).unwrap();
+    let file = manifest.path().to_str().unwrap();
+    ok(&["apply", "-f", file, "--store", &url]);
+    let typha = start_typha(&url, 10).await;
+    common::until("typha is in sync", || typha.status().in_sync).await;
+    let (server, page) = (typha.address().to_string(), typha.status_address().to_string());
+    let commands = [
+        (&["explain", "shop/a", "shop/b:80", "-o", "json", "--server"][..], &server),
+        (&["matrix", "--port", "80", "-o", "json", "--server"], &server),
+        (&["whatif", "-f", file, "-o", "json", "--server"], &server),
+        (&["watch", "--once", "-o", "json", "--server"], &server),
+        (&["rollout", "status", "gnp/p", "-o", "json", "--server"], &page),
+    ];
+    let answers = || {
+        commands.map(|(command, address)| {
+            let output = run(&[command, &[address]].concat());
+            let warnings = String::from_utf8(output.stderr).unwrap();
+            let of_the_store = |line: &&str| line.contains("its store");
+            let warning = warnings.lines().find(of_the_store).map(ToOwned::to_owned);
+            (output.status.code(), String::from_utf8(output.stdout).unwrap(), warning)
+        })
+    };
+    let before = answers();
+    assert!(before.iter().all(|(_, _, warning)| warning.is_none()), "{before:?}");
+
+    store.shutdown().await.unwrap();
+    common::until("the age shows", || typha.status().stale_milliseconds > 1000).await;
+    let pairs = commands.iter().zip(before).zip(answers());
+    for (((command, address), before), (code, said, warning)) in pairs {
+        assert_eq!((code, said), (before.0, before.1), "{command:?}: else as before");
+        let warning = warning.unwrap_or_else(|| panic!("{command:?}: no word of the store"));
+        let start = format!("warning: typha at {address}: its store has been out of reach for ");
+        let rest = warning.strip_prefix(&start).unwrap_or_else(|| panic!("{warning}"));
+        let seconds = rest.strip_suffix(" s: what follows is as of then").unwrap();
+        assert!(seconds.parse::<u64>().unwrap() >= 2, "{warning}");
+    }
+    typha.stop().await;
+}
+
 /// What a browser gets.
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();

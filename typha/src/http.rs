@@ -298,7 +298,8 @@ async fn rolled_out(
     let _ = made.wait_for(|made| made.publication() >= publication).await;
     let made = made.borrow().clone();
     let sessions = pages.shared.sessions.all();
-    rollout::of_object(&published.snapshot, &sessions, &made, &key)
+    let stale = pages.outputs.store.borrow().stale_milliseconds();
+    rollout::of_object(&published.snapshot, &sessions, &made, stale, &key)
         .filter(|rollout| asked.deleted || rollout.presence == Presence::There)
         .map(Json)
         .ok_or_else(|| (StatusCode::NOT_FOUND, format!("{key} is not in the store\n")))

@@ -90,7 +90,8 @@ impl Live {
     ) -> Self {
         let expiry = until.map(|until| Box::pin(sleep_until(until)));
         let mut queue = Frames::default();
-        queue.push(Outgoing::Own(Box::new(facts.hello())));
+        let stale = shared.store.borrow().stale_milliseconds();
+        queue.push(Outgoing::Own(Box::new(facts.stale_hello(stale))));
         Self {
             shared,
             session,

@@ -77,6 +77,9 @@ pub struct ObjectRollout {
     pub observed_at_ms: Option<u64>,
     /// Grows with what this server has read of the store: of two servers, the one with more has the newer object.
     pub version: u64,
+    /// How long the store has been out of reach; 0: it is in reach.
+    #[serde(default)]
+    pub stale_milliseconds: u64,
     /// The object, canonical JSON; empty: it is not in the store.
     pub content: String,
     /// Every node of the store.
@@ -291,6 +294,7 @@ pub(crate) fn of_object(
     snapshot: &Snapshot,
     sessions: &[SessionInfo],
     made: &Made,
+    stale_milliseconds: u64,
     key: &Key,
 ) -> Option<ObjectRollout> {
     let name = Topic::res(key);
@@ -328,6 +332,7 @@ pub(crate) fn of_object(
         publication: change.publication,
         observed_at_ms: change.observed_at_ms,
         version: snapshot.vector.iter().map(|(_, version)| version).sum(),
+        stale_milliseconds,
         content: content.unwrap_or_default(),
         nodes: change.on_nodes(snapshot, &acting(sessions)),
     })
@@ -503,7 +508,7 @@ mod tests {
 
         fn rollout(&self, name: &str, sessions: &[SessionInfo]) -> ObjectRollout {
             let snapshot = self.publisher.snapshot();
-            of_object(&snapshot, sessions, &self.made, &key(name)).unwrap()
+            of_object(&snapshot, sessions, &self.made, 0, &key(name)).unwrap()
         }
     }
 

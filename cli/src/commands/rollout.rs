@@ -17,6 +17,7 @@ use typha::{NodeRollout, NodeState, ObjectRollout, Presence, RolloutSummary};
 use crate::{
     http,
     resource::{called, kinds},
+    stale,
     store::StoreArgs,
 };
 
@@ -72,6 +73,16 @@ struct Status {
     store: StoreArgs,
 }
 
+/// What typhas say.
+#[derive(Default)]
+struct Heard {
+    answers: Vec<ObjectRollout>,
+    /// What went wrong with those that don't answer.
+    silent: Vec<String>,
+    /// How long each of those that answer has been without its store.
+    stale: Vec<(String, u64)>,
+}
+
 /// What the store has of the object.
 #[derive(Clone, Debug, PartialEq)]
 enum Wanted {
@@ -103,20 +114,20 @@ impl Status {
         let key = self.key()?;
         let wanted = runtime::block_on(self.wanted(&key))?;
         let end = Instant::now() + self.timeout;
-        let (rollout, silent) = loop {
+        let (rollout, heard) = loop {
             let is_last = !self.wait || Instant::now() >= end;
             match self.ask(&key) {
-                Ok((answers, silent)) if nobody_knows(&answers) => {
+                Ok(heard) if nobody_knows(&heard.answers) => {
                     // What isn't there yet may come, if the store has it.
                     if is_last || wanted == Wanted::Gone {
-                        warn_of(&silent);
+                        heard.warn();
                         bail!(unheard_of(&key));
                     }
                 }
-                Ok((answers, silent)) => {
-                    let rollout = merged(answers, &wanted);
+                Ok(heard) => {
+                    let rollout = merged(&heard.answers, &wanted);
                     if is_last || is_over(&rollout) {
-                        break (rollout, silent);
+                        break (rollout, heard);
                     }
                 }
                 Err(error) if is_last => return Err(error),
@@ -127,7 +138,7 @@ impl Status {
         if key.kind.name().starts_with("Staged") {
             eprintln!("warning: a staged policy is enforced nowhere: agents have the change, and do nothing by it");
         }
-        warn_of(&silent);
+        heard.warn();
         let text = match self.output {
             Output::Text => text(&rollout, &key),
             Output::Json => format!("{}\n", serde_json::to_string(&rollout)?),
@@ -173,40 +184,46 @@ impl Status {
 
     /// Asks every typha. One that can't be asked knows of no node: what went wrong with it is behind what the others
     /// say.
-    fn ask(&self, key: &Key) -> anyhow::Result<(Vec<ObjectRollout>, Vec<String>)> {
+    fn ask(&self, key: &Key) -> anyhow::Result<Heard> {
         let path = format!(
             "/api/v1/rollout?kind={}&namespace={}&name={}&deleted=true",
             key.kind, key.namespace, key.name
         );
-        let mut answers = Vec::new();
-        let mut silent = Vec::new();
+        let mut heard = Heard::default();
         for server in &self.server {
             let server = server.trim_start_matches("http://").trim_end_matches('/');
             match http::get(server, &path) {
-                Ok((200, body)) => answers.push(
-                    serde_json::from_str(&body)
-                        .with_context(|| format!("typha at {server}: its answer can't be read"))?,
-                ),
+                Ok((200, body)) => {
+                    let answer: ObjectRollout = serde_json::from_str(&body)
+                        .with_context(|| format!("typha at {server}: its answer can't be read"))?;
+                    heard.stale.push((server.to_owned(), answer.stale_milliseconds));
+                    heard.answers.push(answer);
+                }
                 Ok((code, body)) => {
-                    silent.push(format!("typha at {server}: {} ({code})", body.trim()));
+                    heard.silent.push(format!("typha at {server}: {} ({code})", body.trim()));
                 }
                 Err(error) => {
-                    silent.push(format!(
+                    heard.silent.push(format!(
                         "typha at {server}: {error}; give the address of its status page with --server"
                     ));
                 }
             }
         }
-        match (answers.is_empty(), silent.last()) {
+        match (heard.answers.is_empty(), heard.silent.last()) {
             (true, Some(error)) => bail!(error.clone()),
-            _ => Ok((answers, silent)),
+            _ => Ok(heard),
         }
     }
 }
 
-fn warn_of(silent: &[String]) {
-    for error in silent {
-        eprintln!("warning: {error}; what only it knows is missing here");
+impl Heard {
+    fn warn(&self) {
+        for error in &self.silent {
+            eprintln!("warning: {error}; what only it knows is missing here");
+        }
+        for (server, stale_milliseconds) in &self.stale {
+            stale::warn(server, *stale_milliseconds);
+        }
     }
 }
 
@@ -230,7 +247,7 @@ fn unheard_of(key: &Key) -> String {
 
 /// What several typhas know together. Those that have read an older object, or another than is `wanted`, know of no node
 /// that has the newest.
-fn merged(answers: Vec<ObjectRollout>, wanted: &Wanted) -> RolloutSummary {
+fn merged(answers: &[ObjectRollout], wanted: &Wanted) -> RolloutSummary {
     // Whether one remembers the deletion is no matter of the object.
     let content = |answer: &ObjectRollout| {
         (answer.presence == Presence::There).then(|| answer.content.clone())
@@ -250,15 +267,16 @@ fn merged(answers: Vec<ObjectRollout>, wanted: &Wanted) -> RolloutSummary {
     let is_deleted = current.is_none() && is_wanted;
     let mut nodes: BTreeMap<String, NodeRollout> = BTreeMap::new();
     for answer in answers {
-        let is_current = is_wanted && content(&answer) == current;
-        for (name, mut node) in answer.nodes {
+        let is_current = is_wanted && content(answer) == current;
+        for (name, node) in &answer.nodes {
+            let mut node = node.clone();
             if !is_current {
                 node = NodeRollout { state: node.state.min(NodeState::Pending), milliseconds: None, ..node };
             }
-            match nodes.get_mut(&name) {
+            match nodes.get_mut(name) {
                 Some(known) if known.state >= node.state => known.uses |= node.uses,
                 Some(known) => *known = NodeRollout { uses: known.uses | node.uses, ..node },
-                None => drop(nodes.insert(name, node)),
+                None => drop(nodes.insert(name.clone(), node)),
             }
         }
     }
@@ -323,6 +341,7 @@ mod tests {
             publication: 1,
             observed_at_ms: None,
             version,
+            stale_milliseconds: 0,
             content: content.to_owned(),
             nodes,
         }
@@ -355,7 +374,7 @@ mod tests {
                 ("d", node(Unknown, None)),
             ],
         );
-        let rollout = merged(vec![one, other.clone()], &Wanted::Unknown);
+        let rollout = merged(&[one, other.clone()], &Wanted::Unknown);
         assert_eq!(
             (rollout.enforced, rollout.failed.len(), rollout.uses),
             (1, 1, 2),
@@ -367,15 +386,15 @@ mod tests {
         // What a typha says of an older object is no word on the new one.
         let newer = answer(9, "newer", &[("a", node(Unknown, None))]);
         let older = answer(8, "new", &[("a", node(Enforced, Some(1)))]);
-        let rollout = merged(vec![newer, older, other.clone()], &Wanted::Unknown);
+        let rollout = merged(&[newer, older, other.clone()], &Wanted::Unknown);
         assert_eq!(rollout.enforced, 0, "{rollout:?}");
         assert!(!is_over(&rollout));
 
         // And none of them may have read what the store has.
         let read = answer(9, r#"{"spec": {"order": 1}}"#, &[("a", node(Enforced, Some(1)))]);
         let spec = |order: u32| Wanted::Spec(serde_json::json!({"order": order}));
-        assert!(is_enforced(&merged(vec![read.clone()], &spec(1))));
-        assert_eq!(merged(vec![read], &spec(2)).pending, ["a"]);
+        assert!(is_enforced(&merged(std::slice::from_ref(&read), &spec(1))));
+        assert_eq!(merged(&[read], &spec(2)).pending, ["a"]);
     }
 
     #[test]
@@ -383,7 +402,8 @@ mod tests {
         use NodeState::{Enforced, Unknown};
         let key = Key::namespaced(Kind::NetworkPolicy, "shop", "web");
         let said = |answers: &[&ObjectRollout], wanted: &Wanted| {
-            text(&merged(answers.iter().map(|it| (*it).clone()).collect(), wanted), &key)
+            let answers: Vec<ObjectRollout> = answers.iter().map(|it| (*it).clone()).collect();
+            text(&merged(&answers, wanted), &key)
         };
         let saw = gone(
             Presence::Deleted,
@@ -399,7 +419,7 @@ mod tests {
         // One that has started since doesn't know when it went, but does know who is without it. What it has read it
         // counts by the objects that are left.
         let started = gone(Presence::Absent, 5, &[("b", node(Enforced, None))]);
-        let all = merged(vec![saw.clone(), started.clone()], &Wanted::Unknown);
+        let all = merged(&[saw.clone(), started.clone()], &Wanted::Unknown);
         assert!(all.deleted && is_enforced(&all), "{all:?}");
         assert!(nobody_knows(std::slice::from_ref(&started)) && !nobody_knows(&[saw, started.clone()]));
 
@@ -409,7 +429,7 @@ mod tests {
             said(&[&has], &Wanted::Gone),
             "NetworkPolicy(shop/web): deleted; gone from 0 of 1 nodes\npending: a\n"
         );
-        let mixed = merged(vec![has.clone(), started], &Wanted::Gone);
+        let mixed = merged(&[has.clone(), started], &Wanted::Gone);
         assert_eq!((mixed.enforced, &*mixed.pending), (1, &["a".to_owned()][..]));
         // One that is made again is there, and a typha that hasn't seen that is behind.
         let gone = gone(Presence::Deleted, 9, &[("a", node(Enforced, Some(1)))]);
@@ -425,7 +445,7 @@ mod tests {
         let older = r#"{"publication":4,"observed_at_ms":null,"version":9,"content":"{}",
             "nodes":{"a":{"uses":true,"state":"enforced"}}}"#;
         let answer: ObjectRollout = serde_json::from_str(older).unwrap();
-        let rollout = merged(vec![answer], &Wanted::Unknown);
+        let rollout = merged(&[answer], &Wanted::Unknown);
         assert!(is_enforced(&rollout) && !rollout.deleted);
     }
 
@@ -438,7 +458,7 @@ mod tests {
         let answer = ObjectRollout { nodes: nodes.into_iter().collect(), ..answer(1, "", &[]) };
         let key = Key::namespaced(model::Kind::NetworkPolicy, "shop", "web");
         assert_eq!(
-            text(&merged(vec![answer], &Wanted::Unknown), &key),
+            text(&merged(&[answer], &Wanted::Unknown), &key),
             "NetworkPolicy(shop/web): enforced on 0 of 13 nodes, 1 of which use it; p50 5 ms, p99 5 ms since the change\n\
              failed on x: no such set\n\
              pending: n00, n01, n02, n03, n04, n05, n06, n07, n08, n09 and 2 more\n"

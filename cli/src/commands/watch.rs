@@ -16,6 +16,7 @@ use proto::v1::{AgentHello, View};
 use serde_json::{Value, json};
 use sync::{ClientSession, Committed, Event, TopicDigest};
 
+use crate::stale;
 
 /// Show what typha sends: a node's view, or every object, and each change of it.
 #[derive(clap::Args)]
@@ -94,7 +95,10 @@ impl Args {
                 () = &mut stop => return Ok(ExitCode::SUCCESS),
             };
             match event {
-                Event::Hello(hello) => streams = hello.streams,
+                Event::Hello(hello) => {
+                    stale::warn(connection.address(), hello.stale_milliseconds);
+                    streams = hello.streams;
+                }
                 Event::Committed(committed) => {
                     let digests: BTreeMap<_, _> = if self.digests {
                         session.digests().map(|(topic, digest)| (topic.to_string(), digest)).collect()

@@ -14,6 +14,7 @@ use serde_json::Value;
 use sync::{ClientSession, Event};
 
 use super::objects::Objects;
+use crate::stale;
 
 /// What says who reaches whom.
 const KINDS: &[Kind] = &[
@@ -99,7 +100,8 @@ impl LiveArgs {
                 }
                 Event::Send(message) => connection.send(message),
                 Event::GoAway(go_away) => bail!("typha at {server} says: {}", go_away.message),
-                Event::Hello(_) | Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
+                Event::Hello(hello) => stale::warn(server, hello.stale_milliseconds),
+                Event::Nothing | Event::Heartbeat(_) | Event::Behind(_) => {}
             }
         }
     }

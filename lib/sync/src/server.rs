@@ -58,8 +58,13 @@ pub struct ServerFacts {
 }
 
 impl ServerFacts {
-    /// The server's first message.
+    /// The server's first message, with its store in reach.
     pub fn hello(&self) -> ServerMessage {
+        self.stale_hello(0)
+    }
+
+    /// The server's first message; `stale_milliseconds`: how long its store has been out of reach.
+    pub fn stale_hello(&self, stale_milliseconds: u64) -> ServerMessage {
         message(Message::Hello(ServerHello {
             incarnation: self.incarnation.clone(),
             epoch: self.epoch.clone(),
@@ -67,6 +72,7 @@ impl ServerFacts {
             digest_key: self.digest_key.0.to_vec(),
             heartbeat_seconds: self.heartbeat_seconds,
             version: self.version.clone(),
+            stale_milliseconds,
         }))
     }
 }
