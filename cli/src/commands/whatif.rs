@@ -24,9 +24,9 @@ const CHANGES: u8 = 2;
 /// Show which pods and nodes would gain or lose a connection, of a live cluster or of manifests alone
 ///
 /// Exits with 0 when nothing changes, with 2 when something does, with 1 when it can't be said: also where the new
-/// objects would be refused. Pods are compared, host endpoints with their nodes' own packets, and with --outside addresses
-/// outside. What is there and isn't written
-/// stays, unless --delete names it. Staged policies change nothing; with --staged they are enforced.
+/// objects would be refused. Pods are compared, host endpoints with their nodes' own packets, and with --outside
+/// addresses outside. What is there and isn't written stays, unless --delete names it. Staged policies change nothing;
+/// with --staged they are enforced.
 #[derive(clap::Args)]
 #[command(group = ArgGroup::new("cluster").args(["base", "server"]).required(true))]
 pub(crate) struct Args {
