@@ -13,7 +13,7 @@ use pipeline::StoreState;
 use runtime::{http, metrics::Text};
 use serde::Deserialize;
 use sync::{ServerFacts, Snapshot};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
 use tracing::warn;
 
 use crate::{
@@ -27,6 +27,9 @@ use crate::{
     tls::Current,
     writer::Outputs,
 };
+
+/// What a publication has changed is told so soon after it.
+const TOLD: Duration = Duration::from_secs(1);
 
 /// What the pages read.
 pub(crate) struct Pages {
@@ -294,8 +297,9 @@ async fn rolled_out(
     // What changed is told a moment after it is published, and not all of it would be known before.
     let publication = published.snapshot.publication;
     let mut made = pages.outputs.made.clone();
-    // A writer that has ended has told all.
-    let _ = made.wait_for(|made| made.publication() >= publication).await;
+    // Not for ever: a writer that has ended tells nothing, nor does one whose publication was made before its lists were
+    // whole.
+    let _ = timeout(TOLD, made.wait_for(|made| made.publication() >= publication)).await;
     let made = made.borrow().clone();
     let sessions = pages.shared.sessions.all();
     let stale = pages.outputs.store.borrow().stale_milliseconds();
