@@ -861,15 +861,14 @@ fn what_cannot_be_answered_is_named() {
         assert_bad_input(case, error.lines().next().unwrap());
     }
     for (case, outside, flags) in [
-        ("an address of a pod", "10.0.0.2", &[][..]),
-        ("no address", "10.0.0.0/8", &[]),
-        ("IPv6", "fd00::9", &[]),
-        ("IPv4", "192.0.2.1", &["--ipv6"]),
+        ("matrix: outside, an address of a pod", "10.0.0.2", &[][..]),
+        ("matrix: outside, no address", "10.0.0.0/8", &[]),
+        ("matrix: outside, IPv6", "fd00::9", &[]),
+        ("matrix: outside, IPv4", "192.0.2.1", &["--ipv6"]),
     ] {
         let args = ["matrix", "-f", file, "--port", "80", "--outside", outside];
         let error = failure(&[&args[..], flags].concat());
-        let case = format!("matrix: outside, {case}");
-        assert_bad_input(&case, error.lines().next().unwrap());
+        assert_bad_input(case, error.lines().next().unwrap());
     }
     let versions = failure(&["matrix", "-f", file, "--port", "/icmp", "--ipv6"]);
     assert_bad_input("matrix: a protocol of the other version of IP", &versions);
