@@ -387,13 +387,12 @@ fn check_verdicts((knowing, ops, packets): &Verdicts) {
     mirror.follow(tried.cluster.flush());
     let judge = Judge::new(&mirror);
     let world = naive::verdict::World::new(&tried.objects, &tried.beyond);
-    let workloads = world.workloads().collect::<Vec<_>>();
-    let mut addresses = workloads.iter().flat_map(|it| it.2).map(ipnet::IpNet::addr);
+    let endpoints = world.endpoints().collect::<Vec<_>>();
+    let mut addresses = endpoints.iter().flat_map(|it| it.2).map(ipnet::IpNet::addr);
     let outside = ["10.7.0.1", "10.9.9.9", "192.0.2.1", "fd00::7"].map(|it| it.parse().unwrap());
     let addresses = addresses.by_ref().chain(outside).collect::<Vec<_>>();
-    for (node, key, _) in &workloads {
+    for (node, key, _) in &endpoints {
         let entry = mirror.entry(&Topic::Node((*node).into()), key);
-        let Some(Entry::Endpoint(endpoint)) = entry else { panic!("{node} has no {key}") };
         for (from, to, protocol, port) in packets {
             let (from, to) = (*from.get(&addresses), *to.get(&addresses));
             if from.is_ipv4() != to.is_ipv4() {
@@ -414,7 +413,13 @@ fn check_verdicts((knowing, ops, packets): &Verdicts) {
                 icmp: icmp.map(|(kind, code)| Icmp { kind, code: Some(code) }),
             };
             for (inwards, direction) in [(true, Direction::Ingress), (false, Direction::Egress)] {
-                let judged = judge.allows(endpoint, direction, &ours, &mut |_| {});
+                let judged = match entry {
+                    Some(Entry::Endpoint(it)) => judge.allows(it, direction, &ours, &mut |_| {}),
+                    Some(Entry::HostEndpoint(it)) => {
+                        judge.allows_host(it, direction, &ours, &mut |_| {})
+                    }
+                    _ => panic!("{node} has no {key}"),
+                };
                 let naive = world.allows(node, key, inwards, &packet);
                 assert_eq!(judged, naive, "{key} on {node}, {direction:?}, {packet:?}");
             }

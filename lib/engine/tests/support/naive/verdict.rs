@@ -38,29 +38,56 @@ impl<'o> World<'o> {
         Self { objects, beyond, items: items(objects) }
     }
 
-    /// The workload endpoints: node, key there, addresses.
-    pub(crate) fn workloads(&self) -> impl Iterator<Item = (&str, &str, &[IpNet])> {
+    /// The endpoints: node, key there, addresses.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (&str, &str, &[IpNet])> {
         self.items.iter().filter_map(|item| {
             let local = item.endpoint.as_ref()?;
-            let workload = matches!(local.entry, Entry::Endpoint(_));
-            workload.then_some((local.node.as_str(), local.key.as_str(), item.nets.as_slice()))
+            Some((local.node.as_str(), local.key.as_str(), item.nets.as_slice()))
         })
     }
 
-    /// Whether the policy of a workload endpoint lets a packet in, or out.
+    /// Whether the policy of an endpoint lets a packet in, or out: to a host endpoint one of its node's own.
     pub(crate) fn allows(&self, node: &str, key: &str, inwards: bool, packet: &Packet) -> bool {
         let is_it = |item: &&Item| {
             item.endpoint.as_ref().is_some_and(|local| local.node == node && local.key == key)
         };
         let item = self.items.iter().find(is_it).unwrap();
+        let local = item.endpoint.as_ref().unwrap();
+        let lists = match &local.entry {
+            Entry::HostEndpoint(_) if inwards => {
+                &[ListOf::Untracked, ListOf::PreDnat, ListOf::Normal][..]
+            }
+            Entry::HostEndpoint(_) => &[ListOf::Untracked, ListOf::Normal],
+            _ => &[ListOf::Normal],
+        };
+        let mut decided = lists.iter().map(|list| self.in_list(item, *list, inwards, packet));
+        if let Some(allows) = decided.find_map(|it| it) {
+            return allows;
+        }
+        for name in &local.profiles {
+            if name == "projectcalico-default-allow" {
+                return true;
+            }
+            let profile = self.objects.get(&Key::global(Kind::Profile, name.clone()));
+            let Some(Obj::Profile { ingress, egress, .. }) = profile else { return false };
+            match self.first(None, if inwards { ingress } else { egress }, packet) {
+                None | Some(Action::Pass) => {}
+                Some(action) => return action == Action::Allow,
+            }
+        }
+        false
+    }
+
+    /// What the policies of a list decide; none: they leave it to others.
+    fn in_list(&self, item: &Item, list: ListOf, inwards: bool, packet: &Packet) -> Option<bool> {
         let selecting = self.objects.iter().filter_map(|(key, obj)| {
             let Obj::Policy(policy) = obj else { return None };
             let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
             let selects = policy_selector(namespace, policy)?.matches(&item.labels);
-            let here = is_enforced(key) && ListOf::Normal.has(stage(key, policy));
+            let here = is_enforced(key) && list.has(stage(key, policy));
             (selects && here).then_some((key, policy))
         });
-        'tiers: for tier in tier_list(self.objects, selecting, ListOf::Normal) {
+        'tiers: for tier in tier_list(self.objects, selecting, list) {
             let policies = if inwards { &tier.ingress } else { &tier.egress };
             if policies.is_empty() {
                 continue;
@@ -73,26 +100,15 @@ impl<'o> World<'o> {
                 let rules = if inwards { &policy.ingress } else { &policy.egress };
                 match self.first(namespace, rules, packet) {
                     Some(Action::Pass) => continue 'tiers,
-                    Some(action) => return action == Action::Allow,
+                    Some(action) => return Some(action == Action::Allow),
                     None => {}
                 }
             }
-            if !tier.default_pass {
-                return false;
+            if list == ListOf::Normal && !tier.default_pass {
+                return Some(false);
             }
         }
-        for name in &item.endpoint.as_ref().unwrap().profiles {
-            if name == "projectcalico-default-allow" {
-                return true;
-            }
-            let profile = self.objects.get(&Key::global(Kind::Profile, name.clone()));
-            let Some(Obj::Profile { ingress, egress, .. }) = profile else { return false };
-            match self.first(None, if inwards { ingress } else { egress }, packet) {
-                None | Some(Action::Pass) => {}
-                Some(action) => return action == Action::Allow,
-            }
-        }
-        false
+        None
     }
 
     /// What the first rule does that decides.
