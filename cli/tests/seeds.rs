@@ -7,6 +7,8 @@
 //!    +--> ledger: what the store held, moment by moment <-- asked by each agent at each Commit
 //! ```
 //!
+//! Faults are random, and after each part of a walk agents are led to what random faults hardly ever come to.
+//!
 //! `BULRUSH_SEEDS=17..18` replays one walk. Its steps are drawn from the seed; how they meet in time is up to the
 //! machine.
 
@@ -26,10 +28,11 @@ use std::{
 };
 
 use moves_support::Server;
-use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use seeds_support::{
     agent::{Agent, Board, Entries, Order, PATIENCE, fresh},
     ledger::locked,
+    meetings::Meeting,
     place::{Place, Side},
     writes::{NODES, Writer},
 };
@@ -165,12 +168,18 @@ impl Walk {
     }
 
     async fn steps(&mut self, is_patient: bool) {
+        // One before the backup, one after it, one after the restore.
+        let mut meetings = [Meeting::Delete, Meeting::ShortLived, Meeting::Half];
+        meetings.shuffle(&mut self.random);
+        let [first, second, third] = meetings;
         self.part().await;
+        self.meet(first).await;
         self.writer.some(&mut self.random, 1, true).await;
         let (remembered, backup) = (self.writer.remember(), self.etcd.backup());
         self.writer.some(&mut self.random, 1, true).await;
         self.place.say("a backup was made");
         self.part().await;
+        self.meet(second).await;
 
         let lost = self.writer.revision();
         self.place
@@ -198,6 +207,7 @@ impl Walk {
             self.writer.some(&mut self.random, 1, false).await;
         }
         self.part().await;
+        self.meet(third).await;
 
         self.place.heal_all();
         let end = self.writer.some(&mut self.random, 1, true).await;

@@ -61,6 +61,12 @@ impl Ledger {
         candidates.into_iter().flatten().find(|number| self.moments[*number].tick == tick)
     }
 
+    /// Whether the store held the same at both: it can't be seen which it is.
+    pub(crate) fn is_same(&self, one: usize, other: usize) -> bool {
+        let (one, other) = (self.moment(one), self.moment(other));
+        one.tick == other.tick && one.objects == other.objects
+    }
+
     /// Whether an agent may see `now` after `before`: later, or what a restored store went back to.
     pub(crate) fn may_follow(&self, before: usize, now: usize) -> bool {
         let went_back = |(backup, restored)| now <= backup && before < restored;

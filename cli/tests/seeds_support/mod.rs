@@ -2,5 +2,6 @@
 
 pub(crate) mod agent;
 pub(crate) mod ledger;
+pub(crate) mod meetings;
 pub(crate) mod place;
 pub(crate) mod writes;

@@ -15,6 +15,9 @@ const AGAIN: Duration = Duration::from_millis(300);
 /// How long a way that was slow is cut.
 const CUT: Duration = Duration::from_millis(50);
 
+/// What is done to a side until all is well again.
+const UNTIL_TOLD: Duration = Duration::from_hours(1);
+
 /// How a fault of a part ends.
 type End = Option<Instant>;
 
@@ -136,6 +139,24 @@ impl Place {
 }
 
 impl Side {
+    /// How the store is reached, until all is well again.
+    pub(crate) fn reach_store(&mut self, way: Way) {
+        self.store.set(way);
+        self.store_well = Some(Instant::now() + UNTIL_TOLD);
+    }
+
+    /// How agents reach it, until all is well again.
+    pub(crate) fn reach_agents(&mut self, way: Way) {
+        self.door.set(way);
+        self.door_well = Some(Instant::now() + UNTIL_TOLD);
+        self.is_slow = false;
+    }
+
+    /// Ends the connections of its agents, who may come again.
+    pub(crate) fn part_from_agents(&self) {
+        self.door.cut();
+    }
+
     fn heal(&mut self, is_over: impl Fn(Instant) -> bool) {
         let over = |end: &mut End| end.take_if(|end| is_over(*end)).is_some();
         if over(&mut self.back) {

@@ -17,6 +17,9 @@ pub(crate) const CLOCK: &str = "FelixConfiguration/default";
 /// Nodes with agents. The fixture's objects are on the first two.
 pub(crate) const NODES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
+/// So many objects of a kind random writes are of, beside the fixture's.
+const NUMBERS: u32 = 8;
+
 /// What a key has, as it is in the full view.
 #[derive(Clone, Debug)]
 struct Held {
@@ -104,11 +107,39 @@ impl Writer {
     }
 
     /// Deletes an object, and nothing else: no list says that it was there.
-    pub(crate) async fn delete(&mut self, random: &mut StdRng) {
+    pub(crate) async fn delete(&mut self, random: &mut StdRng) -> usize {
         let place = random.random_range(0..self.held.len());
         let key = self.held.keys().nth(place).expect("as many keys").clone();
+        self.delete_this(key).await
+    }
+
+    /// An object that wasn't there, and nothing else. Deleting it makes the store what it was before.
+    pub(crate) async fn short_lived(&mut self) -> String {
+        let (key, value) = set(NUMBERS, "role-0", &["192.255.0.1/32".to_owned()]);
+        let put = self.put(key.clone(), value);
+        self.send(vec![put], false).await;
+        key
+    }
+
+    /// Deletes this object, and nothing else. The moment's number.
+    pub(crate) async fn delete_this(&mut self, key: String) -> usize {
         self.held.remove(&key);
-        self.send(vec![TxnOp::delete(key, None)], false).await;
+        self.send(vec![TxnOp::delete(key, None)], false).await
+    }
+
+    /// More at once than comes in one piece, for every view. The moment's number.
+    pub(crate) async fn much(&mut self, random: &mut StdRng) -> usize {
+        let mut operations = Vec::new();
+        for number in 0..NUMBERS {
+            let mut net = || {
+                let (third, fourth) = (random.random_range(0..250), random.random_range(0..250));
+                format!("192.{number}.{third}.{fourth}/32")
+            };
+            let nets: Vec<String> = (0..2000).map(|_| net()).collect();
+            let (key, value) = set(number, &format!("role-{}", number % 4), &nets);
+            operations.push(self.put(key, value));
+        }
+        self.send(operations, true).await
     }
 
     fn put(&mut self, key: String, mut value: Value) -> TxnOp {
@@ -158,19 +189,7 @@ impl Writer {
 
     /// A key, and an object for it.
     fn any(&self, random: &mut StdRng) -> (String, Value) {
-        let number = random.random_range(0..8);
-        let object =
-            |kind: &str, namespace: Option<&str>, name: &str, labels: Value, spec: Value| {
-                let mut object = json!({
-                    "kind": kind, "apiVersion": "projectcalico.org/v3",
-                    "metadata": {"name": name, "labels": labels}, "spec": spec,
-                });
-                if let Some(namespace) = namespace {
-                    object["metadata"]["namespace"] = namespace.into();
-                }
-                let path = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
-                (format!("{RESOURCES}/{}s/{path}{name}", kind.to_lowercase()), object)
-            };
+        let number = random.random_range(0..NUMBERS);
         let role = format!("role-{}", random.random_range(0..4));
         match random.random_range(0..10) {
             0..3 => self.templates.choose(random).expect("templates").clone(),
@@ -186,14 +205,7 @@ impl Writer {
                         )
                     })
                     .collect();
-                let spec = json!({"nets": nets});
-                object(
-                    "GlobalNetworkSet",
-                    None,
-                    &format!("set-{number}"),
-                    json!({"role": role}),
-                    spec,
-                )
+                set(number, &role, &nets)
             }
             5 | 6 => {
                 let from =
@@ -206,8 +218,8 @@ impl Writer {
                     "GlobalNetworkPolicy",
                     None,
                     &format!("default.policy-{number}"),
-                    json!({}),
-                    spec,
+                    &json!({}),
+                    &spec,
                 );
                 policy["metadata"]["name"] = json!(format!("default.policy-{number}"));
                 (key.replace("policys", "policies"), policy)
@@ -225,8 +237,32 @@ impl Writer {
                     "projectcalico.org/orchestrator": "k8s",
                 });
                 let name = format!("{node}-k8s-pod--{number}-eth0");
-                object("WorkloadEndpoint", Some("red"), &name, labels, spec)
+                object("WorkloadEndpoint", Some("red"), &name, &labels, &spec)
             }
         }
     }
+}
+
+/// A key, and an object for it.
+fn object(
+    kind: &str,
+    namespace: Option<&str>,
+    name: &str,
+    labels: &Value,
+    spec: &Value,
+) -> (String, Value) {
+    let mut object = json!({
+        "kind": kind, "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": name, "labels": labels}, "spec": spec,
+    });
+    if let Some(namespace) = namespace {
+        object["metadata"]["namespace"] = namespace.into();
+    }
+    let path = namespace.map_or_else(String::new, |namespace| format!("{namespace}/"));
+    (format!("{RESOURCES}/{}s/{path}{name}", kind.to_lowercase()), object)
+}
+
+fn set(number: u32, role: &str, nets: &[String]) -> (String, Value) {
+    let (name, labels) = (format!("set-{number}"), json!({"role": role}));
+    object("GlobalNetworkSet", None, &name, &labels, &json!({"nets": nets}))
 }
