@@ -352,6 +352,19 @@ async fn a_roll_out_names_the_nodes_that_nobody_knows_of_and_what_is_not_there()
     assert_eq!((code, &*said), (Some(1), gone));
     let (_, json, _) = status(&["gnp/p", "-o", "json"]);
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap()["deleted"], true);
+    // A typha that has started since has no word of its own on it, and is none that is missing.
+    let started = start_typha(&url, 10).await;
+    common::until("the other is in sync", || started.status().in_sync).await;
+    let other = started.status_address().to_string();
+    let both = format!("{server},{other}");
+    let output = run(&["rollout", "status", "gnp/p", "--server", &both]);
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    assert_eq!(said, [gone, ""]);
+    let output = run(&["rollout", "status", "gnp/p", "--server", &other]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("no typha remembers that it was deleted"), "{error}");
+    started.stop().await;
+
     let path = "/api/v1/rollout?kind=GlobalNetworkPolicy&name=p";
     let answer = get(&server, path);
     assert!(answer.starts_with("HTTP/1.0 404"), "{answer}");
