@@ -221,7 +221,11 @@ fn peer(
     out: &mut Conditions,
 ) -> Option<()> {
     nets(cx, side, peer, out)?;
-    for id in &peer.sets {
+    // Where packets come from, a service is its addresses, and has no ports.
+    let has_ports = |id: &&ArcStr| matches!((cx.sets)(id), Some(SetNames::AddressPorts(_)));
+    let (with_ports, services): (Vec<&ArcStr>, Vec<&ArcStr>) =
+        peer.service_sets.iter().partition(has_ports);
+    for id in peer.sets.iter().chain(services) {
         let Some(SetNames::Nets { hosts, nets }) = (cx.sets)(id) else {
             out.incomplete = true;
             continue;
@@ -241,7 +245,7 @@ fn peer(
         out.all.push(in_set(side, hosts, true));
         out.all.extend(nets.map(|nets| in_set(side, nets, true)));
     }
-    let services = address_ports(cx, side, &peer.service_sets, false, out);
+    let services = address_ports(cx, side, with_ports, false, out);
     if !services.is_empty() && (cx.idle || transport.ports == Some(false)) {
         return None;
     }
@@ -307,10 +311,10 @@ fn ports(
 }
 
 /// Conditions on sets of addresses with ports.
-fn address_ports(
+fn address_ports<'i>(
     cx: &Context<'_>,
     side: Side,
-    ids: &[ArcStr],
+    ids: impl IntoIterator<Item = &'i ArcStr>,
     not: bool,
     out: &mut Conditions,
 ) -> Vec<Match> {

@@ -123,8 +123,10 @@ impl World {
             let member = format!("{address},{name}:{port}");
             !name.is_empty() && self.sets.get(id).is_some_and(|set| set.contains(&member))
         };
-        let is = |id: &str, kinds: [&str; 2]| kinds.contains(&id.split(':').next().unwrap());
-        let (net, named) = (["s", "svcnoport"], ["n", "svc"]);
+        let is = |id: &str, kinds: &[&str]| kinds.contains(&id.split(':').next().unwrap());
+        let (net, named) = (&["s", "svcnoport"][..], &["n", "svc"][..]);
+        let any = &[net, named].concat();
+        let belongs = |id: &str| if is(id, net) { contains(id) } else { serves(id) };
         let in_range = |ranges: &[model::view::PortRange]| {
             !name.is_empty() && ranges.iter().any(|r| (r.first..=r.last).contains(&port))
         };
@@ -141,14 +143,14 @@ impl World {
             } else {
                 port_fits
             };
-        let each = |ids: &[arcstr::ArcStr], kinds: [&str; 2], test: &dyn Fn(&str) -> bool| {
+        let each = |ids: &[arcstr::ArcStr], kinds: &[&str], test: &dyn Fn(&str) -> bool| {
             ids.iter().all(|id| if is(id, kinds) { test(id) } else { unknown })
         };
         (peer.nets.is_empty() || peer.nets.iter().any(|net| net.contains(&address)))
             && !peer.not_nets.iter().any(|net| net.contains(&address))
             && each(&peer.sets, net, &contains)
             && each(&peer.not_sets, net, &|id| !contains(id))
-            && each(&peer.service_sets, named, &serves)
+            && each(&peer.service_sets, any, &belongs)
             && port_ok
             && each(&peer.not_port_sets, named, &|id| !serves(id))
             && !in_range(&peer.not_ports)

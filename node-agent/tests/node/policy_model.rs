@@ -19,6 +19,7 @@ use crate::{
 };
 
 const SETS: [&str; 5] = ["s:a", "s:b", "svcnoport:c", "n:p", "svc:q"];
+const SERVICES: [&str; 2] = ["svcnoport:c", "svc:q"];
 const MEMBERS: [&str; 12] = [
     "10.0.0.1/32",
     "10.0.0.2/32",
@@ -54,10 +55,11 @@ fn strict_peer() -> impl Strategy<Value = Peer> {
     let sets = || prop_oneof![3 => Just(vec![]), 2 => vec(known_or_not(&SETS[..3]), 1..3)];
     let not_sets = || prop_oneof![5 => Just(vec![]), 1 => vec(known_or_not(&SETS[..3]), 1..2)];
     let named = || prop_oneof![5 => Just(vec![]), 1 => vec(known_or_not(&SETS[3..]), 1..3)];
+    let services = prop_oneof![5 => Just(vec![]), 1 => vec(known_or_not(&SERVICES), 1..3)];
     let range = select(&[(80, 80), (50, 60), (0, 65535), (53, 80), (9, 1)][..])
         .prop_map(|(first, last)| PortRange { first, last });
     let ports = move || prop_oneof![4 => Just(vec![]), 1 => vec(range.clone(), 1..3)];
-    (some_nets, except, sets(), not_sets(), ports(), named(), ports(), named(), named()).prop_map(
+    (some_nets, except, sets(), not_sets(), ports(), named(), ports(), named(), services).prop_map(
         |(
             nets,
             except,

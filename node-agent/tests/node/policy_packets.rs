@@ -272,6 +272,16 @@ fn features() -> Vec<(&'static str, Vec<Rule>, Vec<Kind>)> {
             vec![to(Peer { service_sets: vec!["svc:dns".into()], ..Peer::default() })],
             vec![dns],
         ),
+        (
+            "source of a service",
+            vec![from(Peer { service_sets: vec!["svcnoport:a".into()], ..Peer::default() })],
+            all.to_vec(),
+        ),
+        (
+            "deny the source of a service",
+            not(from(Peer { service_sets: vec!["svcnoport:b".into()], ..Peer::default() })),
+            all.to_vec(),
+        ),
         ("icmp type", vec![Rule { icmp: icmp(None), ..allow() }], vec![ping, ping1]),
         ("icmp code", vec![Rule { icmp: icmp(Some(1)), ..allow() }], vec![ping1]),
         (
@@ -331,6 +341,8 @@ fn each_feature_of_a_rule_has_a_packet_that_passes_and_one_that_does_not() {
     view.plist("it", vec![tier(&["it"], &[])]);
     view.member("n:web", "10.65.0.3,tcp:80", true);
     view.member("svc:dns", "10.65.0.3,udp:53", true);
+    view.member("svcnoport:a", "10.65.0.2/32", true);
+    view.member("svcnoport:b", "10.65.0.3/32", true);
     view.member("s:a", "10.65.0.2/32", true);
     view.member("s:net", "10.65.0.0/24", true);
     let b_hears = Receiver::new(&b, &[1, 6, 17, 47], "::1");
