@@ -74,7 +74,7 @@ pub(crate) struct Args {
     /// How long agents are idle before memory is looked at, in seconds.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     idle: u64,
-    /// How long changes are written in the cases `churn`, `views` and `many`, in seconds.
+    /// How long changes are written in the cases `churn`, `views`, `many` and `affected`, in seconds.
     #[arg(long, default_value_t = 20, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     churn: u64,
     /// How long agents are stuck in the case `stuck`, in seconds.

@@ -37,7 +37,10 @@ const MANY_RATE: f64 = 500.0;
 const MANY_P99: f64 = 1000.0;
 /// Changes a second of the case `affected`: each is a publication of its own.
 const AFFECTED_RATE: u64 = 10;
-/// What idle agents cost is measured for so long.
+/// How often it is done: as long as agents are told of it, so long they are idle before, for very many that are idle cost
+/// more than few that are told something, and not the same in each second (heartbeats, pings).
+const AFFECTED_ROUNDS: u32 = 3;
+/// What idle agents cost is measured for so long in the case `views`.
 const IDLE: Duration = Duration::from_secs(3);
 
 /// Bytes that agents have received from the server.
@@ -65,7 +68,7 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
             synced(&fleet, agents).await?;
             let (first_cpu, first_bytes) = (bed.server.cpu()?.saturating_sub(cpu), received(&bed)?);
             let length = Duration::from_secs(rig.args.churn);
-            let idle = idle(&bed).await?;
+            let idle = idle(&bed, IDLE).await?;
             let began = Instant::now();
             let (cpu, bytes, events) = rolled(&bed, &fleet, view, agents, length).await?;
             // Whoever is connected and idle costs something, too: heartbeats, pings.
@@ -92,9 +95,9 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
 }
 
 /// The part of a processor that the servers use while nothing changes.
-async fn idle(bed: &Bed) -> anyhow::Result<f64> {
+async fn idle(bed: &Bed, length: Duration) -> anyhow::Result<f64> {
     let (cpu, began) = (bed.cpu()?, Instant::now());
-    tokio::time::sleep(IDLE).await;
+    tokio::time::sleep(length).await;
     let used = bed.cpu()?.saturating_sub(cpu);
     Ok(used.as_secs_f64() / began.elapsed().as_secs_f64())
 }
@@ -189,17 +192,18 @@ pub(super) async fn affected(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result
         for cohort in [0, 1] {
             let need = bed.world.cohort(cohort).len();
             let mut times = Vec::new();
-            for _ in 0..rig.args.rounds {
-                let idle = idle(&bed).await?;
+            for _ in 0..rig.args.rounds.min(AFFECTED_ROUNDS) {
+                let idle = idle(&bed, Duration::from_secs(rig.args.churn)).await?;
                 let (cpu, began) = (bed.cpu()?, Instant::now());
-                for _ in 0..AFFECTED_RATE {
+                let changes = AFFECTED_RATE * rig.args.churn;
+                for _ in 0..changes {
                     let next = tokio::time::sleep(Duration::from_secs(1) / AFFECTED_RATE as u32);
                     bed.send(&fleet, churn.next_of_cohort(cohort), need as u64).await?;
                     next.await;
                 }
                 let used = bed.cpu()?.saturating_sub(cpu).as_secs_f64();
                 let used = used - idle * began.elapsed().as_secs_f64();
-                times.push(used * 1e6 / AFFECTED_RATE as f64);
+                times.push(used * 1e6 / changes as f64);
             }
             let columns = Columns("fewer connected", "more connected");
             let figure = format!("CPU of a change that {need} agents need");
