@@ -85,6 +85,8 @@ pub(super) async fn storm(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
         let (bed, fleet, first) = connected(rig, rest).await?;
         let agents = bed.world.nodes;
         let wanted = fleet.found().sessions.load(Ordering::Relaxed) + u64::from(agents);
+        let before = bed.server.rss()?;
+        let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
         let (cpu, began) = (bed.server.cpu()?, Instant::now());
         fleet.again(follower::ALL);
         sessions(&fleet, wanted).await?;
@@ -93,7 +95,11 @@ pub(super) async fn storm(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
             bytes: received(&bed)?,
             seconds: began.elapsed().as_secs_f64(),
         };
+        let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
         show(table, what, agents, &first, &then, None);
+        let row = table.row_of(Columns("idle", "highest"), &format!("{what}, memory"), Unit::Bytes);
+        row.add(true, [before]);
+        row.add(false, [highest]);
         bed.end(Some(fleet)).await?;
     }
     Ok(())
