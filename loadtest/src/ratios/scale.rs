@@ -37,8 +37,8 @@ const MANY_RATE: f64 = 500.0;
 const MANY_P99: f64 = 1000.0;
 /// Changes a second of the case `affected`: each is a publication of its own.
 const AFFECTED_RATE: u64 = 10;
-/// How often it is done: as long as agents are told of it, so long they are idle before, for very many that are idle cost
-/// more than few that are told something, and not the same in each second (heartbeats, pings).
+/// How often that is done. Each time agents are idle first, for as long as they are told something then: what very many
+/// idle ones cost isn't small beside the changes, and heartbeats and pings make it another in each second.
 const AFFECTED_ROUNDS: u32 = 3;
 /// What idle agents cost is measured for so long in the case `views`.
 const IDLE: Duration = Duration::from_secs(3);
