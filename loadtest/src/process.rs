@@ -4,31 +4,14 @@ use std::{fs, io, time::Duration};
 
 use nix::{
     sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::{SysconfVar, sysconf},
+    time::ClockId,
+    unistd::{Pid, SysconfVar, sysconf},
 };
 
-/// Processor time of a process so far, all its threads.
+/// Processor time of a process so far: all its threads, and those that have ended.
 pub(crate) fn cpu_time(pid: u32) -> io::Result<Duration> {
-    // In ticks of 10 ms, and exact for threads that have ended.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let used = || {
-        // The name, in parentheses, may contain anything.
-        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-        let user: u64 = fields.next()?.parse().ok()?;
-        let system: u64 = fields.next()?.parse().ok()?;
-        Some(user + system)
-    };
-    let coarse = ticks(used().unwrap_or_default())?;
-    // In nanoseconds, of the threads that live.
-    let mut fine = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
-        let first = text.split_whitespace().next().and_then(|text| text.parse().ok());
-        fine += Duration::from_nanos(first.unwrap_or_default());
-    }
-    // Ended threads are missing in the fine figure only.
-    let margin = Duration::from_millis(100) + coarse / 10;
-    Ok(if fine + margin >= coarse { fine } else { coarse })
+    let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(pid.cast_signed()))?;
+    Ok(clock.now()?.into())
 }
 
 /// Processor time of all of them so far; none: there are none.
@@ -94,4 +77,26 @@ pub(crate) fn raise_open_files(wanted: u64) -> Result<(), u64> {
         return Err(soft);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_thread_used_counts_after_its_end() {
+        let this = std::process::id();
+        let before = cpu_time(this).unwrap();
+        let used = std::thread::spawn(|| {
+            let clock = ClockId::CLOCK_THREAD_CPUTIME_ID;
+            loop {
+                let used = Duration::from(clock.now().unwrap());
+                if used >= Duration::from_millis(30) {
+                    return used;
+                }
+            }
+        });
+        let used = used.join().unwrap();
+        assert!(cpu_time(this).unwrap() >= before + used);
+    }
 }

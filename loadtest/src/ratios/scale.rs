@@ -37,11 +37,8 @@ const MANY_RATE: f64 = 500.0;
 const MANY_P99: f64 = 1000.0;
 /// Changes a second of the case `affected`: each is a publication of its own.
 const AFFECTED_RATE: u64 = 10;
-/// How often that is done. Each time agents are idle first, for as long as they are told something then: what very many
-/// idle ones cost isn't small beside the changes, and heartbeats and pings make it another in each second.
+/// How often that is done.
 const AFFECTED_ROUNDS: u32 = 3;
-/// What idle agents cost is measured for so long in the case `views`.
-const IDLE: Duration = Duration::from_secs(3);
 
 /// Bytes that agents have received from the server.
 pub(super) fn received(bed: &Bed) -> anyhow::Result<u64> {
@@ -68,10 +65,9 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
             synced(&fleet, agents).await?;
             let (first_cpu, first_bytes) = (bed.server.cpu()?.saturating_sub(cpu), received(&bed)?);
             let length = Duration::from_secs(rig.args.churn);
-            let idle = idle(&bed, IDLE).await?;
+            let idle = idle(&bed, length).await?;
             let began = Instant::now();
             let (cpu, bytes, events) = rolled(&bed, &fleet, view, agents, length).await?;
-            // Whoever is connected and idle costs something, too: heartbeats, pings.
             let cpu = cpu.saturating_sub(began.elapsed().mul_f64(idle));
             let per_event = |value: f64| value / events.max(1) as f64;
             let mut add = |figure: &str, unit, value, aim: Option<f64>| {
@@ -94,7 +90,8 @@ pub(super) async fn views(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()
     Ok(())
 }
 
-/// The part of a processor that the servers use while nothing changes.
+/// The part of a processor that the servers use while nothing changes: heartbeats and pings, which aren't small beside
+/// the changes of a case. They come in waves: `length` is that of the changes.
 async fn idle(bed: &Bed, length: Duration) -> anyhow::Result<f64> {
     let (cpu, began) = (bed.cpu()?, Instant::now());
     tokio::time::sleep(length).await;
