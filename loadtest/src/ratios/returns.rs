@@ -79,29 +79,44 @@ fn show(table: &mut Table, what: &str, agents: u32, first: &Cost, then: &Cost, a
     row.add(false, [per_agent(then.cpu.as_secs_f64() * 1e6)]);
 }
 
-/// All agents end their streams and come back at once.
+/// All agents end their streams and come back at once, twice: what a connection has once needed it keeps, and the second
+/// time shows what the return itself takes.
 pub(super) async fn storm(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
-    for (rest, what) in [(Rest::Keep, "back with its state"), (Rest::Drain, "back with nothing")] {
+    for (rest, what) in [(Rest::Keep, "with its state"), (Rest::Drain, "with nothing")] {
         let (bed, fleet, first) = connected(rig, rest).await?;
-        let agents = bed.world.nodes;
-        let wanted = fleet.found().sessions.load(Ordering::Relaxed) + u64::from(agents);
-        let before = bed.server.rss()?;
-        let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
-        let (cpu, began) = (bed.server.cpu()?, Instant::now());
-        fleet.again(follower::ALL);
-        sessions(&fleet, wanted).await?;
-        let then = Cost {
-            cpu: bed.server.cpu()?.saturating_sub(cpu),
-            bytes: received(&bed)?,
-            seconds: began.elapsed().as_secs_f64(),
-        };
-        let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
-        show(table, what, agents, &first, &then, None);
-        let row = table.row_of(Columns("idle", "highest"), &format!("{what}, memory"), Unit::Bytes);
-        row.add(true, [before]);
-        row.add(false, [highest]);
+        for when in ["back", "back again"] {
+            returned(&bed, &fleet, &first, table, &format!("{when} {what}")).await?;
+        }
         bed.end(Some(fleet)).await?;
     }
+    Ok(())
+}
+
+/// All agents end their streams and come back at once.
+async fn returned(
+    bed: &Bed,
+    fleet: &Fleet,
+    first: &Cost,
+    table: &mut Table,
+    what: &str,
+) -> anyhow::Result<()> {
+    let agents = bed.world.nodes;
+    let wanted = fleet.found().sessions.load(Ordering::Relaxed) + u64::from(agents);
+    let before = bed.server.rss()?;
+    let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
+    let (cpu, began) = (bed.server.cpu()?, Instant::now());
+    fleet.again(follower::ALL);
+    sessions(fleet, wanted).await?;
+    let then = Cost {
+        cpu: bed.server.cpu()?.saturating_sub(cpu),
+        bytes: received(bed)?,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
+    show(table, what, agents, first, &then, None);
+    let row = table.row_of(Columns("idle", "highest"), &format!("{what}, memory"), Unit::Bytes);
+    row.add(true, [before]);
+    row.add(false, [highest]);
     Ok(())
 }
 
