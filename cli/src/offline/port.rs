@@ -188,7 +188,7 @@ impl FromStr for Port {
             };
         };
         let Some(protocol) = parse_protocol(name) else {
-            let names = PROTOCOLS.map(|(name, _)| name).join(", ");
+            let names = PROTOCOLS.map(|(name, _)| name.to_ascii_lowercase()).join(", ");
             return Err(format!(
                 "{name:?} is no protocol that rules know: say one of {names}, or its number, as in /50"
             ));
@@ -248,7 +248,7 @@ fn parse_name(text: &str) -> Option<Protocol> {
 /// What rules call it: a name, else its number.
 fn name(protocol: Protocol) -> String {
     let named = PROTOCOLS.iter().find(|(_, known)| *known == protocol);
-    named.map_or_else(|| protocol.0.to_string(), |(name, _)| (*name).to_owned())
+    named.map_or_else(|| protocol.0.to_string(), |(name, _)| name.to_ascii_lowercase())
 }
 
 /// How something of this protocol is written.

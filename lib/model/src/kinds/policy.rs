@@ -306,14 +306,14 @@ impl PortMatch {
     }
 }
 
-/// The protocols that have a name in rules.
+/// The protocols that have a name in rules, as Calico spells it.
 pub const PROTOCOLS: [(&str, Protocol); 6] = [
-    ("icmp", Protocol(1)),
-    ("tcp", Protocol(6)),
-    ("udp", Protocol(17)),
-    ("icmpv6", Protocol(58)),
-    ("sctp", Protocol(132)),
-    ("udplite", Protocol(136)),
+    ("TCP", Protocol(6)),
+    ("UDP", Protocol(17)),
+    ("ICMP", Protocol(1)),
+    ("ICMPv6", Protocol(58)),
+    ("SCTP", Protocol(132)),
+    ("UDPLite", Protocol(136)),
 ];
 
 /// The number of a protocol that has a name in rules, in any case.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::{report::Report, selector::Selection};
-use crate::kinds::{Direction, parse_net};
+use crate::kinds::{Direction, PROTOCOLS, parse_net};
 
 /// What happens to a packet that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,12 +206,11 @@ impl Protocols {
 
 /// Calico's spelling of a protocol, which ignores case.
 pub(super) fn protocol_name(text: &str) -> String {
-    const NAMES: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
     if let Some(number) = protocol_number(text) {
         return number.to_string();
     }
-    let name = NAMES.iter().find(|name| name.eq_ignore_ascii_case(text));
-    name.map_or_else(|| text.to_owned(), |name| (*name).to_owned())
+    let named = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+    named.map_or(text, |(name, _)| name).to_owned()
 }
 
 fn protocol_number(text: &str) -> Option<u8> {

@@ -16,7 +16,7 @@ use super::{
         Server::{self, Cel, Formats, MaxLength, Never, Pattern, Range},
     },
 };
-use crate::selector::Selector;
+use crate::{kinds::PROTOCOLS, selector::Selector};
 
 /// Base64 as Go decodes it: bits that no byte holds may be set.
 const KEYS: GeneralPurpose =
@@ -263,9 +263,6 @@ pub(super) static PORT: Format = Format {
     },
 };
 
-/// Protocols that Calico knows by name.
-const PROTOCOLS: [&str; 6] = ["TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite"];
-
 pub(super) static PROTOCOL: Format = Format {
     says: "TCP, UDP, ICMP, ICMPv6, SCTP, UDPLite or a number from 1 to 255",
     server: &[
@@ -276,9 +273,9 @@ pub(super) static PROTOCOL: Format = Format {
     ],
     breach: |value| match value {
         Value::Number(number) => (number.as_u64() == Some(0)).then(String::new),
-        Value::String(text) if !PROTOCOLS.contains(&text.as_str()) => {
-            let alike = PROTOCOLS.iter().find(|name| name.eq_ignore_ascii_case(text));
-            Some(alike.map(|name| format!("did you mean {name}?")).unwrap_or_default())
+        Value::String(text) if PROTOCOLS.iter().all(|(name, _)| name != text) => {
+            let alike = PROTOCOLS.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+            Some(alike.map(|(name, _)| format!("did you mean {name}?")).unwrap_or_default())
         }
         _ => None,
     },
