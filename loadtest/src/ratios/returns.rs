@@ -104,19 +104,16 @@ async fn returned(
     let wanted = fleet.found().sessions.load(Ordering::Relaxed) + u64::from(agents);
     let before = bed.server.rss()?;
     let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
-    let (cpu, began) = (bed.server.cpu()?, Instant::now());
     fleet.again(follower::ALL);
     sessions(fleet, wanted).await?;
-    let then = Cost {
-        cpu: bed.server.cpu()?.saturating_sub(cpu),
-        bytes: received(bed)?,
-        seconds: began.elapsed().as_secs_f64(),
-    };
-    let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
+    let bytes = received(bed)?;
+    let usage = sampler.stop()?;
+    let (cpu, seconds) = (usage.server_cpu.unwrap_or_default(), usage.wall.as_secs_f64());
+    let then = Cost { cpu, bytes, seconds };
     show(table, what, agents, first, &then, None);
     let row = table.row_of(Columns("idle", "highest"), &format!("{what}, memory"), Unit::Bytes);
     row.add(true, [before]);
-    row.add(false, [highest]);
+    row.add(false, [usage.server_rss.unwrap_or_default() as f64]);
     Ok(())
 }
 
@@ -156,22 +153,20 @@ pub(super) async fn full_sync(rig: &Rig<'_>, table: &mut Table) -> anyhow::Resul
     let before = bed.server.rss()?;
     idle.stop().await?;
     let sampler = Sampler::start(&[bed.server.pid], &[std::process::id()])?;
-    let (cpu, began) = (bed.server.cpu()?, Instant::now());
     let fleet = bed.connect_as(View::Full, agents, agents, agents as usize)?;
     synced(&fleet, agents).await?;
-    let seconds = began.elapsed().as_secs_f64();
-    let cpu = bed.server.cpu()?.saturating_sub(cpu);
-    let highest = sampler.stop()?.server_rss.unwrap_or_default() as f64;
+    let usage = sampler.stop()?;
     let one = received(&bed)? as f64 / f64::from(agents);
     let figure = format!("{} endpoints to {agents} agents at once", world.pods());
     let columns = Columns("one full sync", "growth");
     let row = table.row_of(columns, &figure, Unit::Bytes).target(Target::Ratio(FULL_GROWTH));
     row.add(true, [unpacked(bed.server.address).await? as f64]);
-    row.add(false, [highest - before]);
+    row.add(false, [usage.server_rss.unwrap_or_default() as f64 - before]);
     let again = fleet.found().reconnects.load(Ordering::Relaxed);
     row.note(format!(
-        "{seconds:.1} s, {again} reconnects, CPU per agent {:.0} ms; over the wire a full sync has {:.1} MiB",
-        cpu.as_secs_f64() * 1e3 / f64::from(agents),
+        "{:.1} s, {again} reconnects, CPU per agent {:.0} ms; over the wire a full sync has {:.1} MiB",
+        usage.wall.as_secs_f64(),
+        usage.server_cpu.unwrap_or_default().as_secs_f64() * 1e3 / f64::from(agents),
         one / f64::from(1 << 20)
     ));
     bed.end(Some(fleet)).await

@@ -37,7 +37,7 @@ const MANY_RATE: f64 = 500.0;
 const MANY_P99: f64 = 1000.0;
 /// Changes a second of the case `affected`: each is a publication of its own.
 const AFFECTED_RATE: u64 = 10;
-/// How often that is done.
+/// Rounds of the case `affected`, at most: each takes `--churn` seconds of quiet, and as many of changes.
 const AFFECTED_ROUNDS: u32 = 3;
 
 /// Bytes that agents have received from the server.
