@@ -12,7 +12,7 @@ mod common;
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener, TcpStream},
+    net::{Ipv4Addr, TcpStream},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
-use support::RealKubernetes;
+use support::{RealKubernetes, free_port};
 
 const PODS: usize = 10_000;
 const POLICIES: usize = 2_000;
@@ -101,10 +101,6 @@ async fn bare_list(client: &Client, path: &str) -> usize {
             return bytes;
         }
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn is_ready(port: u16) -> bool {

@@ -217,6 +217,7 @@ async fn kills(
     while Instant::now() < until {
         sleep_until(next.min(Instant::now() + Duration::from_millis(50))).await;
         for (server, back) in servers.iter_mut().zip(&mut back) {
+            assert!(!server.has_ended(), "a server ended by itself");
             if back.is_some_and(|at| at <= Instant::now()) {
                 server.start();
                 *back = None;

@@ -109,15 +109,16 @@ fn start(
 fn add_parts(lab: &mut Lab, folder: &Folder, options: &Options) -> anyhow::Result<()> {
     let host = lab.plan.host.addr();
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let mut ports = Ports::default();
     if let StoreChoice::Running(url) = &options.store {
         lab.store.clone_from(url);
     } else {
         // Without typha the nodes must reach it.
         let address = if options.without_typha { host } else { loopback };
-        let at = SocketAddr::new(address, free_port(address)?);
+        let at = SocketAddr::new(address, ports.any(address)?);
         lab.store = format!("http://{at}");
         lab.parts.push(match options.store {
-            StoreChoice::Etcd => Part::etcd(folder.path(), at, free_port(loopback)?)?,
+            StoreChoice::Etcd => Part::etcd(folder.path(), at, ports.any(loopback)?)?,
             _ => Part::embedded_store(folder.path(), at)?,
         });
     }
@@ -126,10 +127,10 @@ fn add_parts(lab: &mut Lab, folder: &Folder, options: &Options) -> anyhow::Resul
         ["--store", lab.store.as_str()]
     } else {
         lab.typha = TyphaPorts {
-            agents: port(host, 5473)?,
-            health: port(host, 9098)?,
-            metrics: port(host, 9093)?,
-            status: free_port(loopback)?,
+            agents: ports.preferred(host, 5473)?,
+            health: ports.preferred(host, 9098)?,
+            metrics: ports.preferred(host, 9093)?,
+            status: ports.any(loopback)?,
         };
         lab.parts.push(Part::typha(&lab.plan, &lab.store, lab.typha)?);
         typha = lab.typha_address();
@@ -172,24 +173,37 @@ fn start_store(
     })
 }
 
-/// The preferred port, or another one if someone has it.
-fn port(address: IpAddr, preferred: u16) -> anyhow::Result<u16> {
-    if TcpListener::bind((address, preferred)).is_ok() { Ok(preferred) } else { free_port(address) }
-}
+/// Ports that nobody has. Each is held until all are known, so that they differ.
+#[derive(Default)]
+struct Ports(Vec<TcpListener>);
 
-/// A port that nobody has, below those that the kernel gives to outgoing connections (32768 and up): one of them would
-/// soon be taken again.
-fn free_port(address: IpAddr) -> anyhow::Result<u16> {
-    let mut tried = None;
-    for _ in 0..100 {
-        let port = rand::random_range(10_000..32_768);
+impl Ports {
+    /// The preferred port, or another one if someone has it.
+    fn preferred(&mut self, address: IpAddr, port: u16) -> anyhow::Result<u16> {
         match TcpListener::bind((address, port)) {
-            Ok(_) => return Ok(port),
-            Err(error) => tried = Some(error),
+            Ok(listener) => self.0.push(listener),
+            Err(_) => return self.any(address),
         }
+        Ok(port)
     }
-    Err(tried.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
-        .with_context(|| format!("looking for a free port on {address}"))
+
+    /// One below those that the kernel gives to outgoing connections (32768 and up): one of them would soon be taken
+    /// again.
+    fn any(&mut self, address: IpAddr) -> anyhow::Result<u16> {
+        let mut tried = None;
+        for _ in 0..100 {
+            let port = rand::random_range(10_000..32_768);
+            match TcpListener::bind((address, port)) {
+                Ok(listener) => {
+                    self.0.push(listener);
+                    return Ok(port);
+                }
+                Err(error) => tried = Some(error),
+            }
+        }
+        Err(tried.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+            .with_context(|| format!("looking for a free port on {address}"))
+    }
 }
 
 /// Ends a lab: its processes, its objects in a store that stays, its namespaces, link and folder. Whether there was

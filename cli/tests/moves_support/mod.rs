@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, TcpListener},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Duration,
@@ -16,6 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::Value;
+use support::free_port;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -23,16 +24,6 @@ use tokio::{
 };
 
 use crate::common::bulrush;
-
-/// A port that nobody has, below those that the kernel gives to outgoing connections.
-fn free_port() -> u16 {
-    loop {
-        let port = rand::random_range(10_000..32_768);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 /// A typha as a process of its own, always at the same addresses.
 pub(crate) struct Server {

@@ -1,14 +1,13 @@
 //! A real etcd of one member, on loopback, for as long as a value lives.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::find::snapshot_restorer;
-
+use crate::free_port;
 use crate::process::{Folder, Process};
 
 /// How long etcd may take to serve; it takes about half a second.
@@ -44,19 +43,13 @@ impl RealEtcd {
     pub fn start(binary: &Path) -> Self {
         let mut last = String::new();
         for _ in 0..TRIES {
-            // Both ports are held until both are known, so that they differ.
             let (client, peer) = (free_port(), free_port());
-            let port = |listener: &TcpListener| {
-                listener.local_addr().expect("a bound listener has an address").port()
-            };
-            let ports = (port(&client), port(&peer));
-            drop((client, peer));
             let mut etcd = Self {
                 binary: binary.to_owned(),
                 process: None,
-                client: ports.0,
-                peer: ports.1,
-                endpoint: format!("http://127.0.0.1:{}", ports.0),
+                client,
+                peer,
+                endpoint: format!("http://127.0.0.1:{client}"),
                 folder: Folder::new(),
             };
             match etcd.try_run() {
@@ -188,16 +181,6 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).expect("a file can be copied");
         }
     }
-}
-
-/// Below those that the kernel gives to outgoing connections: it stays free while etcd is down.
-fn free_port() -> TcpListener {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(97);
-    let port = || 10_000 + (begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
-    let mut listeners = (0..20_000)
-        .filter_map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(port()).ok()?)).ok());
-    listeners.next().expect("a free port on loopback")
 }
 
 fn is_healthy(port: u16) -> bool {

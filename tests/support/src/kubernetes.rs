@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::process::{Folder, Process};
-use crate::{RealEtcd, find, skipped};
+use crate::{RealEtcd, find, free_port, skipped};
 
 /// How long an API server may take to be ready; it takes about five seconds of an idle machine.
 const START: Duration = Duration::from_secs(90);
@@ -175,8 +175,7 @@ impl ApiServer {
         let deadline = Instant::now() + START;
         while Instant::now() < deadline && !process.has_ended() {
             // TLS tells that it is ours, and not a stranger on the same port, that answers.
-            let port_is_open =
-                std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
+            let port_is_open = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok();
             if port_is_open && self.kubectl(&["get", "--raw", "/readyz"]).status.success() {
                 self.process = Some(process);
                 return Ok(());
@@ -409,9 +408,4 @@ fn base64(bytes: &[u8]) -> String {
             })
         })
         .collect()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port on loopback");
-    listener.local_addr().expect("a bound listener has an address").port()
 }

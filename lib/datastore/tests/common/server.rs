@@ -1,11 +1,12 @@
 //! An etcd that a test can stop, restart with its data, empty, and give certificates.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use support::free_port;
 use tempfile::TempDir;
 
 const START: Duration = Duration::from_secs(30);
@@ -28,11 +29,8 @@ impl Server {
 
     /// With arguments of etcd; certificates among them mean TLS.
     pub fn start_with(binary: &Path, arguments: &[&str]) -> Self {
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
         for _ in 0..5 {
-            let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-            let [client, peer] = [port(&listeners[0]), port(&listeners[1])];
-            drop(listeners);
+            let (client, peer) = (free_port(), free_port());
             let mut server = Self {
                 binary: binary.to_owned(),
                 folder: tempfile::tempdir().unwrap(),
