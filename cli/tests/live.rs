@@ -178,11 +178,11 @@ async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written
     let output = run(&["whatif", "-f", file, "--server", &server]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(said.contains("80/tcp  b/q   a/p  yes     no\n"), "{said}");
+    assert!(said.contains("80/tcp  4   b/q   a/p  yes     no\n"), "{said}");
     let outside = ["--port", "/icmp", "--outside", "192.0.2.1"];
     let output = run(&[&["whatif", "-f", file, "--server", &server][..], &outside].concat());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("8.0/icmp  192.0.2.1  a/p  yes     no\n"), "{said}");
+    assert!(said.contains("8.0/icmp  4   192.0.2.1  a/p  yes     no\n"), "{said}");
 
     ok(&["apply", "-f", file, "--store", &url]);
     common::until("typha has the policy", || {
@@ -190,7 +190,7 @@ async fn a_policy_that_would_close_a_live_namespace_is_told_before_it_is_written
     })
     .await;
     let said = ok(&["whatif", "-f", file, "--server", &server]);
-    assert!(said.starts_with("0 of 4 pairs change, over 80/tcp, 1/udp"), "{said}");
+    assert!(said.starts_with("0 of 4 pairs change, over IPv4: 80/tcp, 1/udp"), "{said}");
     let said = ok(&["explain", "b/q", "a/p:80", "--server", &server]);
     assert!(said.contains("GlobalNetworkPolicy closed"), "{said}");
     let said = ok(&["explain", "b/q", "a/p:/icmp", "--server", &server]);

@@ -228,14 +228,18 @@ fn a_change_is_answered_with_the_pairs_that_it_opens_and_an_exit_code() {
     // Also what no policy names, so that a policy for one port doesn't close the others unseen.
     let ports = ["5432/tcp", "1/tcp", "1/udp"];
     let changes = ports.map(|port| {
-        json!({"port": port, "from": "shop/web", "to": "shop/db", "before": false, "after": true})
+        json!({
+            "port": port, "ip_version": 4, "from": "shop/web", "to": "shop/db",
+            "before": false, "after": true,
+        })
     });
-    assert_eq!(said, json!({"ports": ports, "pairs": 6, "changes": changes}));
+    let tried = ports.map(|port| json!({"port": port, "ip_version": 4}));
+    assert_eq!(said, json!({"tried": tried, "pairs": 6, "changes": changes}));
 
     let output = bulrush(&["whatif", "-f", &base, "--base", &base]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text, "0 of 6 pairs change, over 5432/tcp, 1/tcp, 1/udp\n");
+    assert_eq!(text, "0 of 6 pairs change, over IPv4: 5432/tcp, 1/tcp, 1/udp\n");
 }
 
 #[test]
@@ -256,14 +260,55 @@ fn a_change_that_touches_icmp_or_another_protocol_alone_is_seen_as_well() {
     let ping = "{action: Deny, protocol: ICMP, icmp: {type: 8, code: 0}}";
     assert_eq!(
         whatif(ping, &[]),
-        "2 of 30 pairs change, over 1/tcp, 1/udp, 8.0/icmp, 8.1/icmp, 253.0/icmp"
+        "2 of 22 pairs change, over IPv4: 1/tcp, 1/udp, 8.0/icmp, 8.1/icmp, 253.0/icmp; over IPv6: 1/tcp, 1/udp"
     );
-    assert_eq!(whatif(ping, &["--port", "/icmp"]), "2 of 6 pairs change, over 8.0/icmp");
+    assert_eq!(whatif(ping, &["--port", "/icmp"]), "2 of 2 pairs change, over IPv4: 8.0/icmp");
     let gre = "{action: Deny, protocol: 47}";
-    assert_eq!(whatif(gre, &[]), "2 of 18 pairs change, over 1/tcp, 1/udp, /47");
+    assert_eq!(
+        whatif(gre, &[]),
+        "8 of 24 pairs change, over IPv4: 1/tcp, 1/udp, /47; over IPv6: 1/tcp, 1/udp, /47"
+    );
     let rest = "{action: Allow, protocol: TCP}, {action: Allow, protocol: UDP}, {action: Deny}";
-    assert_eq!(whatif(rest, &[]), "2 of 18 pairs change, over 1/tcp, 1/udp, 8.0/icmp");
-    assert_eq!(whatif(rest, &["--ipv6"]), "6 of 18 pairs change, over 1/tcp, 1/udp, 128.0/icmpv6");
+    assert_eq!(
+        whatif(rest, &[]),
+        "8 of 24 pairs change, over IPv4: 1/tcp, 1/udp, 8.0/icmp; over IPv6: 1/tcp, 1/udp, 128.0/icmpv6"
+    );
+    assert_eq!(
+        whatif(rest, &["--ipv6"]),
+        "6 of 18 pairs change, over IPv6: 1/tcp, 1/udp, 128.0/icmpv6"
+    );
+}
+
+#[test]
+fn a_change_over_one_version_of_ip_alone_is_seen_where_pods_have_addresses_of_both() {
+    let (_base, base) = written(PLACE.split("---").next().unwrap());
+    let whatif = |rule: &str, flags: &[&str]| {
+        let policy = format!(
+            "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{types: [Ingress], ingress: [{rule}, {{action: Allow}}]}}\n"
+        );
+        let (_policy, new) = written(&policy);
+        let flags = [&["--port", "80"], flags].concat();
+        said(&[&["whatif", "-f", &new, "--base", &base], &flags[..]].concat()).0
+    };
+    let other = "{action: Deny, source: {nets: ['fd00::2/128']}}";
+    let changes = "PORT    IP  FROM        TO         BEFORE  AFTER\n\
+                   80/tcp  6   shop/other  shop/both  yes     no\n\
+                   80/tcp  6   shop/other  shop/six   yes     no\n";
+    for (flags, rest) in [
+        (&[][..], "2 of 8 pairs change, over IPv4: 80/tcp; over IPv6: 80/tcp\n"),
+        (&["--ipv6"], "2 of 6 pairs change, over IPv6: 80/tcp\n"),
+    ] {
+        assert_eq!(whatif(other, flags), format!("{changes}{rest}"));
+    }
+    let four = whatif("{action: Deny, ipVersion: 4}", &[]);
+    assert!(four.contains("80/tcp  4   shop/both   shop/other  yes     no\n"), "{four}");
+    assert!(
+        four.ends_with("2 of 8 pairs change, over IPv4: 80/tcp; over IPv6: 80/tcp\n"),
+        "{four}"
+    );
+    let outside = whatif(other, &["--outside", "192.0.2.1", "--outside", "2001:db8::1"]);
+    assert!(outside.contains("2 of 18 pairs change"), "{outside}");
 }
 
 #[test]
@@ -324,15 +369,15 @@ fn a_change_that_cuts_pods_off_from_the_world_is_seen_by_an_address_outside() {
                   spec: {types: [Egress], egress: [{action: Allow, destination: {selector: all()}}]}\n";
     let (_policy, new) = written(policy);
     let whatif = ["whatif", "-f", &new, "--base", &base, "--port", "443"];
-    assert_eq!(said(&whatif).0, "0 of 6 pairs change, over 443/tcp\n");
+    assert_eq!(said(&whatif).0, "0 of 8 pairs change, over IPv4: 443/tcp; over IPv6: 443/tcp\n");
     let (table, _) =
         said(&[&whatif[..], &["--outside", "192.0.2.1", "--outside", "192.0.2.1"]].concat());
     assert_eq!(
         table,
-        "PORT     FROM        TO         BEFORE  AFTER\n\
-         443/tcp  shop/both   192.0.2.1  yes     no\n\
-         443/tcp  shop/other  192.0.2.1  yes     no\n\
-         2 of 12 pairs change, over 443/tcp\n"
+        "PORT     IP  FROM        TO         BEFORE  AFTER\n\
+         443/tcp  4   shop/both   192.0.2.1  yes     no\n\
+         443/tcp  4   shop/other  192.0.2.1  yes     no\n\
+         2 of 12 pairs change, over IPv4: 443/tcp; over IPv6: 443/tcp\n"
     );
 }
 
@@ -486,7 +531,7 @@ fn a_deletion_and_the_enforcement_of_staged_policies_are_answered_with_the_pairs
     let (_base, base) = written(SHOP);
     let policy = SHOP.split("---").nth(4).unwrap();
     let (_policy, policy) = written(policy);
-    let changes = "5432/tcp  shop/web  shop/db  no      yes\n1 of 2 pairs change, over 5432/tcp\n";
+    let changes = "5432/tcp  4   shop/web  shop/db  no      yes\n1 of 2 pairs change, over IPv4: 5432/tcp\n";
     for arguments in [&["--delete", policy.as_str()][..], &["--staged"]] {
         let arguments = [&["whatif", "--base", &base, "--port", "5432"], arguments].concat();
         assert_eq!(bulrush(&arguments).status.code(), Some(2), "{arguments:?}");
@@ -661,11 +706,11 @@ fn a_change_that_cuts_off_a_node_is_seen_at_its_host_endpoint() {
     let (table, beside) = said(&[&whatif[..], &["--outside", "192.0.2.9"]].concat());
     assert_eq!(
         table,
-        "PORT    FROM        TO              BEFORE  AFTER\n\
-         80/tcp  192.0.2.9   HostEndpoint h  yes     no\n\
-         80/tcp  shop/both   HostEndpoint h  yes     no\n\
-         80/tcp  shop/other  HostEndpoint h  yes     no\n\
-         3 of 40 pairs change, over 80/tcp, 81/tcp\n"
+        "PORT    IP  FROM        TO              BEFORE  AFTER\n\
+         80/tcp  4   192.0.2.9   HostEndpoint h  yes     no\n\
+         80/tcp  4   shop/both   HostEndpoint h  yes     no\n\
+         80/tcp  4   shop/other  HostEndpoint h  yes     no\n\
+         3 of 36 pairs change, over IPv4: 80/tcp, 81/tcp; over IPv6: 80/tcp, 81/tcp\n"
     );
     assert!(beside.contains("failsafe ports of a HostEndpoint stay open"), "{beside}");
     assert!(

@@ -65,7 +65,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Vec<Port>,
 
-    /// Use the pods' IPv6 addresses
+    /// Compare over IPv6 alone. Without it: over each version of IP that a pod or a host endpoint has an address of
     #[arg(long)]
     ipv6: bool,
 
@@ -91,17 +91,25 @@ enum Output {
 /// What changes, in the form of `-o json`.
 #[derive(Serialize)]
 struct Difference {
-    /// The ports that were tried.
-    ports: Vec<String>,
-    /// How many pairs were compared, for all ports.
+    tried: Vec<Tried>,
+    /// How many pairs were compared, for all that was tried.
     pairs: usize,
     changes: Vec<Change>,
 }
 
-/// One pair; none: one of the pods isn't there.
+/// What was tried.
+#[derive(Clone, Serialize)]
+struct Tried {
+    port: String,
+    /// 4 or 6.
+    ip_version: u8,
+}
+
+/// One pair; none: one of the ends isn't there, or has no address of this version.
 #[derive(Serialize)]
 struct Change {
-    port: String,
+    #[serde(flatten)]
+    tried: Tried,
     from: String,
     to: String,
     before: Option<bool>,
@@ -147,30 +155,46 @@ impl Args {
 
     /// What is tried, each over IPv6 or not.
     fn ports(&self, of: [&Objects; 2], worlds: [&World; 2]) -> anyhow::Result<Vec<(Port, bool)>> {
-        let over = |port: Port| Ok((port, port.over(self.ipv6)?));
-        if !self.port.is_empty() {
-            return self.port.iter().copied().map(over).collect();
+        for port in &self.port {
+            port.over(self.ipv6)?;
         }
+        let has = |ipv6: bool| worlds.iter().any(|world| world.has(ipv6));
+        let is_due = |ipv6: bool| if self.ipv6 { ipv6 } else { has(ipv6) || !ipv6 && !has(true) };
         let named = of.into_iter().flat_map(Objects::ports).collect::<BTreeSet<_>>();
-        let ports = named.into_iter().map(|(number, protocol)| Port::numbered(number, protocol));
-        let mut told = Told::default();
-        for world in worlds {
-            world.tell(self.ipv6, &mut told);
-        }
-        standing_for_all(ports.collect(), &told, self.ipv6).into_iter().map(over).collect()
+        let named = named.into_iter().map(|(number, protocol)| Port::numbered(number, protocol));
+        let named = named.collect::<Vec<_>>();
+        let over = |ipv6: bool| {
+            if !self.port.is_empty() {
+                let given = self.port.iter().copied();
+                let of_it = |it: &Port| it.ipv6().map_or(is_due(ipv6), |own| own == ipv6);
+                return given.filter(of_it).collect();
+            }
+            if !is_due(ipv6) {
+                return Vec::new();
+            }
+            let mut told = Told::default();
+            for world in worlds {
+                world.tell(ipv6, &mut told);
+            }
+            standing_for_all(named.clone(), &told, ipv6)
+        };
+        let both = [false, true].into_iter();
+        Ok(both.flat_map(|ipv6| over(ipv6).into_iter().map(move |it| (it, ipv6))).collect())
     }
 }
 
 fn compare(
     before: &World,
     after: &World,
-    ports: &[(Port, bool)],
+    tried: &[(Port, bool)],
     outside: &[IpAddr],
 ) -> Difference {
-    let (mut pairs, mut changes) = (0, Vec::new());
-    for (port, ipv6) in ports {
+    let mut difference = Difference { tried: Vec::new(), pairs: 0, changes: Vec::new() };
+    for (port, ipv6) in tried {
+        let tried = Tried { port: port.to_string(), ip_version: if *ipv6 { 6 } else { 4 } };
         let reach = |world: &World| {
             let ends = world.ends(outside).into_iter().chain(world.host_ends());
+            let ends = ends.filter(|end| end.address(*ipv6).is_some());
             world.reach(*port, *ipv6, &ends.collect::<Vec<_>>())
         };
         let [old, new] = [before, after].map(reach);
@@ -181,18 +205,19 @@ fn compare(
             pairs.collect::<BTreeSet<_>>()
         };
         for (from, to) in names(&old).union(&names(&new)) {
-            pairs += 1;
+            difference.pairs += 1;
             let connects = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
                 reach.get(from)?.get(to).copied()
             };
             let (before, after) = (connects(&old), connects(&new));
             if before != after {
-                let (port, from, to) = (port.to_string(), from.clone(), to.clone());
-                changes.push(Change { port, from, to, before, after });
+                let (tried, from, to) = (tried.clone(), from.clone(), to.clone());
+                difference.changes.push(Change { tried, from, to, before, after });
             }
         }
+        difference.tried.push(tried);
     }
-    Difference { ports: ports.iter().map(|(port, _)| port.to_string()).collect(), pairs, changes }
+    difference
 }
 
 fn table(difference: &Difference) -> String {
@@ -201,12 +226,13 @@ fn table(difference: &Difference) -> String {
         Some(false) => "no",
         None => "-",
     };
-    let mut rows = vec![["PORT", "FROM", "TO", "BEFORE", "AFTER"].map(str::to_owned)];
+    let mut rows = vec![["PORT", "IP", "FROM", "TO", "BEFORE", "AFTER"].map(str::to_owned)];
     rows.extend(difference.changes.iter().map(|it| {
+        let Tried { port, ip_version } = it.tried.clone();
         let [before, after] = [it.before, it.after].map(|it| word(it).to_owned());
-        [it.port.clone(), it.from.clone(), it.to.clone(), before, after]
+        [port, ip_version.to_string(), it.from.clone(), it.to.clone(), before, after]
     }));
-    let widths: Vec<usize> = (0..5)
+    let widths: Vec<usize> = (0..6)
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default())
         .collect();
     let mut text = String::new();
@@ -215,8 +241,12 @@ fn table(difference: &Difference) -> String {
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
-    let (count, ports) = (difference.changes.len(), difference.ports.join(", "));
-    text + &format!("{count} of {} pairs change, over {ports}\n", difference.pairs)
+    let over = difference.tried.chunk_by(|a, b| a.ip_version == b.ip_version).map(|its| {
+        let ports = its.iter().map(|it| it.port.as_str()).collect::<Vec<_>>().join(", ");
+        format!("over IPv{}: {ports}", its[0].ip_version)
+    });
+    let over = over.collect::<Vec<_>>().join("; ");
+    text + &format!("{} of {} pairs change, {over}\n", difference.changes.len(), difference.pairs)
 }
 
 #[cfg(test)]

@@ -31,13 +31,9 @@ impl OutsideArgs {
                 );
             }
             if !tried.iter().any(|(_, ipv6)| *ipv6 == address.is_ipv6()) {
-                let (version, way) = if address.is_ipv6() {
-                    ("IPv6", "add --ipv6")
-                } else {
-                    ("IPv4", "leave out --ipv6")
-                };
+                let version = if address.is_ipv6() { "IPv6" } else { "IPv4" };
                 bail!(
-                    "--outside {address}: nothing is tried over {version}: {way}, or name another --port"
+                    "--outside {address}: nothing is tried over {version}: leave it out, or see --ipv6 and --port"
                 );
             }
         }

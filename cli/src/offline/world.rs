@@ -203,6 +203,11 @@ impl World {
         self.warnings.sort_unstable();
     }
 
+    /// Whether a pod or an interface of a node has an address of this version of IP.
+    pub(crate) fn has(&self, ipv6: bool) -> bool {
+        self.pods.values().chain(self.hosts.values()).any(|it| it.address(ipv6).is_some())
+    }
+
     /// The pods, and these addresses outside.
     pub(crate) fn ends(&self, outside: &[IpAddr]) -> Vec<Peer<'_>> {
         let pods = self.pods.iter().map(|(name, pod)| Peer::Endpoint(name, pod, None));
@@ -271,11 +276,10 @@ impl World {
         if self.pods.is_empty() {
             eprintln!("warning: there is no pod with an address, so nothing is tried");
         }
-        for ipv6 in [false, true] {
-            let mut over = tried.iter().filter(|(_, over)| *over == ipv6).peekable();
-            if over.peek().is_some() {
-                self.warn_of_lacking(ipv6, over.all(|(port, _)| port.ipv6().is_some()));
-            }
+        let Some((_, ipv6)) = tried.first() else { return };
+        // Over both versions each pod takes part.
+        if tried.iter().all(|(_, over)| over == ipv6) {
+            self.warn_of_lacking(*ipv6, tried.iter().all(|(port, _)| port.ipv6().is_some()));
         }
     }
 
