@@ -531,7 +531,8 @@ fn a_deletion_and_the_enforcement_of_staged_policies_are_answered_with_the_pairs
     let (_base, base) = written(SHOP);
     let policy = SHOP.split("---").nth(4).unwrap();
     let (_policy, policy) = written(policy);
-    let changes = "5432/tcp  4   shop/web  shop/db  no      yes\n1 of 2 pairs change, over IPv4: 5432/tcp\n";
+    let changes =
+        "5432/tcp  4   shop/web  shop/db  no      yes\n1 of 2 pairs change, over IPv4: 5432/tcp\n";
     for arguments in [&["--delete", policy.as_str()][..], &["--staged"]] {
         let arguments = [&["whatif", "--base", &base, "--port", "5432"], arguments].concat();
         assert_eq!(bulrush(&arguments).status.code(), Some(2), "{arguments:?}");
@@ -712,13 +713,72 @@ fn a_change_that_cuts_off_a_node_is_seen_at_its_host_endpoint() {
          80/tcp  4   shop/other  HostEndpoint h  yes     no\n\
          3 of 36 pairs change, over IPv4: 80/tcp, 81/tcp; over IPv6: 80/tcp, 81/tcp\n"
     );
-    assert!(beside.contains("failsafe ports of a HostEndpoint stay open"), "{beside}");
     assert!(
         beside.contains("HostEndpoint unknown: no expectedIPs, so nothing is tried at it"),
         "{beside}"
     );
     let (matrix, _) = said(&["matrix", "-f", &base, "--port", "80"]);
     assert!(!matrix.contains("HostEndpoint"), "it is of pods: {matrix}");
+}
+
+#[test]
+fn failsafe_ports_of_a_node_are_open_before_any_policy_is_asked() {
+    let place =
+        PLACE.split("---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicyList").next();
+    let closed = "---\napiVersion: projectcalico.org/v3\nkind: GlobalNetworkPolicy\nmetadata: {name: closed}\n\
+                  spec: {selector: '!has(projectcalico.org/namespace)', doNotTrack: true, applyOnForward: true,\n  \
+                  types: [Ingress, Egress], ingress: [{action: Deny}], egress: [{action: Deny}]}\n";
+    let felix = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: projectcalico.org/v3\nkind: FelixConfiguration\nmetadata: {{name: {name}}}\n\
+             spec: {{{spec}}}\n"
+        )
+    };
+    let (inbound, outbound) = ("failsafeInboundHostPorts", "failsafeOutboundHostPorts");
+    let some = felix("default", &format!("{inbound}: [{{port: 8022, net: 10.0.0.0/8}}]"));
+    let none = felix("node.n1", &format!("{inbound}: [], {outbound}: []"));
+    let other = felix("node.n2", &format!("{inbound}: [{{port: 80}}], {outbound}: [{{port: 80}}]"));
+    let (host, pod, outside) = ("192.0.2.1", "shop/both", "203.0.113.1");
+    for (felix, from, to, allowed) in [
+        ("", outside, "192.0.2.1:22", true),
+        ("", outside, "192.0.2.1:68/udp", true),
+        ("", pod, "192.0.2.1:6443", true),
+        ("", outside, "192.0.2.1:22/udp", false),
+        ("", outside, "192.0.2.1:80", false),
+        ("", host, "203.0.113.1:53/udp", true),
+        ("", host, "203.0.113.1:22", false),
+        (&some, pod, "192.0.2.1:8022", true),
+        (&some, outside, "192.0.2.1:8022", false),
+        (&some, outside, "192.0.2.1:22", false),
+        (&some, host, "203.0.113.1:179", true),
+        (&none, outside, "192.0.2.1:22", false),
+        (&none, host, "203.0.113.1:179", false),
+        (&other, outside, "192.0.2.1:80", false),
+    ] {
+        let (_folder, file) = written(&format!("{}{closed}{felix}", place.unwrap()));
+        let (text, _) = said(&["explain", from, to, "-f", &file]);
+        let verdict = text.lines().next().unwrap();
+        assert_eq!(verdict.ends_with(": allowed"), allowed, "{felix}: {text}");
+        let says = text.contains(" is a failsafe port: no policy is asked\n");
+        assert_eq!(says, allowed, "{text}");
+    }
+
+    let (_base, base) = written(&format!("{}{closed}", place.unwrap()));
+    let (_new, new) = written(none.trim_start_matches("---\n"));
+    let (table, beside) = said(&["whatif", "-f", &new, "--base", &base, "--outside", outside]);
+    assert!(
+        table.contains("22/tcp    4   203.0.113.1           HostEndpoint n1-eth0  yes     no\n"),
+        "{table}"
+    );
+    assert!(
+        table.contains("179/tcp   4   HostEndpoint n1-eth0  203.0.113.1           yes     no\n"),
+        "{table}"
+    );
+    assert!(!beside.contains("failsafe"), "{beside}");
+    let wrong = felix("node.n1", &format!("{inbound}: [{{port: 22, net: x}}]"));
+    let (_folder, file) = written(&format!("{}{closed}{wrong}", place.unwrap()));
+    let (_, beside) = said(&["explain", outside, "192.0.2.1:22", "-f", &file]);
+    assert!(beside.contains("spec.failsafeInboundHostPorts[0].net"), "{beside}");
 }
 
 /// What a packet is, and how it is asked for.

@@ -15,7 +15,7 @@ use crate::offline::{
     objects::Objects,
     outside::OutsideArgs,
     port::{Port, Told, standing_for_all},
-    world::{HOST, World, refused},
+    world::{World, refused},
 };
 
 /// The exit code when something changes: a pipeline can stop on it.
@@ -141,10 +141,6 @@ impl Args {
         after.warn_of_untried(&ports);
         after.warn_of_hosts();
         let difference = compare(&before, &after, &ports, &outside);
-        let of_host = |it: &Change| it.from.starts_with(HOST) || it.to.starts_with(HOST);
-        if difference.changes.iter().any(of_host) {
-            eprintln!("warning: failsafe ports of a HostEndpoint stay open whatever policies say");
-        }
         let text = match self.output {
             Output::Table => table(&difference),
             Output::Json => format!("{}\n", serde_json::to_string(&difference)?),

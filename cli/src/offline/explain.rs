@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     port::Port,
-    world::{CLIENT_PORT, HOST, Peer, World, called, family, policed, within_node},
+    world::{CLIENT_PORT, Peer, World, called, family, policed, within_node},
 };
 
 /// Why a connection is let through, or isn't.
@@ -41,6 +41,9 @@ struct End {
     allowed: bool,
     /// What decided.
     because: String,
+    /// The port of its node that is open whatever policies say; none: they are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failsafe: Option<String>,
     /// Its own labels and those that it inherits: what selectors see.
     labels: BTreeMap<String, String>,
     tiers: Vec<Tier>,
@@ -102,6 +105,11 @@ pub(crate) fn explain(
                 });
             walk.finish();
             walk.end.allowed = allowed;
+            let ends_of = [&source, &destination];
+            if let Some(open) = world.opens_anyway(ends_of, direction, (port, ipv6)) {
+                walk.end.because = format!("{open} is a failsafe port: no policy is asked");
+                walk.end.failsafe = Some(open.to_string());
+            }
             ends.push(walk.end);
         }
     }
@@ -148,6 +156,7 @@ impl<'w> Walk<'w> {
             },
             allowed: false,
             because: String::new(),
+            failsafe: None,
             labels: world.labels(name),
             tiers: Vec::new(),
             profiles: Vec::new(),
@@ -312,10 +321,7 @@ impl Explanation {
             let _ = writeln!(text, "  because: {}", end.because);
             let labels = end.labels.iter().map(|(key, value)| format!("{key}={value}"));
             let _ = writeln!(text, "  labels: {}", labels.collect::<Vec<_>>().join(", "));
-            if end.endpoint.starts_with(HOST) {
-                let _ = writeln!(text, "  its failsafe ports are open whatever policies say");
-            }
-            if end.tiers.is_empty() {
+            if end.tiers.is_empty() && end.failsafe.is_none() {
                 let _ = writeln!(text, "  no policy selects it for {}", end.direction);
             }
             for tier in &end.tiers {

@@ -5,6 +5,7 @@
 //! ```
 
 pub(crate) mod explain;
+mod failsafe;
 pub(crate) mod live;
 pub(crate) mod objects;
 pub(crate) mod outside;

@@ -11,13 +11,14 @@ use engine::{
 };
 use model::{
     Key, Kind, Stored, StreamIndex, Update,
-    kinds::{Direction, EndpointId},
+    kinds::{Direction, EndpointId, FailsafePort},
     translate::translate,
     view::{Action, Endpoint, Entry, HostEndpoint, PolicyId, Topic},
 };
 use serde_json::Value;
 
 use super::{
+    failsafe::Failsafe,
     objects::{Objects, Placed, named},
     port::{Port, Told},
 };
@@ -65,6 +66,7 @@ pub(crate) struct World {
     pods: BTreeMap<String, Pod>,
     /// Interfaces of nodes, `HostEndpoint NAME`, with the policies of the node's own packets.
     hosts: BTreeMap<String, Pod>,
+    failsafe: Failsafe,
     /// Pods about which nothing can be said, and why.
     absent: BTreeMap<String, &'static str>,
     warnings: Vec<String>,
@@ -84,6 +86,7 @@ impl World {
             mirror: Mirror::default(),
             pods: BTreeMap::new(),
             hosts: BTreeMap::new(),
+            failsafe: Failsafe::default(),
             absent: BTreeMap::new(),
             warnings: objects.doubled().to_vec(),
         };
@@ -94,6 +97,9 @@ impl World {
         for (key, problem) in world.engine.problems() {
             world.warnings.push(format!("{key}: {problem}"));
         }
+        let (failsafe, faults) = Failsafe::of(&world.engine);
+        world.failsafe = failsafe;
+        world.warnings.extend(faults);
         world.find_endpoints();
         let ignored = objects.ignored().iter().map(|(kind, count)| format!("{count} {kind}"));
         let ignored = ignored.collect::<Vec<_>>();
@@ -249,7 +255,7 @@ impl World {
                 }
                 let connects =
                     [Direction::Egress, Direction::Ingress].into_iter().all(|direction| {
-                        passes(&judge, [from, to], direction, (port, ipv6), &mut |_| {})
+                        self.judged(&judge, [from, to], direction, (port, ipv6), &mut |_| {})
                     });
                 reach
                     .entry(from.to_string())
@@ -341,7 +347,39 @@ impl World {
         (port, ipv6): (Port, bool),
         step: &mut dyn FnMut(Step<'_>),
     ) -> bool {
-        passes(&Judge::new(&self.mirror), [from, to], direction, (port, ipv6), step)
+        self.judged(&Judge::new(&self.mirror), [from, to], direction, (port, ipv6), step)
+    }
+
+    fn judged(
+        &self,
+        judge: &Judge<'_>,
+        ends: [&Peer<'_>; 2],
+        direction: Direction,
+        tried: (Port, bool),
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> bool {
+        // Without addresses of one family they never meet.
+        let Some(packet) = packet(ends, tried) else { return false };
+        if self.opens_anyway(ends, direction, tried).is_some() {
+            return true;
+        }
+        match policed(ends, direction).map(|pod| &pod.policed) {
+            None => true,
+            Some(Policed::Workload(endpoint)) => judge.allows(endpoint, direction, &packet, step),
+            Some(Policed::Host(host)) => judge.allows_host(host, direction, &packet, step),
+        }
+    }
+
+    /// The failsafe port of a node that lets a connection through at one end, whatever policies say.
+    pub(crate) fn opens_anyway(
+        &self,
+        ends: [&Peer<'_>; 2],
+        direction: Direction,
+        tried: (Port, bool),
+    ) -> Option<&FailsafePort> {
+        let host = policed(ends, direction)?;
+        let packet = packet(ends, tried).filter(|_| matches!(host.policed, Policed::Host(_)))?;
+        self.failsafe.opens(&host.node, direction, &packet)
     }
 
     /// What selectors see of an endpoint.
@@ -389,7 +427,7 @@ impl World {
             || self.engine.read(&Key::global(Kind::Profile, name)).is_some()
     }
 
-    /// Adds what its rules tell apart over a version of IP.
+    /// Adds what its rules, and the failsafe ports of its nodes, tell apart over a version of IP.
     pub(crate) fn tell(&self, ipv6: bool, told: &mut Told) {
         for topic in self.mirror.topics() {
             for (key, entry) in self.mirror.entries(topic) {
@@ -411,6 +449,10 @@ impl World {
                     told.add(rule, ipv6);
                 }
             }
+        }
+        for it in self.failsafe.ports(self.hosts.values().map(|host| host.node.as_str())) {
+            told.protocols.insert(it.protocol);
+            told.ports.push((it.protocol, it.port..=it.port));
         }
     }
 
@@ -454,25 +496,6 @@ pub(crate) fn within_node([from, to]: [&Peer<'_>; 2]) -> bool {
     let (Peer::Endpoint(_, from, _), Peer::Endpoint(_, to, _)) = (from, to) else { return false };
     let has_host = [from, to].iter().any(|it| matches!(it.policed, Policed::Host(_)));
     has_host && from.node == to.node
-}
-
-fn passes(
-    judge: &Judge<'_>,
-    [from, to]: [&Peer<'_>; 2],
-    direction: Direction,
-    (port, ipv6): (Port, bool),
-    step: &mut dyn FnMut(Step<'_>),
-) -> bool {
-    // Without addresses of one family they never meet.
-    let (Some(source), Some(destination)) = (from.address(ipv6), to.address(ipv6)) else {
-        return false;
-    };
-    let Some(pod) = policed([from, to], direction) else { return true };
-    let packet = packet(source, destination, port);
-    match &pod.policed {
-        Policed::Workload(endpoint) => judge.allows(endpoint, direction, &packet, step),
-        Policed::Host(host) => judge.allows_host(host, direction, &packet, step),
-    }
 }
 
 impl fmt::Display for Peer<'_> {
@@ -566,13 +589,14 @@ fn calico(value: &Value) -> Result<(Key, Value), String> {
     Ok((key, object))
 }
 
-fn packet(source: IpAddr, destination: IpAddr, port: Port) -> Packet {
-    Packet {
-        source,
-        destination,
+/// None: the ends have no addresses of this version of IP.
+fn packet([from, to]: [&Peer<'_>; 2], (port, ipv6): (Port, bool)) -> Option<Packet> {
+    Some(Packet {
+        source: from.address(ipv6)?,
+        destination: to.address(ipv6)?,
         protocol: port.protocol,
         source_port: CLIENT_PORT,
         destination_port: port.number(),
         icmp: port.icmp(),
-    }
+    })
 }

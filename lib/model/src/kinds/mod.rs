@@ -12,6 +12,7 @@
 mod config;
 mod endpoint;
 mod endpoint_slice;
+mod failsafe;
 mod host_endpoint;
 mod ipam;
 mod net;
@@ -27,6 +28,7 @@ use arcstr::ArcStr;
 pub use config::{ClusterInformation, FelixConfiguration, SpecMap};
 pub use endpoint::{EndpointId, EndpointPort, NetworkSet, WorkloadEndpoint};
 pub use endpoint_slice::EndpointSlice;
+pub use failsafe::FailsafePort;
 pub use host_endpoint::HostEndpoint;
 pub use ipam::{Affinity, Attribute, IPAMBlock, IPPool};
 pub use net::{parse_ip, parse_net};
