@@ -44,6 +44,7 @@ pub(crate) struct Common {
     /// The same for agents that drain, read once.
     pub(crate) connector: Option<Arc<ClientConfig>>,
     pub(crate) view: View,
+    pub(crate) acks: bool,
     pub(crate) world: World,
     pub(crate) score: Score,
     /// So many connect at once.
@@ -76,6 +77,8 @@ pub(crate) struct Setup {
     pub(crate) servers: Vec<SocketAddr>,
     pub(crate) tls: Option<Tls>,
     pub(crate) view: View,
+    /// They acknowledge what they get: agents of nodes must, the full view is for looking on.
+    pub(crate) acks: bool,
     pub(crate) world: World,
     /// The store's version of the cluster.
     pub(crate) version: u64,
@@ -106,6 +109,7 @@ impl Setup {
             at_once: self.at_once,
             servers: self.servers.clone(),
             view: self.view,
+            acks: self.acks,
             world: self.world,
             version: self.version,
             deadline: self.deadline,
@@ -169,6 +173,7 @@ impl Fleet {
             tls: setup.tls,
             connector,
             view: setup.view,
+            acks: setup.acks,
             world: setup.world,
             score: Score::new(Ledger::start(setup.version), setup.deadline),
             door: Semaphore::new(setup.at_once),

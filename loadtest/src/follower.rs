@@ -139,8 +139,7 @@ impl Follower {
     /// A Commit became visible, complete up to this version.
     pub(crate) fn committed(&mut self, version: u64, changes: &[EntryChange]) {
         self.common.score.commits.fetch_add(1, Ordering::Relaxed);
-        // Who looks on acknowledges nothing, and the full view is looking on.
-        self.owes_ack = self.common.view == View::Node;
+        self.owes_ack = self.common.acks;
         if !self.in_session {
             self.in_session = true;
             self.common.score.sessions.fetch_add(1, Ordering::Relaxed);

@@ -177,6 +177,7 @@ async fn measure(
         servers: servers.addresses.clone(),
         tls: None,
         view: config.view,
+        acks: config.view == View::Node,
         world,
         version,
         deadline: config.deadline,

@@ -145,6 +145,7 @@ impl Bed {
             servers: self.servers().map(|server| server.address).collect(),
             tls: self.server.tls.clone(),
             view,
+            acks: view == View::Node,
             world: self.world,
             version: self.version,
             deadline: PATIENCE,
