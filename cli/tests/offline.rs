@@ -312,6 +312,32 @@ fn a_change_over_one_version_of_ip_alone_is_seen_where_pods_have_addresses_of_bo
 }
 
 #[test]
+fn of_very_many_changes_the_table_shows_some_and_json_has_all() {
+    let pods = (1..=40).map(|pod| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: p{pod}, namespace: shop}}\n\
+             status: {{podIPs: [{{ip: 10.0.0.{pod}}}]}}\n"
+        )
+    });
+    let (_base, base) = written(&pods.collect::<String>());
+    let (_new, new) = written(
+        "apiVersion: projectcalico.org/v3\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n\
+         spec: {types: [Ingress]}\n",
+    );
+    let whatif = ["whatif", "-f", &new, "--base", &base, "--port", "80"];
+    let (table, _) = said(&whatif);
+    let lines = table.lines().collect::<Vec<_>>();
+    assert_eq!(lines.len(), 1 + 1000 + 2);
+    assert_eq!(
+        lines[1001..],
+        ["and 560 more, which -o json names", "1560 of 1560 pairs change, over IPv4: 80/tcp"]
+    );
+    let (text, _) = said(&[&whatif[..], &["-o", "json"]].concat());
+    let all: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(list(&all["changes"]).count(), 1560);
+}
+
+#[test]
 fn addresses_outside_are_tried_with_each_pod_both_ways_as_explain_tries_them() {
     let rules = "---\napiVersion: projectcalico.org/v3\nkind: NetworkPolicy\n\
                  metadata: {name: edge, namespace: shop}\n\

@@ -69,9 +69,18 @@ const BEFORE: &[(&str, bool)] = &[
 
 /// Prints an answer that the exit code gives too: that code holds also where the reader, such as `head`, has seen enough.
 fn answer(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+    answer_by(|out| out.write_all(text.as_bytes()))
+}
+
+/// The same of what is too long to be held.
+fn answer_by(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            // What it still holds nobody reads.
+            drop(out.into_parts());
+            Ok(())
+        }
         other => other,
     }
 }

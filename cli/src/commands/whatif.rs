@@ -1,16 +1,13 @@
 //! `bulrush whatif`: which connections a change of policy opens or closes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    process::ExitCode,
-};
+use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::bail;
 use clap::{ArgGroup, ValueEnum};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::offline::{
+    compare::{Changed, Compared, compare},
     live::LiveArgs,
     objects::Objects,
     outside::OutsideArgs,
@@ -88,13 +85,16 @@ enum Output {
     Json,
 }
 
+/// The lines of a table; nobody reads a hundred thousand.
+const SHOWN: usize = 1000;
+
 /// What changes, in the form of `-o json`.
 #[derive(Serialize)]
-struct Difference {
-    tried: Vec<Tried>,
+struct Difference<'c> {
+    tried: &'c [Tried],
     /// How many pairs were compared, for all that was tried.
     pairs: usize,
-    changes: Vec<Change>,
+    changes: Changes<'c>,
 }
 
 /// What was tried.
@@ -105,15 +105,34 @@ struct Tried {
     ip_version: u8,
 }
 
+/// All pairs that change: there may be millions.
+struct Changes<'c>(&'c [Tried], &'c Compared);
+
 /// One pair; none: one of the ends isn't there, or has no address of this version.
 #[derive(Serialize)]
-struct Change {
+struct Change<'c> {
     #[serde(flatten)]
-    tried: Tried,
-    from: String,
-    to: String,
+    tried: &'c Tried,
+    from: &'c str,
+    to: &'c str,
     before: Option<bool>,
     after: Option<bool>,
+}
+
+impl<'c> Changes<'c> {
+    fn iter(&self) -> impl Iterator<Item = Change<'c>> {
+        let Self(tried, Compared { ends, changes, .. }) = *self;
+        changes.iter().map(move |it| {
+            let Changed { tried: place, from, to, connects: [before, after] } = *it;
+            Change { tried: &tried[place], from: &ends[from], to: &ends[to], before, after }
+        })
+    }
+}
+
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
 }
 
 impl Args {
@@ -140,13 +159,22 @@ impl Args {
         let outside = self.outside.addresses(&[&before, &after], &ports)?;
         after.warn_of_untried(&ports);
         after.warn_of_hosts();
-        let difference = compare(&before, &after, &ports, &outside);
-        let text = match self.output {
-            Output::Table => table(&difference),
-            Output::Json => format!("{}\n", serde_json::to_string(&difference)?),
-        };
-        super::answer(&text)?;
-        Ok(if difference.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
+        let compared = compare([&before, &after], &ports, &outside);
+        let tried = ports.iter().map(|(port, ipv6)| Tried {
+            port: port.to_string(),
+            ip_version: if *ipv6 { 6 } else { 4 },
+        });
+        let tried = tried.collect::<Vec<_>>();
+        let changes = Changes(&tried, &compared);
+        match self.output {
+            Output::Table => super::answer(&table(&tried, &compared))?,
+            Output::Json => super::answer_by(|out| {
+                let difference = Difference { tried: &tried, pairs: compared.pairs, changes };
+                serde_json::to_writer(&mut *out, &difference)?;
+                out.write_all(b"\n")
+            })?,
+        }
+        Ok(if compared.changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CHANGES) })
     }
 
     /// What is tried, each over IPv6 or not.
@@ -179,70 +207,36 @@ impl Args {
     }
 }
 
-fn compare(
-    before: &World,
-    after: &World,
-    tried: &[(Port, bool)],
-    outside: &[IpAddr],
-) -> Difference {
-    let mut difference = Difference { tried: Vec::new(), pairs: 0, changes: Vec::new() };
-    for (port, ipv6) in tried {
-        let tried = Tried { port: port.to_string(), ip_version: if *ipv6 { 6 } else { 4 } };
-        let reach = |world: &World| {
-            let ends = world.ends(outside).into_iter().chain(world.host_ends());
-            let ends = ends.filter(|end| end.address(*ipv6).is_some());
-            world.reach(*port, *ipv6, &ends.collect::<Vec<_>>())
-        };
-        let [old, new] = [before, after].map(reach);
-        let names = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
-            let pairs = reach.iter().flat_map(|(from, targets)| {
-                targets.keys().map(|to| (from.clone(), to.clone()))
-            });
-            pairs.collect::<BTreeSet<_>>()
-        };
-        for (from, to) in names(&old).union(&names(&new)) {
-            difference.pairs += 1;
-            let connects = |reach: &BTreeMap<String, BTreeMap<String, bool>>| {
-                reach.get(from)?.get(to).copied()
-            };
-            let (before, after) = (connects(&old), connects(&new));
-            if before != after {
-                let (tried, from, to) = (tried.clone(), from.clone(), to.clone());
-                difference.changes.push(Change { tried, from, to, before, after });
-            }
-        }
-        difference.tried.push(tried);
-    }
-    difference
-}
-
-fn table(difference: &Difference) -> String {
+fn table(tried: &[Tried], compared: &Compared) -> String {
     let word = |connects: Option<bool>| match connects {
         Some(true) => "yes",
         Some(false) => "no",
         None => "-",
     };
     let mut rows = vec![["PORT", "IP", "FROM", "TO", "BEFORE", "AFTER"].map(str::to_owned)];
-    rows.extend(difference.changes.iter().map(|it| {
+    rows.extend(Changes(tried, compared).iter().take(SHOWN).map(|it| {
         let Tried { port, ip_version } = it.tried.clone();
         let [before, after] = [it.before, it.after].map(|it| word(it).to_owned());
-        [port, ip_version.to_string(), it.from.clone(), it.to.clone(), before, after]
+        [port, ip_version.to_string(), it.from.to_owned(), it.to.to_owned(), before, after]
     }));
     let widths: Vec<usize> = (0..6)
         .map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default())
         .collect();
+    let count = compared.changes.len();
     let mut text = String::new();
-    for row in rows.iter().filter(|_| !difference.changes.is_empty()) {
+    for row in rows.iter().filter(|_| count > 0) {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
-    let over = difference.tried.chunk_by(|a, b| a.ip_version == b.ip_version).map(|its| {
+    let rest = count.saturating_sub(SHOWN);
+    let more = if rest > 0 { format!("and {rest} more, which -o json names\n") } else { String::new() };
+    let over = tried.chunk_by(|a, b| a.ip_version == b.ip_version).map(|its| {
         let ports = its.iter().map(|it| it.port.as_str()).collect::<Vec<_>>().join(", ");
         format!("over IPv{}: {ports}", its[0].ip_version)
     });
     let over = over.collect::<Vec<_>>().join("; ");
-    text + &format!("{} of {} pairs change, {over}\n", difference.changes.len(), difference.pairs)
+    text + &more + &format!("{count} of {} pairs change, {over}\n", compared.pairs)
 }
 
 #[cfg(test)]

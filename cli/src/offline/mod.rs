@@ -4,6 +4,8 @@
 //! files ── objects ──> what an API server would hold ── world ──> engine ──> verdicts
 //! ```
 
+mod alike;
+pub(crate) mod compare;
 pub(crate) mod explain;
 mod failsafe;
 pub(crate) mod live;

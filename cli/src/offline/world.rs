@@ -18,6 +18,7 @@ use model::{
 use serde_json::Value;
 
 use super::{
+    alike::{Policies, Traits},
     failsafe::Failsafe,
     objects::{Objects, Placed, named},
     port::{Port, Told},
@@ -241,7 +242,7 @@ impl World {
         ipv6: bool,
         ends: &[Peer<'_>],
     ) -> BTreeMap<String, BTreeMap<String, bool>> {
-        let judge = Judge::new(&self.mirror);
+        let judge = self.judge();
         let takes_part = |it: &&Peer<'_>| match it {
             Peer::Endpoint(_, Pod { policed: Policed::Workload(_), .. }, _) => true,
             _ => it.address(ipv6).is_some(),
@@ -253,10 +254,7 @@ impl World {
                 if let (Peer::Address(_), Peer::Address(_)) = (from, to) {
                     continue;
                 }
-                let connects =
-                    [Direction::Egress, Direction::Ingress].into_iter().all(|direction| {
-                        self.judged(&judge, [from, to], direction, (port, ipv6), &mut |_| {})
-                    });
+                let connects = self.connects(&judge, [from, to], (port, ipv6));
                 reach
                     .entry(from.to_string())
                     .or_insert_with(BTreeMap::new)
@@ -347,7 +345,23 @@ impl World {
         (port, ipv6): (Port, bool),
         step: &mut dyn FnMut(Step<'_>),
     ) -> bool {
-        self.judged(&Judge::new(&self.mirror), [from, to], direction, (port, ipv6), step)
+        self.judged(&self.judge(), [from, to], direction, (port, ipv6), step)
+    }
+
+    /// Answers from what is known here.
+    pub(crate) fn judge(&self) -> Judge<'_> {
+        Judge::new(&self.mirror)
+    }
+
+    /// Whether both ends let a connection through.
+    pub(crate) fn connects(
+        &self,
+        judge: &Judge<'_>,
+        ends: [&Peer<'_>; 2],
+        tried: (Port, bool),
+    ) -> bool {
+        let mut both = [Direction::Egress, Direction::Ingress].into_iter();
+        both.all(|direction| self.judged(judge, ends, direction, tried, &mut |_| {}))
     }
 
     fn judged(
@@ -456,6 +470,12 @@ impl World {
         }
     }
 
+    /// What rules and failsafe ports tell of addresses.
+    pub(crate) fn traits(&self) -> Traits {
+        let nodes = self.hosts.values().map(|host| host.node.as_str());
+        Traits::of(&self.mirror, self.failsafe.ports(nodes).filter_map(|it| it.net))
+    }
+
     /// What the id of an IP set in a rule means.
     pub(crate) fn ip_set(&self, id: &str) -> Option<InspectedSet> {
         self.engine.ip_set(id)
@@ -471,6 +491,28 @@ pub(crate) enum Peer<'w> {
 }
 
 impl Peer<'_> {
+    /// The policies that are asked of it.
+    pub(crate) fn policies(&self) -> Policies {
+        match self {
+            Self::Address(_) => Policies::None,
+            Self::Endpoint(_, pod, _) => match &pod.policed {
+                Policed::Workload(it) => Policies::Pod(it.plist.clone(), it.profiles.clone()),
+                Policed::Host(it) => {
+                    let lists = [&it.untracked, &it.pre_dnat, &it.plist].map(Clone::clone);
+                    Policies::Host(pod.node.clone(), lists, it.profiles.clone())
+                }
+            },
+        }
+    }
+
+    /// The node that it is on; none: it is outside.
+    pub(crate) fn node(&self) -> Option<&str> {
+        match self {
+            Self::Endpoint(_, pod, _) => Some(&pod.node),
+            Self::Address(_) => None,
+        }
+    }
+
     pub(crate) fn address(&self, ipv6: bool) -> Option<IpAddr> {
         match self {
             Self::Endpoint(_, pod, None) => pod.address(ipv6),
