@@ -11,8 +11,9 @@ use std::{
 
 use super::{
     alike::{Looks, Policies},
+    peer::Peer,
     port::Port,
-    world::{Peer, World},
+    world::World,
 };
 
 /// What was compared, and what differs.

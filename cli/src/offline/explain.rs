@@ -10,8 +10,9 @@ use model::{kinds::Direction, view::Action};
 use serde::Serialize;
 
 use super::{
+    peer::{CLIENT_PORT, Peer, family, policed, within_node},
     port::Port,
-    world::{CLIENT_PORT, Peer, World, called, family, policed, within_node},
+    world::{World, called},
 };
 
 /// Why a connection is let through, or isn't.

@@ -11,5 +11,6 @@ mod failsafe;
 pub(crate) mod live;
 pub(crate) mod objects;
 pub(crate) mod outside;
+mod peer;
 pub(crate) mod port;
 pub(crate) mod world;
