@@ -9,6 +9,8 @@ use std::{
     net::IpAddr,
 };
 
+use engine::verdict::Judge;
+
 use super::{
     alike::{Looks, Policies},
     peer::Peer,
@@ -106,36 +108,53 @@ impl Versioned<'_> {
         let groups = self.groups();
         for from in &groups {
             for to in groups.iter().filter(|to| !(from.is_outside && to.is_outside)) {
-                for [froms, tos] in self.parts(from, to) {
-                    let is_same = std::ptr::eq(from, to);
-                    // Nobody tries to reach itself.
-                    let other = usize::from(is_same);
-                    let (Some(one), Some(two)) = (froms.first(), tos.get(other)) else { continue };
-                    let ends = [&self.sides[*one], &self.sides[*two]];
-                    let mut count = 0;
-                    for (tried, port) in ports {
-                        let connects = [0, 1].map(|at| {
-                            let [(from, _), (to, _)] =
-                                [ends[0][at].as_ref()?, ends[1][at].as_ref()?];
-                            let what = (*port, self.ipv6);
-                            Some(self.worlds[at].connects(&judges[at], [from, to], what))
-                        });
-                        count += usize::from(connects != [None, None]);
-                        if connects[0] == connects[1] {
-                            continue;
-                        }
-                        for from in &froms {
-                            let others = tos.iter().filter(|to| *to != from);
-                            compared.changes.extend(others.map(|to| Changed {
-                                tried: *tried,
-                                from: self.names[*from],
-                                to: self.names[*to],
-                                connects,
-                            }));
-                        }
+                if from.is_host == to.is_host {
+                    // The interfaces of a group are of one node.
+                    self.pairs(&judges, ports, [&from.ends, &to.ends], compared);
+                } else if from.is_host {
+                    for part in self.by_node(to, from) {
+                        self.pairs(&judges, ports, [&from.ends, &part], compared);
                     }
-                    compared.pairs += count * froms.len() * (tos.len() - other);
+                } else {
+                    for part in self.by_node(from, to) {
+                        self.pairs(&judges, ports, [&part, &to.ends], compared);
+                    }
                 }
+            }
+        }
+    }
+
+    /// Tries a pair of one end each, which stands for all of them.
+    fn pairs(
+        &self,
+        judges: &[Judge<'_>; 2],
+        ports: &[(usize, Port)],
+        [froms, tos]: [&[usize]; 2],
+        compared: &mut Compared,
+    ) {
+        // Nobody tries to reach itself.
+        let itself = usize::from(froms == tos);
+        let (Some(one), Some(two)) = (froms.first(), tos.get(itself)) else { return };
+        let (one, two) = (&self.sides[*one], &self.sides[*two]);
+        for (tried, port) in ports {
+            let connects = [0, 1].map(|at| {
+                let ((from, _), (to, _)) = (one[at].as_ref()?, two[at].as_ref()?);
+                Some(self.worlds[at].connects(&judges[at], [from, to], (*port, self.ipv6)))
+            });
+            if connects != [None, None] {
+                compared.pairs += froms.len() * (tos.len() - itself);
+            }
+            if connects[0] == connects[1] {
+                continue;
+            }
+            for from in froms {
+                let others = tos.iter().filter(|to| *to != from);
+                compared.changes.extend(others.map(|to| Changed {
+                    tried: *tried,
+                    from: self.names[*from],
+                    to: self.names[*to],
+                    connects,
+                }));
             }
         }
     }
@@ -159,27 +178,18 @@ impl Versioned<'_> {
         groups.collect()
     }
 
-    /// What is decided otherwise within a node, where an interface of it takes part, is apart from the rest.
-    fn parts(&self, from: &Group, to: &Group) -> Vec<[Vec<usize>; 2]> {
-        let (host, others) = match (from.is_host, to.is_host) {
-            (true, false) => (from, to),
-            (false, true) => (to, from),
-            // The interfaces of a group are of one node.
-            _ => return vec![[from.ends.clone(), to.ends.clone()]],
-        };
+    /// The ends of a group, those on the node of some host endpoints apart: much is decided otherwise within a node.
+    fn by_node(&self, group: &Group, hosts: &Group) -> impl Iterator<Item = Vec<usize>> {
         let nodes = |end: usize| {
             self.sides[end].each_ref().map(|side| side.as_ref().and_then(|(end, _)| end.node()))
         };
-        let own = nodes(host.ends[0]);
+        let own = nodes(hosts.ends[0]);
         let mut parts = BTreeMap::<[bool; 2], Vec<usize>>::new();
-        for end in &others.ends {
+        for end in &group.ends {
             let its = nodes(*end);
             parts.entry([0, 1].map(|at| its[at] == own[at])).or_default().push(*end);
         }
-        let pair = |others: Vec<usize>| {
-            if from.is_host { [host.ends.clone(), others] } else { [others, host.ends.clone()] }
-        };
-        parts.into_values().map(pair).collect()
+        parts.into_values()
     }
 }
 
