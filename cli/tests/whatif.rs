@@ -116,6 +116,18 @@ fn a_change_over_one_version_of_ip_alone_is_seen_where_pods_have_addresses_of_bo
 }
 
 #[test]
+fn what_is_asked_for_over_a_version_that_no_pod_has_is_said() {
+    let (_base, base) = written(SHOP);
+    let whatif = ["whatif", "-f", &base, "--base", &base, "--port", "80", "--port"];
+    let (text, beside) = said(&[&whatif[..], &["/icmpv6"]].concat());
+    assert_eq!(text, "0 of 2 pairs change, over IPv4: 80/tcp; over IPv6: 128.0/icmpv6\n");
+    let lack = "no pair connects without IPv6, which these lack: shop/db, shop/web; try /icmp\n";
+    assert!(beside.contains(lack), "{beside}");
+    let (_, beside) = said(&[&whatif[..], &["/icmp"]].concat());
+    assert!(!beside.contains("no pair connects"), "{beside}");
+}
+
+#[test]
 fn of_very_many_changes_the_table_shows_some_and_json_has_all() {
     let pods = (1..=40).map(|pod| {
         format!(

@@ -256,10 +256,13 @@ impl World {
         if self.pods.is_empty() {
             eprintln!("warning: there is no pod with an address, so nothing is tried");
         }
-        let Some((_, ipv6)) = tried.first() else { return };
-        // Over both versions each pod takes part.
-        if tried.iter().all(|(_, over)| over == ipv6) {
-            self.warn_of_lacking(*ipv6, tried.iter().all(|(port, _)| port.ipv6().is_some()));
+        for ipv6 in [false, true] {
+            let mut over = tried.iter().filter(|(_, over)| *over == ipv6).peekable();
+            // Over both versions each pod takes part, unless nobody has one of them.
+            let is_only = tried.iter().all(|(_, over)| *over == ipv6);
+            if over.peek().is_some() && (is_only || !self.has(ipv6)) {
+                self.warn_of_lacking(ipv6, over.all(|(port, _)| port.ipv6().is_some()));
+            }
         }
     }
 
