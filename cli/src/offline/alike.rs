@@ -6,9 +6,9 @@ use std::{
 };
 
 use arcstr::ArcStr;
-use engine::Mirror;
+use engine::{Mirror, verdict::address_port};
 use ipnet::IpNet;
-use model::view::{Entry, Peer, Topic};
+use model::view::{Entry, Peer, Rule, Topic};
 
 /// What policies are asked at an end.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,19 +50,17 @@ impl Traits {
         let mut written = nets.collect::<Vec<_>>();
         for topic in mirror.topics() {
             let number = fresh();
-            let mut ports = HashMap::<&str, u32>::new();
+            let mut ports = HashMap::new();
             for (key, entry) in mirror.entries(topic) {
                 match (topic, entry) {
-                    (Topic::IpSet(_), _) => match (key.parse(), key.split_once(',')) {
-                        (Ok(net), _) => traits.add(net, number),
-                        (_, Some((address, port))) => {
-                            let number = *ports.entry(port).or_insert_with(&mut fresh);
-                            if let Ok(address) = address.parse() {
-                                traits.addresses.entry(address).or_default().push(number);
-                            }
+                    (Topic::IpSet(_), _) => {
+                        if let Some((address, protocol, port)) = address_port(key) {
+                            let number = ports.entry((protocol, port)).or_insert_with(&mut fresh);
+                            traits.addresses.entry(address).or_default().push(*number);
+                        } else if let Ok(net) = key.parse() {
+                            traits.add(net, number);
                         }
-                        _ => {}
-                    },
+                    }
                     (_, Entry::Policy(it)) => written.extend(nets_of(&it.ingress, &it.egress)),
                     (_, Entry::Profile(it)) => written.extend(nets_of(&it.ingress, &it.egress)),
                     _ => {}
@@ -97,10 +95,7 @@ impl Traits {
 }
 
 /// The networks that rules name.
-fn nets_of<'r>(
-    ingress: &'r [model::view::Rule],
-    egress: &'r [model::view::Rule],
-) -> impl Iterator<Item = IpNet> + 'r {
+fn nets_of<'r>(ingress: &'r [Rule], egress: &'r [Rule]) -> impl Iterator<Item = IpNet> + 'r {
     let of = |peer: &'r Peer| peer.nets.iter().chain(&peer.not_nets).copied();
     ingress.iter().chain(egress).flat_map(move |rule| of(&rule.source).chain(of(&rule.destination)))
 }

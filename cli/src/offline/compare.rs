@@ -5,14 +5,14 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
 use engine::verdict::Judge;
 
 use super::{
-    alike::{Looks, Policies},
+    alike::{Looks, Policies, Traits},
     peer::Peer,
     port::Port,
     world::World,
@@ -53,20 +53,21 @@ struct Group {
 /// no part in what is tried over that.
 pub(crate) fn compare(worlds: [&World; 2], tried: &[(Port, bool)], outside: &[IpAddr]) -> Compared {
     let mut compared = Compared::default();
-    let versions = [false, true].map(|ipv6| sides(worlds, outside, ipv6));
-    let mut places = BTreeMap::new();
-    for name in versions.iter().flat_map(BTreeMap::keys) {
-        places.insert(name.clone(), 0);
-    }
-    for (place, (name, at)) in places.iter_mut().enumerate() {
-        *at = place;
-        compared.ends.push(name.clone());
-    }
-    for (ipv6, sides) in [false, true].into_iter().zip(versions) {
-        let (names, sides): (Vec<_>, Vec<_>) = sides.into_iter().unzip();
-        let names = names.iter().map(|name| places[name]).collect::<Vec<_>>();
+    let traits = worlds.map(World::traits);
+    let mut versions = Vec::new();
+    for ipv6 in [false, true] {
         let over = tried.iter().enumerate().filter(|(_, (_, over))| *over == ipv6);
         let ports = over.map(|(place, (port, _))| (place, *port)).collect::<Vec<_>>();
+        if !ports.is_empty() {
+            versions.push((ipv6, ports, sides(worlds, &traits, outside, ipv6)));
+        }
+    }
+    let names = versions.iter().flat_map(|(.., sides)| sides.keys().cloned());
+    compared.ends = names.collect::<BTreeSet<_>>().into_iter().collect();
+    for (ipv6, ports, sides) in versions {
+        let (names, sides): (Vec<_>, Vec<_>) = sides.into_iter().unzip();
+        let places = names.iter().filter_map(|name| compared.ends.binary_search(name).ok());
+        let names = places.collect();
         Versioned { worlds, ipv6, names, sides }.compare(&ports, &mut compared);
     }
     compared.changes.sort_unstable();
@@ -76,15 +77,15 @@ pub(crate) fn compare(worlds: [&World; 2], tried: &[(Port, bool)], outside: &[Ip
 /// The ends that have an address of a version of IP, by name.
 fn sides<'w>(
     worlds: [&'w World; 2],
+    traits: &[Traits; 2],
     outside: &[IpAddr],
     ipv6: bool,
 ) -> BTreeMap<String, Sides<'w>> {
     let mut all = BTreeMap::<String, Sides<'w>>::new();
     for (at, world) in worlds.into_iter().enumerate() {
-        let traits = world.traits();
         for end in world.ends(outside).into_iter().chain(world.host_ends()) {
             if let Some(address) = end.address(ipv6) {
-                let looks = Looks { policies: end.policies(), traits: traits.at(address) };
+                let looks = Looks { policies: end.policies(), traits: traits[at].at(address) };
                 let name = end.to_string();
                 all.entry(name).or_default()[at] = Some((end, looks));
             }
@@ -195,8 +196,6 @@ impl Versioned<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use model::{Key, Kind};
     use proptest::{prelude::*, sample::select};
     use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, ops::RangeInclusive, str::FromStr};
 
 use anyhow::bail;
 use model::{
-    kinds::{PROTOCOLS, has_ports, parse_protocol},
+    kinds::{PROTOCOLS, has_ports, parse_protocol, protocol_text},
     view::{Icmp, Peer, PortRange, Protocol, Rule},
 };
 
@@ -188,7 +188,7 @@ impl FromStr for Port {
             };
         };
         let Some(protocol) = parse_protocol(name) else {
-            let names = PROTOCOLS.map(|(name, _)| name.to_ascii_lowercase()).join(", ");
+            let names = PROTOCOLS.map(|(_, known)| protocol_text(known)).join(", ");
             return Err(format!(
                 "{name:?} is no protocol that rules know: say one of {names}, or its number, as in /50"
             ));
@@ -208,7 +208,7 @@ impl FromStr for Port {
 
 fn numbered(at: &str, protocol: Protocol) -> Result<Port, String> {
     if at.is_empty() {
-        let name = name(protocol);
+        let name = protocol_text(protocol);
         return Err(format!("{name} has ports: say which, as in {}", example(protocol)));
     }
     match at.parse() {
@@ -230,7 +230,7 @@ fn icmp(at: &str, protocol: Protocol) -> Result<Port, String> {
         _ => Err(format!(
             "{at:?} is no type of ICMP from 0 to 255, nor a type and a code: write for example 3/{name}, 3.4/{name} or, \
              for a ping, /{name}",
-            name = name(protocol)
+            name = protocol_text(protocol)
         )),
     }
 }
@@ -245,12 +245,6 @@ fn parse_name(text: &str) -> Option<Protocol> {
     parse_protocol(text).filter(|_| text.parse::<u8>().is_err())
 }
 
-/// What rules call it: a name, else its number.
-fn name(protocol: Protocol) -> String {
-    let named = PROTOCOLS.iter().find(|(_, known)| *known == protocol);
-    named.map_or_else(|| protocol.0.to_string(), |(name, _)| name.to_ascii_lowercase())
-}
-
 /// How something of this protocol is written.
 fn example(protocol: Protocol) -> String {
     let port = match protocol {
@@ -259,7 +253,7 @@ fn example(protocol: Protocol) -> String {
         _ if is_ported(protocol) => "9",
         _ => "",
     };
-    format!("{port}/{}", name(protocol))
+    format!("{port}/{}", protocol_text(protocol))
 }
 
 impl fmt::Display for Port {
@@ -269,7 +263,7 @@ impl fmt::Display for Port {
             At::Icmp { kind, code } => write!(f, "{kind}.{code}")?,
             At::All => {}
         }
-        write!(f, "/{}", name(self.protocol))
+        write!(f, "/{}", protocol_text(self.protocol))
     }
 }
 

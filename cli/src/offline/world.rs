@@ -6,7 +6,7 @@ use anyhow::bail;
 use engine::{
     Engine, Mirror, Options,
     inspect::{InspectedPolicy, InspectedSet},
-    verdict::{Judge, Step},
+    verdict::{Judge, Step, address_port},
 };
 use model::{
     Key, Kind, Stored, StreamIndex, Update,
@@ -353,13 +353,13 @@ impl World {
     ) -> bool {
         // Without addresses of one family they never meet.
         let Some(packet) = packet(ends, tried) else { return false };
-        if self.opens_anyway(ends, direction, tried).is_some() {
-            return true;
-        }
-        match policed(ends, direction).map(|pod| &pod.policed) {
-            None => true,
-            Some(Policed::Workload(endpoint)) => judge.allows(endpoint, direction, &packet, step),
-            Some(Policed::Host(host)) => judge.allows_host(host, direction, &packet, step),
+        let Some(end) = policed(ends, direction) else { return true };
+        match &end.policed {
+            Policed::Workload(endpoint) => judge.allows(endpoint, direction, &packet, step),
+            Policed::Host(host) => {
+                self.failsafe.opens(&end.node, direction, &packet).is_some()
+                    || judge.allows_host(host, direction, &packet, step)
+            }
         }
     }
 
@@ -425,12 +425,10 @@ impl World {
         for topic in self.mirror.topics() {
             for (key, entry) in self.mirror.entries(topic) {
                 if let Topic::IpSet(_) = topic {
-                    // Of a named port or a service: `10.0.0.1,tcp:80`.
-                    let port = key.split_once(',').and_then(|(_, it)| it.split_once(':'));
-                    let port =
-                        port.and_then(|(name, it)| format!("{it}/{name}").parse::<Port>().ok());
-                    told.protocols.extend(port.map(|it| it.protocol));
-                    told.ports.extend(port.map(|it| (it.protocol, it.number()..=it.number())));
+                    // Of a named port or a service.
+                    let port = address_port(key).map(|(_, protocol, port)| (protocol, port));
+                    told.protocols.extend(port.map(|(protocol, _)| protocol));
+                    told.ports.extend(port.map(|(protocol, port)| (protocol, port..=port)));
                 }
                 let rules = match entry {
                     Entry::Policy(it) => it.ingress.iter().chain(&it.egress),

@@ -144,8 +144,8 @@ impl Members {
     }
 }
 
-/// Reads `10.0.0.1,tcp:80`.
-fn address_port(text: &str) -> Option<(IpAddr, Protocol, u16)> {
+/// Reads a member of an IP set of addresses with ports, as nodes get it: `10.0.0.1,tcp:80`. None: it is none.
+pub fn address_port(text: &str) -> Option<(IpAddr, Protocol, u16)> {
     let (address, rest) = text.split_once(',')?;
     let (name, port) = rest.split_once(':')?;
     let protocol = [6, 17, 132].map(Protocol).into_iter().find(|it| protocol_name(*it) == name)?;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Direction, FelixConfiguration, Invalid, PROTOCOLS, Texts, has_ports, parse_net,
-    policy::named_protocol,
+    Direction, FelixConfiguration, Invalid, Texts, has_ports, parse_net,
+    policy::{named_protocol, protocol_text},
     read::{Fields, Path},
 };
 use crate::view::Protocol;
@@ -68,9 +68,7 @@ impl FailsafePort {
 
 impl fmt::Display for FailsafePort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = PROTOCOLS.iter().find(|(_, known)| *known == self.protocol);
-        let name = name.map(|(name, _)| name.to_ascii_lowercase()).unwrap_or_default();
-        write!(f, "{}/{name}", self.port)?;
+        write!(f, "{}/{}", self.port, protocol_text(self.protocol))?;
         self.net.map_or(Ok(()), |net| write!(f, " of {net}"))
     }
 }

@@ -35,7 +35,7 @@ pub use net::{parse_ip, parse_net};
 pub use node::{Node, OrchRef};
 pub use policy::{
     Conditions, Direction, Entries, Icmp, Order, PROTOCOLS, Policy, PortMatch, Profile, Rule,
-    ServiceAccounts, ServiceRef, StagedAction, Tier, has_ports, parse_protocol,
+    ServiceAccounts, ServiceRef, StagedAction, Tier, has_ports, parse_protocol, protocol_text,
 };
 use serde_json::Value;
 pub use texts::Texts;

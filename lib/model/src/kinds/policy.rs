@@ -316,6 +316,12 @@ pub const PROTOCOLS: [(&str, Protocol); 6] = [
     ("UDPLite", Protocol(136)),
 ];
 
+/// A protocol in small letters, if it has a name in rules; else its number.
+pub fn protocol_text(protocol: Protocol) -> String {
+    let named = PROTOCOLS.iter().find(|(_, known)| *known == protocol);
+    named.map_or_else(|| protocol.0.to_string(), |(name, _)| name.to_ascii_lowercase())
+}
+
 /// The number of a protocol that has a name in rules, in any case.
 pub(super) fn named_protocol(name: &str) -> Option<Protocol> {
     let is_it = |(known, _): &&(&str, Protocol)| name.eq_ignore_ascii_case(known);
