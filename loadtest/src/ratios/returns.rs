@@ -12,13 +12,13 @@ use prost::Message as _;
 use proto::v1::{AgentHello, View as WireView, server_message::Message};
 
 use super::{
-    cases::{Bed, PATIENCE, Rig, synced},
+    cases::{Bed, PATIENCE, Rig, SEED, synced},
     scale::{MANY_CHECK_EVERY, at_most, received, sparse},
     servers::Kind,
     table::{ALONE, Columns, Table, Target, Unit},
 };
 use crate::{
-    churn::View,
+    churn::{Churn, Profile, View},
     fleet::{Fleet, Rest, Setup},
     follower, run,
     sample::Sampler,
@@ -32,6 +32,10 @@ const RESUMED_BYTES: f64 = 0.01;
 const RESUMED_TOPICS: f64 = 95.0;
 /// Of one full sync's bytes, the part by which memory may grow while many are sent.
 const FULL_GROWTH: f64 = 0.2;
+/// And bytes by which it may grow while nodes' agents come back: the same part of the case `full-sync`, as it is by default.
+const STORM_GROWTH: f64 = FULL_GROWTH * 100.0 * 1024.0 * 1024.0;
+/// After so many changes a connection has touched all that it keeps: from about 200 on there is no more.
+const CHANGES_OF_USE: u32 = 300;
 
 /// What sessions that begin cost the server.
 struct Cost {
@@ -79,16 +83,30 @@ fn show(table: &mut Table, what: &str, agents: u32, first: &Cost, then: &Cost, a
     row.add(false, [per_agent(then.cpu.as_secs_f64() * 1e6)]);
 }
 
-/// All agents end their streams and come back at once, twice: what a connection has once needed it keeps, and the second
-/// time shows what the return itself takes.
+/// All agents end their streams and come back at once, from connections that were in use: what a connection has once
+/// needed it keeps, and that is no part of the return.
 pub(super) async fn storm(rig: &Rig<'_>, table: &mut Table) -> anyhow::Result<()> {
     for (rest, what) in [(Rest::Keep, "with its state"), (Rest::Drain, "with nothing")] {
         let (bed, fleet, first) = connected(rig, rest).await?;
-        for when in ["back", "back again"] {
-            returned(&bed, &fleet, &first, table, &format!("{when} {what}")).await?;
-        }
+        used(&bed, &fleet, table, what).await?;
+        returned(&bed, &fleet, &first, table, what).await?;
         bed.end(Some(fleet)).await?;
     }
+    Ok(())
+}
+
+/// Changes that every agent needs and acknowledges, and what they leave in memory.
+async fn used(bed: &Bed, fleet: &Fleet, table: &mut Table, what: &str) -> anyhow::Result<()> {
+    let new = bed.server.rss()?;
+    let mut churn = Churn::new(bed.world, Profile::PolicyFlip, View::Node, SEED);
+    for _ in 0..CHANGES_OF_USE {
+        bed.send(fleet, churn.next(), bed.world.nodes.into()).await?;
+    }
+    let figure = format!("connections that come back {what}, memory");
+    let row = table.row_of(Columns("new", "used"), &figure, Unit::Bytes);
+    row.add(true, [new]);
+    row.add(false, [bed.server.rss()?]);
+    row.note(format!("used: after {CHANGES_OF_USE} changes that every agent acknowledged"));
     Ok(())
 }
 
@@ -100,6 +118,7 @@ async fn returned(
     table: &mut Table,
     what: &str,
 ) -> anyhow::Result<()> {
+    let what = &format!("back {what}");
     let agents = bed.world.nodes;
     let wanted = fleet.found().sessions.load(Ordering::Relaxed) + u64::from(agents);
     let before = bed.server.rss()?;
@@ -112,7 +131,7 @@ async fn returned(
     let then = Cost { cpu, bytes, seconds };
     show(table, what, agents, first, &then, None);
     let row = table.row_of(Columns("idle", "highest"), &format!("{what}, memory"), Unit::Bytes);
-    row.add(true, [before]);
+    row.target(Target::Most(before + STORM_GROWTH)).add(true, [before]);
     row.add(false, [usage.server_rss.unwrap_or_default() as f64]);
     Ok(())
 }
