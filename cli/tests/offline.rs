@@ -272,6 +272,51 @@ fn what_an_author_may_not_have_meant_is_said_beside_the_answer() {
 }
 
 #[test]
+fn pods_that_no_answer_is_about_are_named_by_why() {
+    let pod = |name: &str, spec: &str, status: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec: {{nodeName: n1{spec}}}\nstatus: {{{status}}}\n"
+        )
+    };
+    let mut pods = (0..12)
+        .map(|number| pod(&format!("done-{number:02}"), "", "phase: Succeeded, podIP: 10.9.9.9"))
+        .collect::<Vec<_>>();
+    pods.push(pod("failed", "", "phase: Failed, podIPs: [{ip: 10.9.9.8}]"));
+    pods.push(pod("new", "", "phase: Pending"));
+    pods.push(pod("proxy", ", hostNetwork: true", "podIP: 192.168.0.1"));
+    let (_folder, file) = written(&format!("{PLACE}{}", pods.concat()));
+    let (text, beside) = said(&["matrix", "-f", &file, "--port", "80"]);
+    assert!(!text.contains("done") && !text.contains("proxy"), "{text}");
+    let done =
+        (0..10).map(|number| format!("shop/done-{number:02}")).collect::<Vec<_>>().join(", ");
+    for line in [
+        &format!("warning: left out: pods ended (status.phase): {done} and 3 more\n"),
+        "warning: left out: pods without an address (status.podIPs): shop/new\n",
+        "warning: left out: pods of their node's network, where pods have no policy of their own: shop/proxy\n",
+    ] {
+        assert!(beside.contains(line), "{line}: {beside}");
+    }
+    let ended = failure(&["explain", "-f", &file, "shop/failed", "shop/new:80"]);
+    assert_bad_input("explain: a pod that has ended", ended.lines().last().unwrap());
+}
+
+#[test]
+fn a_field_that_kubernetes_would_not_take_is_said_beside_the_answer() {
+    let policy = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+                  metadata: {name: p, namespace: shop, label: {}}\n\
+                  spec: {podSelector: {}, ingress: [{to: [{podSelector: {}}]}]}\n";
+    let (_folder, file) = written(&format!("{PLACE}{policy}"));
+    let (_, beside) = said(&["matrix", "-f", &file, "--port", "80"]);
+    let (rule, label) = (
+        "NetworkPolicy shop/p: spec.ingress[0].to: unknown field; known here are from, ports; the rule is left out\n",
+        "NetworkPolicy shop/p: metadata.label: unknown field; known here are ",
+    );
+    assert_eq!(beside.matches("spec.ingress[0].to").count(), 1, "{beside}");
+    assert!(beside.contains(rule) && beside.contains(label), "{beside}");
+}
+
+#[test]
 fn each_link_of_a_pod_has_its_own_policy() {
     let link = |name: &str, address: &str, role: &str| {
         format!(
@@ -665,7 +710,7 @@ fn a_ping_is_explained_over_the_version_of_ip_that_it_has() {
     let (text, beside) = said(&["matrix", "--port", "8/icmpv6", "-f", &file, "-o", "json"]);
     let matrix: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(matrix["reach"]["shop/both"]["shop/six"], true, "{text}");
-    assert!(!beside.contains("without"), "every pod has the address: {beside}");
+    assert!(!beside.contains("no pair connects"), "every pod has the address: {beside}");
     let (_, beside) = said(&["matrix", "--port", "/icmp", "-f", &file]);
     assert!(
         beside.ends_with("without IPv4, which these lack: shop/six; try /icmpv6\n"),

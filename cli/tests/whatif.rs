@@ -11,6 +11,7 @@ use std::{
 
 use offline_support::{PLACE, SHOP, bulrush, list, said, written};
 use serde_json::{Value, json};
+use support::assert_bad_input;
 
 #[test]
 fn a_change_is_answered_with_the_pairs_that_it_opens_and_an_exit_code() {
@@ -230,4 +231,58 @@ fn a_change_that_cuts_off_a_node_is_seen_at_its_host_endpoint() {
     );
     let (matrix, _) = said(&["matrix", "-f", &base, "--port", "80"]);
     assert!(!matrix.contains("HostEndpoint"), "it is of pods: {matrix}");
+}
+
+#[test]
+fn what_kubernetes_would_not_take_is_refused_by_field_and_not_compared() {
+    let (_base, base) = written(SHOP);
+    let whatif = |text: &str| {
+        let (_new, new) = written(text);
+        let output = bulrush(&["whatif", "-f", &new, "--base", &base]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said.replace(&new, "new.yaml"))
+    };
+    let policy = |spec: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+             metadata: {{name: db, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let (code, said) =
+        whatif(&policy("{podSelector: {matchLabel: {app: db}}, policyTypes: [Ingres]}"));
+    assert_eq!(code, Some(1));
+    let lines = said.lines().map(str::trim).collect::<Vec<_>>();
+    assert_eq!((lines[0], lines.len()), ("error: these would be refused:", 3), "{said}");
+    assert_bad_input("whatif: a field that Kubernetes' policies don't have", lines[1]);
+    assert_bad_input("whatif: a value that Kubernetes would refuse", lines[2]);
+    // What allows everyone by mistake.
+    let (code, said) = whatif(&policy("{podSelector: {}, ingress: [{to: [{podSelector: {}}]}]}"));
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("spec.ingress[0].to: unknown field; known here are from, ports"),
+        "{said}"
+    );
+    let (code, said) =
+        whatif("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, label: {a: b}}\n");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("Namespace shop: metadata.label: unknown field"), "{said}");
+}
+
+#[test]
+fn policies_of_a_kind_that_acts_on_nothing_here_are_named_with_what_would() {
+    let (_base, base) = written(SHOP);
+    let admin = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: a}\n";
+    let other = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
+    let ignored = "ignored: 1 AdminNetworkPolicy (acts on nothing here: write a ClusterNetworkPolicy of tier Admin), \
+                   1 ConfigMap\n";
+    let (_new, new) = written(&format!("{admin}{other}"));
+    let output = bulrush(&["whatif", "-f", &new, "--base", &base]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with(ignored), "{said}");
+    let (_new, new) = written(&format!("{admin}{other}---\n{SHOP}"));
+    let output = bulrush(&["whatif", "-f", &new, "--base", &base]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains(ignored), "{said}");
 }

@@ -26,6 +26,10 @@ const KUBERNETES: &[(&str, bool)] = &[
     ("ServiceAccount", true),
 ];
 
+/// Kinds of policies that became another kind, and the tier there.
+const INSTEAD: &[(&str, &str)] =
+    &[("AdminNetworkPolicy", "Admin"), ("BaselineAdminNetworkPolicy", "Baseline")];
+
 /// What makes two manifests the same object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Identity {
@@ -88,7 +92,8 @@ impl Objects {
             bail!("the manifests have faults:\n  {}", faults.join("\n  "));
         }
         if objects.placed.is_empty() {
-            bail!("no pods, policies or namespaces in {}", files.join(", "));
+            let ignored = objects.ignored().map(|it| format!("; {it}")).unwrap_or_default();
+            bail!("no pods, policies or namespaces in {}{ignored}", files.join(", "));
         }
         Ok(objects)
     }
@@ -170,6 +175,9 @@ impl Objects {
         let mut all = self.clone();
         all.placed.extend(other.placed.clone());
         all.doubled.extend(other.doubled.clone());
+        for (kind, count) in &other.ignored {
+            *all.ignored.entry(kind.clone()).or_default() += count;
+        }
         all
     }
 
@@ -191,9 +199,9 @@ impl Objects {
         Ok(all)
     }
 
-    /// Resources of Calico as someone wrote them.
+    /// Objects as someone wrote them.
     pub(crate) fn written(&self) -> impl Iterator<Item = &Placed> {
-        self.placed.values().filter(|it| it.calico && it.stored.is_none())
+        self.placed.values().filter(|it| it.stored.is_none())
     }
 
     /// Whether there is a tier of this name.
@@ -254,9 +262,17 @@ impl Objects {
         ports
     }
 
-    /// Kinds that say nothing about who reaches whom, and how many objects there are of each.
-    pub(crate) fn ignored(&self) -> &BTreeMap<String, usize> {
-        &self.ignored
+    /// Kinds that say nothing about who reaches whom, and how many objects there are of each; none: there are none.
+    pub(crate) fn ignored(&self) -> Option<String> {
+        let kinds = self.ignored.iter().map(|(kind, count)| {
+            let instead = INSTEAD.iter().find(|(other, _)| kind == other);
+            let instead = instead.map(|(_, tier)| {
+                format!(" (acts on nothing here: write a ClusterNetworkPolicy of tier {tier})")
+            });
+            format!("{count} {kind}{}", instead.unwrap_or_default())
+        });
+        let kinds = kinds.collect::<Vec<_>>();
+        (!kinds.is_empty()).then(|| format!("ignored: {}", kinds.join(", ")))
     }
 
     /// The objects, with what an API server fills in and adds: uids, a pod's node and service

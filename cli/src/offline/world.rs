@@ -11,7 +11,7 @@ use engine::{
 use model::{
     Key, Kind, Stored, StreamIndex, Update,
     kinds::{Direction, EndpointId, FailsafePort},
-    translate::translate,
+    translate::{self, translate, unknown_fields},
     view::{Action, Entry, HostEndpoint, PolicyId, Topic},
 };
 use serde_json::Value;
@@ -32,9 +32,33 @@ pub(crate) const HOST: &str = "HostEndpoint ";
 const NAMED: usize = 10;
 
 /// Why nothing can be said about a pod.
-const NO_ADDRESS: &str = "has no address (status.podIPs)";
-const OF_HOST: &str =
-    "is of its node's network, and has no policy of its own: ask for the node's address";
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    NoAddress,
+    OfHost,
+    /// Its address may be another pod's by now.
+    Ended,
+}
+
+impl Absent {
+    fn of_one(self) -> &'static str {
+        match self {
+            Self::NoAddress => "has no address (status.podIPs)",
+            Self::OfHost => {
+                "is of its node's network, and has no policy of its own: ask for the node's address"
+            }
+            Self::Ended => "has ended (status.phase), and its address may be another pod's",
+        }
+    }
+
+    fn of_several(self) -> &'static str {
+        match self {
+            Self::NoAddress => "without an address (status.podIPs)",
+            Self::OfHost => "of their node's network, where pods have no policy of their own",
+            Self::Ended => "ended (status.phase)",
+        }
+    }
+}
 
 /// All that follows from some objects.
 pub(crate) struct World {
@@ -45,7 +69,7 @@ pub(crate) struct World {
     hosts: BTreeMap<String, Pod>,
     failsafe: Failsafe,
     /// Pods about which nothing can be said, and why.
-    absent: BTreeMap<String, &'static str>,
+    absent: BTreeMap<String, Absent>,
     warnings: Vec<String>,
 }
 
@@ -78,11 +102,7 @@ impl World {
         world.failsafe = failsafe;
         world.warnings.extend(faults);
         world.find_endpoints();
-        let ignored = objects.ignored().iter().map(|(kind, count)| format!("{count} {kind}"));
-        let ignored = ignored.collect::<Vec<_>>();
-        if !ignored.is_empty() {
-            world.warnings.push(format!("ignored: {}", ignored.join(", ")));
-        }
+        world.warnings.extend(objects.ignored());
         world
     }
 
@@ -121,15 +141,23 @@ impl World {
             }
             None => {}
         }
-        let is_pod = object.value["kind"] == "Pod";
-        if is_pod && object.value["spec"]["hostNetwork"] == true {
-            self.warn(object, "a pod of the host's network has no policy: left out");
-            self.absent.insert(named(&object.value), OF_HOST);
-            return;
+        if object.value["kind"] == "Pod" {
+            let is_of_host = object.value["spec"]["hostNetwork"] == true;
+            if is_of_host || has_ended(&object.value) {
+                let why = if is_of_host { Absent::OfHost } else { Absent::Ended };
+                self.absent.insert(named(&object.value), why);
+                return;
+            }
         }
         let translation = translate(&object.value);
         for fault in &translation.faults {
             self.warn(object, &format!("{}: {fault}", translation.subject));
+        }
+        for fault in unknown_fields(&object.value) {
+            // In a rule it was a fault.
+            if translation.faults.iter().all(|it| it.field != fault.field) {
+                self.warn(object, &format!("{}: {fault}; it is ignored", translation.subject));
+            }
         }
         for value in translation.objects {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -168,8 +196,7 @@ impl World {
                 let id = [orchestrator, namespace, name, link].join("/");
                 let mut path = format!("{namespace}/{name}");
                 if endpoint.addresses.is_empty() {
-                    self.warnings.push(format!("pod {path} {NO_ADDRESS}: left out"));
-                    self.absent.insert(path, NO_ADDRESS);
+                    self.absent.insert(path, Absent::NoAddress);
                     continue;
                 }
                 // A pod may have several links, and a name that was taken before may still be on another node.
@@ -181,6 +208,13 @@ impl World {
                 let addresses = endpoint.addresses.iter().map(ipnet::IpNet::addr).collect();
                 let policed = Policed::Workload(endpoint.clone());
                 self.pods.insert(path, Pod { policed, addresses, node, id });
+            }
+        }
+        for why in [Absent::Ended, Absent::NoAddress, Absent::OfHost] {
+            let pods = self.absent.iter().filter(|(_, it)| **it == why);
+            let pods = pods.map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+            if !pods.is_empty() {
+                self.warnings.push(format!("left out: pods {}: {}", why.of_several(), some(&pods)));
             }
         }
         self.warnings.sort_unstable();
@@ -276,14 +310,10 @@ impl World {
             (true, false) => ("IPv6", "without --ipv6"),
             (true, true) => ("IPv6", "/icmp"),
         };
-        let more = match names.len().saturating_sub(NAMED) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
         if !names.is_empty() {
-            let some = names[..names.len().min(NAMED)].join(", ");
+            let some = some(&names);
             eprintln!(
-                "warning: no pair connects without {family}, which these lack: {some}{more}; try {way}"
+                "warning: no pair connects without {family}, which these lack: {some}; try {way}"
             );
         }
     }
@@ -309,7 +339,7 @@ impl World {
             return Ok(Peer::Endpoint(name, pod, None));
         }
         if let Some(why) = self.absent.get(&path) {
-            bail!("pod {path} {why}");
+            bail!("pod {path} {}", why.of_one());
         }
         let near = nearest(&path, self.pods.keys().chain(self.hosts.keys()).map(String::as_str));
         let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
@@ -484,14 +514,32 @@ fn key(id: &PolicyId) -> Option<Key> {
 /// What the names of translated policies begin with, as in Calico.
 pub(super) const TRANSLATED: &str = "knp.default.";
 
-/// Why these resources would not be written into a cluster of `all` objects, a line each.
+/// Why these objects would not be written into a cluster of `all` objects, a line each.
 pub(crate) fn refused(new: &Objects, all: &Objects) -> Vec<String> {
-    let fault = |it: &Placed| match calico(&it.value) {
-        Ok((key, value)) => without_tier(&key, &value, all),
-        Err(fault) => Some(fault),
+    let faults = |it: &Placed| match calico(&it.value) {
+        _ if !it.calico => translate::refused(&it.value).iter().map(ToString::to_string).collect(),
+        Ok((key, value)) => without_tier(&key, &value, all).into_iter().collect(),
+        Err(fault) => vec![fault],
     };
-    let told = |it: &Placed| Some(format!("{}: {}: {}", it.origin, title(&it.value), fault(it)?));
-    new.written().filter_map(told).collect()
+    let told = |it: &Placed| {
+        let (origin, title, faults) = (it.origin.clone(), title(&it.value), faults(it));
+        faults.into_iter().map(move |fault| format!("{origin}: {title}: {fault}"))
+    };
+    new.written().flat_map(told).collect()
+}
+
+/// The first of these names, and how many more there are.
+fn some(names: &[&str]) -> String {
+    let first = names[..names.len().min(NAMED)].join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// Whether all containers of a pod have come to their end, for good.
+fn has_ended(pod: &Value) -> bool {
+    ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase)
 }
 
 /// What is wrong with a policy whose tier isn't there.

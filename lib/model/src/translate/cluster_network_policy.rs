@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    decode::Whole,
     kubernetes::{
         ClusterNetworkPolicy, ClusterPeer, ClusterPort, ClusterProtocol, ClusterRule,
         LabelSelector, Subject,
@@ -13,6 +14,9 @@ use super::{
     selector::{self, Selection},
 };
 use crate::kinds::Direction;
+
+/// What follows from a fault in the policy's subject.
+const LOST: &str = "the policy denies without this condition, and accepts nothing";
 
 /// What follows from faults of a rule, in words.
 struct Consequences {
@@ -46,8 +50,12 @@ pub(super) fn translate(policy: &ClusterNetworkPolicy, report: &mut Report) -> O
     metadata::keep(&policy.metadata, &mut object, report)?;
     let spec = report.at("spec", |report| {
         let tier = tier(&spec.tier, report)?;
-        let (pods, namespaces) = report.at("subject", |report| subject(&spec.subject, report))?;
-        let is_whole = pods.is_whole && namespaces.is_whole;
+        let (pods, namespaces) =
+            report.at("subject", |report| subject(&spec.subject.value, report))?;
+        let is_known = report.with_consequence(LOST, |report| {
+            report.at("subject", |report| report.knows_all(&spec.subject.unknown))
+        });
+        let is_whole = pods.is_whole && namespaces.is_whole && is_known;
         let mut translated = json!({
             "tier": tier,
             "order": spec.priority,
@@ -88,7 +96,6 @@ fn tier(name: &str, report: &mut Report) -> Option<&'static str> {
 
 /// Which pods, by their labels and by those of their namespaces. `namespaces` comes first.
 fn subject(subject: &Subject, report: &mut Report) -> Option<(Selection, Selection)> {
-    const LOST: &str = "the policy denies without this condition, and accepts nothing";
     report.with_consequence(LOST, |report| match (&subject.namespaces, &subject.pods) {
         (Some(namespaces), _) => {
             let pods = selector::pods(&LabelSelector::default(), report);
@@ -129,7 +136,7 @@ fn rules(
 
 fn one_rule(
     direction: Direction,
-    rule: &ClusterRule,
+    Whole { value: rule, unknown }: &Whole<ClusterRule>,
     is_whole: bool,
     report: &mut Report,
 ) -> Vec<Value> {
@@ -144,12 +151,14 @@ fn one_rule(
         }
     };
     let so = consequences(action);
-    let (peers, protocols) = report.with_consequence(so.condition, |report| {
+    let (is_known, peers, protocols) = report.with_consequence(so.condition, |report| {
+        let is_known = report.knows_all(unknown);
         let peers = peers(direction, rule, &so, report);
         let protocols = report.at("protocols", |report| protocols(&rule.protocols, &so, report));
-        (peers, protocols)
+        (is_known, peers, protocols)
     });
     if let Some((peers, protocols)) = peers.zip(protocols) {
+        let is_whole = is_whole && is_known;
         return rule::rules(direction, action, &rule.name, (&peers, &protocols), is_whole);
     }
     // The same as for a rule that lost every condition.

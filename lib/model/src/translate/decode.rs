@@ -12,11 +12,66 @@ use crate::kinds::Invalid;
 /// What can be read from JSON that isn't `null`; `null` is the default.
 pub(super) trait Decode: Default {
     fn decode(value: &Value) -> Result<Self, Invalid>;
+
+    /// Adds the fields at and below this place that a strict decoder would refuse.
+    fn unknown(_value: &Value, _place: &str, _found: &mut Vec<Unknown>) {}
 }
 
-/// Declares a type with its fields and their names in JSON.
+/// A field that a strict decoder refuses.
+#[derive(Clone, Debug)]
+pub(super) struct Unknown {
+    /// Its path from where the search began.
+    pub(super) field: String,
+    pub(super) fault: Misnamed,
+}
+
+/// What is wrong with the name of a field.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Misnamed {
+    /// There is none of this name, only these.
+    NoneOf(&'static [&'static str]),
+    /// It is read, but for a strict decoder it is another one than this.
+    Case(&'static str),
+}
+
+impl Unknown {
+    /// What to do about it.
+    pub(super) fn reason(&self) -> String {
+        match self.fault {
+            Misnamed::NoneOf(known) => {
+                format!("unknown field; known here are {}", known.join(", "))
+            }
+            Misnamed::Case(name) => format!("unknown field; write {name}"),
+        }
+    }
+}
+
+/// What was read, and the fields in it that are not known here: each may be a condition.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Whole<T> {
+    pub(super) value: T,
+    pub(super) unknown: Vec<Unknown>,
+}
+
+impl<T: Decode> Decode for Whole<T> {
+    fn decode(value: &Value) -> Result<Self, Invalid> {
+        let mut unknown = Vec::new();
+        T::unknown(value, "", &mut unknown);
+        unknown.retain(|it| matches!(it.fault, Misnamed::NoneOf(_)));
+        Ok(Self { value: T::decode(value)?, unknown })
+    }
+
+    fn unknown(value: &Value, place: &str, found: &mut Vec<Unknown>) {
+        T::unknown(value, place, found);
+    }
+}
+
+/// Declares a type with its fields and their names in JSON, and behind `also` the names of those that don't matter.
 macro_rules! object {
-    ($(#[$meta:meta])* $name:ident { $($field:ident: $type:ty = $json:literal,)* }) => {
+    (
+        $(#[$meta:meta])* $name:ident { $($field:ident: $type:ty = $json:literal,)* }
+        $(also $($other:literal),*)?
+    ) => {
         $(#[$meta])*
         #[derive(Clone, Debug, Default)]
         #[allow(clippy::struct_field_names, reason = "the names are the API's")]
@@ -30,6 +85,23 @@ macro_rules! object {
                 Ok(Self {
                     $($field: $crate::translate::decode::member(fields, $json)?,)*
                 })
+            }
+
+            fn unknown(
+                value: &serde_json::Value,
+                place: &str,
+                found: &mut Vec<$crate::translate::decode::Unknown>,
+            ) {
+                const KNOWN: &[&str] = &[$($json,)* $($($other,)*)?];
+                for (name, value) in value.as_object().into_iter().flatten() {
+                    let place = $crate::translate::decode::joined(place, name);
+                    match $crate::translate::decode::known(name, &place, KNOWN, found) {
+                        $(Some($json) => {
+                            <$type as $crate::translate::decode::Decode>::unknown(value, &place, found);
+                        })*
+                        _ => {}
+                    }
+                }
             }
         }
     };
@@ -68,6 +140,27 @@ fn below(step: &str, mut invalid: Invalid) -> Invalid {
     let dot = if invalid.field.is_empty() || invalid.field.starts_with('[') { "" } else { "." };
     invalid.field = format!("{step}{dot}{}", invalid.field);
     invalid
+}
+
+/// The place of a field of what is at a place; empty: the object itself.
+pub(super) fn joined(place: &str, name: &str) -> String {
+    if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
+}
+
+/// Which of the known fields has this name, in whatever case; what a strict decoder refuses is added.
+pub(super) fn known(
+    name: &str,
+    place: &str,
+    known: &'static [&'static str],
+    found: &mut Vec<Unknown>,
+) -> Option<&'static str> {
+    let mut add = |fault| found.push(Unknown { field: place.to_owned(), fault });
+    if let Some(exact) = known.iter().find(|it| **it == name) {
+        return Some(exact);
+    }
+    let near = known.iter().copied().find(|it| it.eq_ignore_ascii_case(name));
+    add(near.map_or(Misnamed::NoneOf(known), Misnamed::Case));
+    near
 }
 
 fn mismatch(value: &Value, reason: &str) -> Invalid {
@@ -111,6 +204,10 @@ impl<T: Decode> Decode for Option<T> {
     fn decode(value: &Value) -> Result<Self, Invalid> {
         T::decode(value).map(Some)
     }
+
+    fn unknown(value: &Value, place: &str, found: &mut Vec<Unknown>) {
+        T::unknown(value, place, found);
+    }
 }
 
 impl<T: Decode> Decode for Vec<T> {
@@ -122,6 +219,12 @@ impl<T: Decode> Decode for Vec<T> {
                 not_null(item).map_err(|invalid| below(&format!("[{index}]"), invalid))
             })
             .collect()
+    }
+
+    fn unknown(value: &Value, place: &str, found: &mut Vec<Unknown>) {
+        for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+            T::unknown(item, &format!("{place}[{index}]"), found);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::decode::{Decode, Present, object, shown};
+use super::decode::{Decode, Present, Whole, object, shown};
 use crate::kinds::{Invalid, parse_time};
 
 object! {
@@ -19,6 +19,7 @@ object! {
         labels: BTreeMap<String, String> = "labels",
         annotations: BTreeMap<String, String> = "annotations",
     }
+    also "deletionGracePeriodSeconds", "finalizers", "generation", "managedFields", "ownerReferences", "selfLink"
 }
 
 /// A point in time as Kubernetes writes it; empty: none.
@@ -79,21 +80,27 @@ object! {
         metadata: Metadata = "metadata",
         spec: NetworkPolicySpec = "spec",
     }
+    also "apiVersion", "kind", "status"
 }
 
 object! {
     NetworkPolicySpec {
-        pod_selector: LabelSelector = "podSelector",
+        pod_selector: Whole<LabelSelector> = "podSelector",
         policy_types: Vec<String> = "policyTypes",
-        ingress: Vec<NetworkPolicyRule> = "ingress",
-        egress: Vec<NetworkPolicyRule> = "egress",
+        ingress: Vec<Whole<NetworkPolicyIngressRule>> = "ingress",
+        egress: Vec<Whole<NetworkPolicyEgressRule>> = "egress",
     }
 }
 
 object! {
-    /// Of both directions: `from` counts for ingress, `to` for egress.
-    NetworkPolicyRule {
+    NetworkPolicyIngressRule {
         from: Vec<NetworkPolicyPeer> = "from",
+        ports: Vec<NetworkPolicyPort> = "ports",
+    }
+}
+
+object! {
+    NetworkPolicyEgressRule {
         to: Vec<NetworkPolicyPeer> = "to",
         ports: Vec<NetworkPolicyPort> = "ports",
     }
@@ -127,15 +134,16 @@ object! {
         metadata: Metadata = "metadata",
         spec: ClusterNetworkPolicySpec = "spec",
     }
+    also "apiVersion", "kind", "status"
 }
 
 object! {
     ClusterNetworkPolicySpec {
         tier: String = "tier",
         priority: i32 = "priority",
-        subject: Subject = "subject",
-        ingress: Vec<ClusterRule> = "ingress",
-        egress: Vec<ClusterRule> = "egress",
+        subject: Whole<Subject> = "subject",
+        ingress: Vec<Whole<ClusterRule>> = "ingress",
+        egress: Vec<Whole<ClusterRule>> = "egress",
     }
 }
 

@@ -21,7 +21,11 @@ pub use pod::{endpoint_name, interface_name};
 pub use profile::{namespace_profile, service_account_profile};
 use serde_json::{Value, json};
 
-use self::{decode::Decode, report::Report};
+use self::{
+    decode::{Decode, Unknown},
+    kubernetes::{ClusterNetworkPolicy, Metadata, NetworkPolicy},
+    report::Report,
+};
 use crate::kinds::Invalid;
 
 /// What became of one object.
@@ -78,6 +82,40 @@ pub fn translate(object: &Value) -> Translation {
     }
     run(&mut translation, object);
     translation
+}
+
+/// Fields that an object doesn't have, of its metadata and of a policy's whole: Kubernetes' own tools refuse them, and what
+/// was stored without such a check is without them.
+pub fn unknown_fields(object: &Value) -> Vec<Invalid> {
+    let mut found = Vec::new();
+    match decode::field_text(object, "kind") {
+        "NetworkPolicy" => NetworkPolicy::unknown(object, "", &mut found),
+        "ClusterNetworkPolicy" => ClusterNetworkPolicy::unknown(object, "", &mut found),
+        _ => Metadata::unknown(&object["metadata"], "metadata", &mut found),
+    }
+    let invalid =
+        |it: Unknown| Invalid { reason: it.reason(), field: it.field, value: String::new() };
+    found.into_iter().map(invalid).collect()
+}
+
+/// Why a Kubernetes API server would refuse an object that someone wrote, as far as who reaches whom depends on it: all that
+/// can't be translated of a `NetworkPolicy`, and of every kind [`unknown_fields`].
+pub fn refused(object: &Value) -> Vec<Invalid> {
+    let mut faults = Vec::new();
+    if decode::field_text(object, "kind") == "NetworkPolicy" {
+        match NetworkPolicy::decode(object) {
+            Ok(policy) => {
+                let mut report = Report::of_faults_alone();
+                network_policy::translate(&policy, &mut report);
+                faults = report.into_faults();
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let more = unknown_fields(object).into_iter().filter(|it| !faults.contains(it));
+    let more = more.collect::<Vec<_>>();
+    faults.extend(more);
+    faults
 }
 
 impl Translation {

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{
-    kubernetes::{IpBlock, LabelSelector, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort},
+    kubernetes::{
+        IpBlock, LabelSelector, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
+        NetworkPolicySpec,
+    },
     metadata,
     report::Report,
     rule::{self, Action, Peer, Port, Ports, Protocols},
@@ -28,8 +31,11 @@ pub(super) fn translate(policy: &NetworkPolicy, report: &mut Report) -> Option<V
         metadata::object("NetworkPolicy", &policy.metadata.name, &policy.metadata.namespace);
     metadata::keep(&policy.metadata, &mut object, report)?;
     let spec = report.at("spec", |report| {
-        let subject = report.with_consequence(NO_RULES, |report| {
-            report.at("podSelector", |report| selector::pods(&spec.pod_selector, report))
+        let mut subject = report.with_consequence(NO_RULES, |report| {
+            report.at("podSelector", |report| selector::pods(&spec.pod_selector.value, report))
+        });
+        subject.is_whole &= report.with_consequence(NO_RULES, |report| {
+            report.at("podSelector", |report| report.knows_all(&spec.pod_selector.unknown))
         });
         let types = types(policy, report);
         let mut translated = json!({
@@ -58,8 +64,10 @@ fn types(policy: &NetworkPolicy, report: &mut Report) -> Vec<&'static str> {
     report.at("policyTypes", |report| {
         for (index, name) in types.iter().enumerate() {
             if name != "Ingress" && name != "Egress" {
-                let reason = "must be Ingress or Egress; it is ignored";
-                report.at(index, |report| report.fault(name.as_str(), reason));
+                let reason = "must be Ingress or Egress";
+                report.with_consequence("it is ignored", |report| {
+                    report.at(index, |report| report.fault(name.as_str(), reason));
+                });
             }
         }
     });
@@ -81,23 +89,27 @@ fn rules(
     report: &mut Report,
 ) -> Vec<Value> {
     let (field, side) = rule::fields(direction);
+    let NetworkPolicySpec { ingress, egress, .. } = &policy.spec;
     let rules = match direction {
-        Direction::Ingress => &policy.spec.ingress,
-        Direction::Egress => &policy.spec.egress,
+        Direction::Ingress => {
+            let parts = ingress.iter().map(|it| (&it.value.from, &it.value.ports, &it.unknown));
+            parts.collect::<Vec<_>>()
+        }
+        Direction::Egress => {
+            egress.iter().map(|it| (&it.value.to, &it.value.ports, &it.unknown)).collect()
+        }
     };
-    let rules = rules.iter().enumerate();
+    let rules = rules.into_iter().enumerate();
     let translated = report.at(field, |report| {
-        let translated = rules.map(|(index, rule)| {
-            let peers = match direction {
-                Direction::Ingress => &rule.from,
-                Direction::Egress => &rule.to,
-            };
+        let translated = rules.map(|(index, (peers, ports, unknown))| {
             report.at(index, |report| {
+                let is_known = report.with_consequence(NO_RULE, |report| report.knows_all(unknown));
                 let peers = report.at(side, |report| all_peers(peers, report));
-                let protocols = report.at("ports", |report| protocols(&rule.ports, report));
+                let protocols = report.at("ports", |report| protocols(ports, report));
                 let protocols = protocols?;
                 let matches = (&*peers, &protocols);
-                Some(rule::rules(direction, Action::Allow, "", matches, subject.is_whole))
+                let is_whole = subject.is_whole && is_known;
+                Some(rule::rules(direction, Action::Allow, "", matches, is_whole))
             })
         });
         translated.flatten().collect::<Vec<_>>()

@@ -4,13 +4,15 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::decode::shown;
+use super::decode::{Unknown, joined, shown};
 use crate::kinds::Invalid;
 
 /// The faults found so far, and the place where the translation is now.
 pub(super) struct Report {
     path: Vec<Step>,
+    /// What follows from a fault found now; empty: nothing that is said.
     consequence: &'static str,
+    says_consequences: bool,
     faults: Vec<Invalid>,
 }
 
@@ -35,7 +37,12 @@ impl From<usize> for Step {
 
 impl Report {
     pub(super) fn new() -> Self {
-        Self { path: Vec::new(), consequence: "", faults: Vec::new() }
+        Self { path: Vec::new(), consequence: "", says_consequences: true, faults: Vec::new() }
+    }
+
+    /// For whoever refuses the object, and needn't say what would become of it.
+    pub(super) fn of_faults_alone() -> Self {
+        Self { says_consequences: false, ..Self::new() }
     }
 
     /// Goes into a field or an item.
@@ -63,11 +70,23 @@ impl Report {
         let value = value.into();
         let value = if value.is_null() { String::new() } else { shown(&value) };
         let mut reason = reason.into();
-        if !self.consequence.is_empty() {
+        if self.says_consequences && !self.consequence.is_empty() {
             // Writing to a String can't fail.
             let _ = write!(reason, "; {}", self.consequence);
         }
         self.faults.push(Invalid { field: self.place(), value, reason });
+    }
+
+    /// Notes fields of what is here that are not known; whether there are none.
+    pub(super) fn knows_all(&mut self, unknown: &[Unknown]) -> bool {
+        let place = self.place();
+        for it in unknown {
+            self.fault(Value::Null, it.reason());
+            if let Some(fault) = self.faults.last_mut() {
+                fault.field = joined(&place, &it.field);
+            }
+        }
+        unknown.is_empty()
     }
 
     fn place(&self) -> String {

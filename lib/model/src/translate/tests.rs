@@ -352,3 +352,84 @@ fn a_named_port_of_digits_is_a_number_as_in_calico() {
         assert_eq!(ports(name), Value::Null, "{name}");
     }
 }
+
+#[test]
+fn a_rule_with_a_field_that_nobody_knows_has_lost_a_condition() {
+    let rule = |field: &str| json!([{ "ports": [{ "port": 80, field: 90 }] }]);
+    let policy =
+        |field: &str| network_policy(&json!({ "podSelector": {}, "ingress": rule(field) }));
+    let translation = translate(&policy("lastPort"));
+    assert_eq!(
+        faults(&policy("lastPort")),
+        [
+            "spec.ingress[0].ports[0].lastPort: unknown field; known here are protocol, port, endPort; \
+          the rule is left out"
+        ]
+    );
+    let spec = &translation.objects[0]["spec"];
+    assert_eq!(spec["types"], json!(["Ingress"]), "it still isolates");
+    assert_eq!(spec.get("ingress"), None);
+    // A decoder of Kubernetes reads it.
+    assert_eq!(faults(&policy("EndPort")), Vec::<String>::new());
+
+    let policy = network_policy(&json!({ "podSelector": { "all": true }, "ingress": [{}] }));
+    assert_eq!(translate(&policy).objects[0]["spec"].get("ingress"), None);
+
+    let rule = |action: &str| {
+        let from = json!([{ "namespaces": {} }]);
+        json!({ "action": action, "from": from, "match": [{ "tcp": [{}] }] })
+    };
+    let rules = ["Accept", "Deny", "Pass"].map(rule);
+    let policy = cluster_network_policy(&json!({
+        "tier": "Admin", "priority": 1, "subject": { "namespaces": {} }, "ingress": rules,
+    }));
+    let spec = &translate(&policy).objects[0]["spec"];
+    let actions = spec["ingress"].as_array().unwrap().iter().map(|rule| rule["action"].clone());
+    assert_eq!(actions.collect::<Vec<_>>(), ["Deny", "Deny"]);
+    let unknown = |index| {
+        format!(
+            "spec.ingress[{index}].match: unknown field; known here are name, action, from, to, protocols; "
+        )
+    };
+    for (index, fault) in faults(&policy).iter().enumerate() {
+        assert!(fault.starts_with(&unknown(index)), "{fault}");
+    }
+    assert_eq!(faults(&policy).len(), 3);
+}
+
+#[test]
+fn what_an_api_server_would_refuse_is_named_without_what_would_follow() {
+    let refused =
+        |object: &Value| refused(object).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut policy = network_policy(&json!({
+        "PodSelector": { "matchLabel": { "app": "web" } },
+        "policyTypes": ["Ingres"],
+        "ingress": [{ "to": [{ "podSelector": {} }], "ports": [{ "port": 70000 }] }],
+    }));
+    policy["metadata"]["label"] = json!({});
+    assert_eq!(
+        refused(&policy)[..5],
+        [
+            "spec.podSelector.matchLabel: unknown field; known here are matchLabels, matchExpressions",
+            "spec.policyTypes[0]: \"Ingres\": must be Ingress or Egress",
+            "spec.ingress[0].to: unknown field; known here are from, ports",
+            "spec.ingress[0].ports[0].port: \"70000\": must be from 0 to 65535",
+            "metadata.label: unknown field; known here are name, generateName, namespace, uid, \
+             resourceVersion, creationTimestamp, deletionTimestamp, labels, annotations, \
+             deletionGracePeriodSeconds, finalizers, generation, managedFields, ownerReferences, selfLink",
+        ],
+    );
+    assert!(
+        refused(&policy).contains(&"spec.PodSelector: unknown field; write podSelector".to_owned())
+    );
+    let wrong = network_policy(&json!({ "podSelector": 1 }));
+    assert_eq!(refused(&wrong), ["spec.podSelector: 1: must be an object"]);
+    let namespace =
+        json!({ "kind": "Namespace", "metadata": { "name": "a", "labelz": {} }, "any": 1 });
+    assert_eq!(refused(&namespace).len(), 1);
+    let whole = json!({ "kind": "NetworkPolicy", "apiVersion": "networking.k8s.io/v1", "status": {},
+        "metadata": { "name": "a", "managedFields": [{ "f:spec": {} }], "ownerReferences": [] },
+        "spec": { "podSelector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] },
+            "egress": [{ "to": [{ "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"] } }] }] } });
+    assert_eq!(refused(&whole), Vec::<String>::new());
+}
