@@ -302,6 +302,59 @@ fn pods_that_no_answer_is_about_are_named_by_why() {
 }
 
 #[test]
+fn who_asks_for_a_service_is_told_which_pods_are_behind_it() {
+    let pod = |name: &str, address: &str, app: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\n\
+             metadata: {{name: {name}, namespace: shop, labels: {{app: {app}, more: x}}}}\n\
+             spec: {{nodeName: n1, containers: [{{ports: [{{name: http, containerPort: 8080}}]}}]}}\n\
+             status: {{podIP: {address}}}\n"
+        )
+    };
+    let service = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\nspec: {spec}\n"
+        )
+    };
+    let pods =
+        (1..=4).map(|number| pod(&format!("web-{number}"), &format!("10.0.0.{number}"), "web"));
+    let mut text = pods.collect::<String>() + &pod("db", "10.0.0.9", "db");
+    text += &service(
+        "web",
+        "{clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10, 'fd00::10'], selector: {app: web}, \
+         ports: [{port: 80, targetPort: http}]}",
+    );
+    text += &service(
+        "db",
+        "{clusterIP: None, selector: {app: db}, ports: [{port: 53, protocol: UDP}]}",
+    );
+    text += &service(
+        "store",
+        "{externalIPs: [192.0.2.5], selector: {app: db}, ports: [{port: 54}, {port: 1, targetPort: 2}]}",
+    );
+    text += &service("elsewhere", "{clusterIP: 10.96.0.11, ports: [{port: 80}]}");
+    let (_folder, file) = written(&text);
+    let asked = |to: &str| {
+        let error = failure(&["explain", "shop/db", to, "-f", &file]);
+        error.lines().last().unwrap().to_owned()
+    };
+    assert_bad_input("explain: an address of a service", &asked("10.96.0.10:80"));
+    assert_bad_input("explain: a service", &asked("shop/store:54"));
+    assert!(asked("[fd00::10]:80").contains("fd00::10 is an address of Service shop/web"));
+    assert!(asked("192.0.2.5:54").contains("Service shop/store"));
+    assert!(asked("10.96.0.11:80").ends_with("see the pods behind it: no pod here is behind it"));
+    // A pod of that name is meant.
+    let (answer, beside) = said(&["explain", "shop/web-1", "shop/db:53/udp", "-f", &file]);
+    assert!(answer.starts_with("shop/web-1 to shop/db, 53/udp: allowed\n"), "{answer}");
+    assert_eq!(beside, "", "services are not ignored");
+    let outside = failure(&["matrix", "-f", &file, "--port", "80", "--outside", "10.96.0.10"]);
+    assert_bad_input("matrix: outside, an address of a service", outside.lines().last().unwrap());
+    // Nor are a service's own ports tried at pods.
+    let (answer, _) = said(&["whatif", "-f", &file, "--base", &file]);
+    assert_eq!(answer, "0 of 40 pairs change, over IPv4: 8080/tcp, 1/udp\n");
+}
+
+#[test]
 fn a_field_that_kubernetes_would_not_take_is_said_beside_the_answer() {
     let policy = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
                   metadata: {name: p, namespace: shop, label: {}}\n\

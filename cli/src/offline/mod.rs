@@ -13,4 +13,5 @@ pub(crate) mod objects;
 pub(crate) mod outside;
 mod peer;
 pub(crate) mod port;
+mod service;
 pub(crate) mod world;

@@ -23,6 +23,7 @@ const KUBERNETES: &[(&str, bool)] = &[
     ("Namespace", false),
     ("NetworkPolicy", true),
     ("Pod", true),
+    ("Service", true),
     ("ServiceAccount", true),
 ];
 
@@ -256,7 +257,9 @@ impl Objects {
     /// The ports of pods and those that rules name by number: where policies can differ.
     pub(crate) fn ports(&self) -> BTreeSet<(u16, Protocol)> {
         let mut ports = BTreeSet::new();
-        for object in self.placed.values() {
+        // Policies see the ports of the pods behind a service, not its own.
+        let seen = self.placed.iter().filter(|(identity, _)| identity.kind != "Service");
+        for (_, object) in seen {
             find_ports(&object.value, &mut ports);
         }
         ports

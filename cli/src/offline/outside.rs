@@ -30,6 +30,9 @@ impl OutsideArgs {
                     "--outside {address} is an address of {name}, not of something outside: leave it out"
                 );
             }
+            if let Some(it) = worlds.iter().find_map(|world| world.instead_of_service(*address)) {
+                bail!("--outside {address}: {it}");
+            }
             if !tried.iter().any(|(_, ipv6)| *ipv6 == address.is_ipv6()) {
                 let version = if address.is_ipv6() { "IPv6" } else { "IPv4" };
                 bail!(

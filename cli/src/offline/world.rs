@@ -22,6 +22,7 @@ use super::{
     objects::{Objects, Placed, named},
     peer::{Peer, Pod, Policed, packet, policed},
     port::{Port, Told},
+    service::Services,
 };
 use crate::resource::{builtin, kinds::nearest, shape, stored, write};
 
@@ -68,6 +69,7 @@ pub(crate) struct World {
     /// Interfaces of nodes, `HostEndpoint NAME`, with the policies of the node's own packets.
     hosts: BTreeMap<String, Pod>,
     failsafe: Failsafe,
+    services: Services,
     /// Pods about which nothing can be said, and why.
     absent: BTreeMap<String, Absent>,
     warnings: Vec<String>,
@@ -88,6 +90,7 @@ impl World {
             pods: BTreeMap::new(),
             hosts: BTreeMap::new(),
             failsafe: Failsafe::default(),
+            services: Services::default(),
             absent: BTreeMap::new(),
             warnings: objects.doubled().to_vec(),
         };
@@ -141,6 +144,10 @@ impl World {
             }
             None => {}
         }
+        if object.value["kind"] == "Service" {
+            self.services.add(&object.value);
+            return;
+        }
         if object.value["kind"] == "Pod" {
             let is_of_host = object.value["spec"]["hostNetwork"] == true;
             if is_of_host || has_ended(&object.value) {
@@ -148,6 +155,7 @@ impl World {
                 self.absent.insert(named(&object.value), why);
                 return;
             }
+            self.services.add(&object.value);
         }
         let translation = translate(&object.value);
         for fault in &translation.faults {
@@ -279,6 +287,11 @@ impl World {
         self.owners(address).next().map(|(name, _)| name.as_str())
     }
 
+    /// What to ask in place of the service that has an address.
+    pub(crate) fn instead_of_service(&self, address: IpAddr) -> Option<String> {
+        self.services.instead(&address.to_string())
+    }
+
     /// The endpoints that have an address.
     fn owners(&self, address: IpAddr) -> impl Iterator<Item = (&String, &Pod)> {
         self.pods.iter().chain(&self.hosts).filter(move |(_, it)| it.addresses.contains(&address))
@@ -325,7 +338,10 @@ impl World {
         if let Ok(address) = bare.parse::<IpAddr>() {
             let mut endpoints = self.owners(address);
             return match (endpoints.next(), endpoints.next()) {
-                (None, _) => Ok(Peer::Address(address)),
+                (None, _) => match self.services.instead(bare) {
+                    Some(instead) => bail!(instead),
+                    None => Ok(Peer::Address(address)),
+                },
                 (Some((name, it)), None) => Ok(Peer::Endpoint(name, it, Some(address))),
                 (Some((one, _)), Some((other, _))) => {
                     bail!("{address} is an address of {one} and of {other}: say which one")
@@ -340,6 +356,9 @@ impl World {
         }
         if let Some(why) = self.absent.get(&path) {
             bail!("pod {path} {}", why.of_one());
+        }
+        if let Some(instead) = self.services.instead(&path) {
+            bail!(instead);
         }
         let near = nearest(&path, self.pods.keys().chain(self.hosts.keys()).map(String::as_str));
         let near = near.map(|near| format!("; did you mean {near}?")).unwrap_or_default();
