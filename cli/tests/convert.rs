@@ -88,6 +88,21 @@ spec:
 }
 
 #[test]
+fn fields_that_the_kind_does_not_have_are_named_once_each() {
+    let policy = POLICY.replace("  podSelector:", "  policyType: [Egress]\n  podSelector:");
+    let policy = policy.replace("port: 81}", "port: 81, last: 82}").replace("70000", "82");
+    let output = convert(&["-f", "-", "-n", "shop"], &policy);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stderr),
+        "error: stdin, document 1: NetworkPolicy shop/web: spec.ingress[0].ports[1].last: unknown field; \
+         known here are protocol, port, endPort; the rule is left out\n\
+         error: stdin, document 1: NetworkPolicy shop/web: spec.policyType: unknown field; \
+         known here are podSelector, policyTypes, ingress, egress; it is ignored\n"
+    );
+}
+
+#[test]
 fn all_objects_of_a_stream_and_of_lists_are_translated() {
     let stream = r"
 apiVersion: v1

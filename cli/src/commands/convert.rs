@@ -73,7 +73,9 @@ impl Args {
             match document {
                 Ok(document) => {
                     for object in listed(document) {
-                        let translation = translate(&self.with_namespace(object));
+                        let object = self.with_namespace(object);
+                        let mut translation = translate(&object);
+                        translation.faults.extend(translation.ignored(&object));
                         let new = messages(&translation);
                         errors.extend(new.iter().map(|error| format!("{origin}: {error}")));
                         objects.extend(translation.objects);

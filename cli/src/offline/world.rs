@@ -11,7 +11,7 @@ use engine::{
 use model::{
     Key, Kind, Stored, StreamIndex, Update,
     kinds::{Direction, EndpointId, FailsafePort},
-    translate::{self, translate, unknown_fields},
+    translate::{self, translate},
     view::{Action, Entry, HostEndpoint, PolicyId, Topic},
 };
 use serde_json::Value;
@@ -149,23 +149,19 @@ impl World {
             return;
         }
         if object.value["kind"] == "Pod" {
-            let is_of_host = object.value["spec"]["hostNetwork"] == true;
-            if is_of_host || has_ended(&object.value) {
-                let why = if is_of_host { Absent::OfHost } else { Absent::Ended };
-                self.absent.insert(named(&object.value), why);
+            if has_ended(&object.value) {
+                self.absent.insert(named(&object.value), Absent::Ended);
                 return;
             }
             self.services.add(&object.value);
+            if object.value["spec"]["hostNetwork"] == true {
+                self.absent.insert(named(&object.value), Absent::OfHost);
+                return;
+            }
         }
         let translation = translate(&object.value);
-        for fault in &translation.faults {
+        for fault in translation.faults.iter().chain(&translation.ignored(&object.value)) {
             self.warn(object, &format!("{}: {fault}", translation.subject));
-        }
-        for fault in unknown_fields(&object.value) {
-            // In a rule it was a fault.
-            if translation.faults.iter().all(|it| it.field != fault.field) {
-                self.warn(object, &format!("{}: {fault}; it is ignored", translation.subject));
-            }
         }
         for value in translation.objects {
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

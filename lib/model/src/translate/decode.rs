@@ -3,7 +3,7 @@
 //! Names of fields match whatever their case, `null` is the type's zero wherever it stands, unknown
 //! fields are ignored; a value of the wrong type costs the object.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value};
 
@@ -14,7 +14,27 @@ pub(super) trait Decode: Default {
     fn decode(value: &Value) -> Result<Self, Invalid>;
 
     /// Adds the fields at and below this place that a strict decoder would refuse.
-    fn unknown(_value: &Value, _place: &str, _found: &mut Vec<Unknown>) {}
+    fn unknown(_value: &Value, _place: Place<'_>, _found: &mut Vec<Unknown>) {}
+}
+
+/// Where a value lies; becomes text only when something is wrong.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'p> {
+    /// Where the search began.
+    Start,
+    Field(&'p Place<'p>, &'p str),
+    Item(&'p Place<'p>, usize),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => Ok(()),
+            Self::Field(Self::Start, name) => f.write_str(name),
+            Self::Field(of, name) => write!(f, "{of}.{name}"),
+            Self::Item(of, index) => write!(f, "{of}[{index}]"),
+        }
+    }
 }
 
 /// A field that a strict decoder refuses.
@@ -56,12 +76,12 @@ pub(super) struct Whole<T> {
 impl<T: Decode> Decode for Whole<T> {
     fn decode(value: &Value) -> Result<Self, Invalid> {
         let mut unknown = Vec::new();
-        T::unknown(value, "", &mut unknown);
+        T::unknown(value, Place::Start, &mut unknown);
         unknown.retain(|it| matches!(it.fault, Misnamed::NoneOf(_)));
         Ok(Self { value: T::decode(value)?, unknown })
     }
 
-    fn unknown(value: &Value, place: &str, found: &mut Vec<Unknown>) {
+    fn unknown(value: &Value, place: Place<'_>, found: &mut Vec<Unknown>) {
         T::unknown(value, place, found);
     }
 }
@@ -89,15 +109,15 @@ macro_rules! object {
 
             fn unknown(
                 value: &serde_json::Value,
-                place: &str,
+                place: $crate::translate::decode::Place<'_>,
                 found: &mut Vec<$crate::translate::decode::Unknown>,
             ) {
                 const KNOWN: &[&str] = &[$($json,)* $($($other,)*)?];
                 for (name, value) in value.as_object().into_iter().flatten() {
-                    let place = $crate::translate::decode::joined(place, name);
-                    match $crate::translate::decode::known(name, &place, KNOWN, found) {
+                    let place = $crate::translate::decode::Place::Field(&place, name);
+                    match $crate::translate::decode::known(name, place, KNOWN, found) {
                         $(Some($json) => {
-                            <$type as $crate::translate::decode::Decode>::unknown(value, &place, found);
+                            <$type as $crate::translate::decode::Decode>::unknown(value, place, found);
                         })*
                         _ => {}
                     }
@@ -142,19 +162,14 @@ fn below(step: &str, mut invalid: Invalid) -> Invalid {
     invalid
 }
 
-/// The place of a field of what is at a place; empty: the object itself.
-pub(super) fn joined(place: &str, name: &str) -> String {
-    if place.is_empty() { name.to_owned() } else { format!("{place}.{name}") }
-}
-
 /// Which of the known fields has this name, in whatever case; what a strict decoder refuses is added.
 pub(super) fn known(
     name: &str,
-    place: &str,
+    place: Place<'_>,
     known: &'static [&'static str],
     found: &mut Vec<Unknown>,
 ) -> Option<&'static str> {
-    let mut add = |fault| found.push(Unknown { field: place.to_owned(), fault });
+    let mut add = |fault| found.push(Unknown { field: place.to_string(), fault });
     if let Some(exact) = known.iter().find(|it| **it == name) {
         return Some(exact);
     }
@@ -205,7 +220,7 @@ impl<T: Decode> Decode for Option<T> {
         T::decode(value).map(Some)
     }
 
-    fn unknown(value: &Value, place: &str, found: &mut Vec<Unknown>) {
+    fn unknown(value: &Value, place: Place<'_>, found: &mut Vec<Unknown>) {
         T::unknown(value, place, found);
     }
 }
@@ -221,9 +236,9 @@ impl<T: Decode> Decode for Vec<T> {
             .collect()
     }
 
-    fn unknown(value: &Value, place: &str, found: &mut Vec<Unknown>) {
+    fn unknown(value: &Value, place: Place<'_>, found: &mut Vec<Unknown>) {
         for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-            T::unknown(item, &format!("{place}[{index}]"), found);
+            T::unknown(item, Place::Item(&place, index), found);
         }
     }
 }

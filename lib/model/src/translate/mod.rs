@@ -22,7 +22,7 @@ pub use profile::{namespace_profile, service_account_profile};
 use serde_json::{Value, json};
 
 use self::{
-    decode::{Decode, Unknown},
+    decode::{Decode, Place, Unknown},
     kubernetes::{ClusterNetworkPolicy, Metadata, NetworkPolicy},
     report::Report,
 };
@@ -84,14 +84,16 @@ pub fn translate(object: &Value) -> Translation {
     translation
 }
 
-/// Fields that an object doesn't have, of its metadata and of a policy's whole: Kubernetes' own tools refuse them, and what
-/// was stored without such a check is without them.
-pub fn unknown_fields(object: &Value) -> Vec<Invalid> {
+/// Fields that an object doesn't have, of its metadata and of a policy's whole: Kubernetes' own tools refuse them.
+fn unknown_fields(object: &Value) -> Vec<Invalid> {
     let mut found = Vec::new();
     match decode::field_text(object, "kind") {
-        "NetworkPolicy" => NetworkPolicy::unknown(object, "", &mut found),
-        "ClusterNetworkPolicy" => ClusterNetworkPolicy::unknown(object, "", &mut found),
-        _ => Metadata::unknown(&object["metadata"], "metadata", &mut found),
+        "NetworkPolicy" => NetworkPolicy::unknown(object, Place::Start, &mut found),
+        "ClusterNetworkPolicy" => ClusterNetworkPolicy::unknown(object, Place::Start, &mut found),
+        _ => {
+            let place = Place::Field(&Place::Start, "metadata");
+            Metadata::unknown(&object["metadata"], place, &mut found);
+        }
     }
     let invalid =
         |it: Unknown| Invalid { reason: it.reason(), field: it.field, value: String::new() };
@@ -99,7 +101,8 @@ pub fn unknown_fields(object: &Value) -> Vec<Invalid> {
 }
 
 /// Why a Kubernetes API server would refuse an object that someone wrote, as far as who reaches whom depends on it: all that
-/// can't be translated of a `NetworkPolicy`, and of every kind [`unknown_fields`].
+/// can't be translated of a `NetworkPolicy`, and of every kind the fields of
+/// its metadata that it doesn't have, of policies all such fields.
 pub fn refused(object: &Value) -> Vec<Invalid> {
     let mut faults = Vec::new();
     if decode::field_text(object, "kind") == "NetworkPolicy" {
@@ -119,6 +122,15 @@ pub fn refused(object: &Value) -> Vec<Invalid> {
 }
 
 impl Translation {
+    /// What of its object was read past: fields that it doesn't have, unless they cost something and so are among the faults.
+    pub fn ignored(&self, object: &Value) -> Vec<Invalid> {
+        let is_fault = |it: &Invalid| self.faults.iter().any(|fault| fault.field == it.field);
+        let ignored = unknown_fields(object).into_iter().filter(|it| !is_fault(it));
+        ignored
+            .map(|it| Invalid { reason: format!("{}; it is ignored", it.reason), ..it })
+            .collect()
+    }
+
     fn run<T: Decode>(
         &mut self,
         object: &Value,

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::decode::{Unknown, joined, shown};
+use super::decode::{Unknown, shown};
 use crate::kinds::Invalid;
 
 /// The faults found so far, and the place where the translation is now.
@@ -83,7 +83,7 @@ impl Report {
         for it in unknown {
             self.fault(Value::Null, it.reason());
             if let Some(fault) = self.faults.last_mut() {
-                fault.field = joined(&place, &it.field);
+                fault.field = format!("{place}.{}", it.field);
             }
         }
         unknown.is_empty()
