@@ -5,16 +5,12 @@
 
 mod golden;
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, hint::black_box, time::Duration};
 
 use bulrush_model::{
     Key, Kind, Stored, kinds::decode, selector::Selector, translate::translate, validate::validate,
 };
+use nix::time::{ClockId, clock_gettime};
 use proptest::{collection::vec, prelude::*, sample::Index};
 use serde_json::{Value, json};
 
@@ -272,19 +268,24 @@ proptest! {
     }
 }
 
+/// The processor time of this thread.
+fn processor() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("a clock of this thread").into()
+}
+
 /// The median of some measurements.
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
 }
 
-/// How much longer the second takes, by medians of measurements in turns. Disturbances of the machine
-/// make a ratio larger or smaller, so the least of some tries counts.
+/// How much longer the second takes, by medians of this thread's processor time in turns: what else runs on the machine
+/// takes none of it, but caches, and so the least of some tries counts.
 fn ratio(one: &dyn Fn(), two: &dyn Fn()) -> f64 {
     let timed = |run: &dyn Fn()| {
-        let began = Instant::now();
+        let began = processor();
         run();
-        began.elapsed()
+        processor().saturating_sub(began)
     };
     let attempt = || {
         let (mut ones, mut twos) = (Vec::new(), Vec::new());
