@@ -704,3 +704,95 @@ async fn typha_needs_no_more_rights_than_its_roles_give() {
     assert_eq!(typha.status().store_error, None, "{account} may do all that it does");
     typha.stop().await;
 }
+
+/// Specs of `NetworkPolicy` in YAML: what an API server takes, and what it doesn't.
+const SPECS: &[&str] = &[
+    "{podSelector: {}}",
+    "{podSelector: {}, policyTypes: [Egress, Ingress]}",
+    "{podSelector: {matchLabels: {a: b, c.d/e: ''}}, ingress: []}",
+    "{podSelector: {}, ingress: [{}]}",
+    "{podSelector: {}, ingress: [{from: [], ports: []}], egress: [{to: [], ports: []}]}",
+    "{podSelector: {matchExpressions: [{key: a, operator: In, values: [b, c]}, {key: d, operator: NotIn, values: ['']}]}}",
+    "{podSelector: {matchExpressions: [{key: a, operator: Exists}, {key: b, operator: DoesNotExist}]}}",
+    "{podSelector: {}, ingress: [{from: [{podSelector: {}}, {namespaceSelector: {}}, {podSelector: {}, namespaceSelector: {}}]}]}",
+    "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16, 10.2.3.4/32]}}]}]}",
+    "{podSelector: {}, egress: [{to: [{ipBlock: {cidr: 'fd00::/8', except: ['fd00:1::/32']}}]}]}",
+    "{podSelector: {}, egress: [{ports: [{}, {port: 80}, {port: http}, {port: 1, endPort: 65535}, {protocol: SCTP, port: 7}]}]}",
+    "{podSelector: {}, egress: [{ports: [{port: 80, endPort: 80, protocol: UDP}]}]}",
+    "{}",
+    "{podSelector: {matchLabel: {a: b}}}",
+    "{PodSelector: {}}",
+    "{podSelector: {}, policyType: [Egress]}",
+    "{podSelector: {}, ingress: [{to: [{podSelector: {}}]}]}",
+    "{podSelector: {}, egress: [{from: [{podSelector: {}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{podSelektor: {}}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: 80, lastPort: 90}]}]}",
+    "{podSelector: []}",
+    "{podSelector: {}, ingress: {}}",
+    "{podSelector: {}, policyTypes: [Ingres]}",
+    "{podSelector: {}, policyTypes: [ingress]}",
+    "{podSelector: {matchLabels: {a b: c}}}",
+    "{podSelector: {matchLabels: {a: b c}}}",
+    "{podSelector: {matchLabels: {a: '-b'}}}",
+    "{podSelector: {matchLabels: {a/b/c: d}}}",
+    "{podSelector: {matchLabels: {a: 1}}}",
+    "{podSelector: {matchLabels: {a: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}}}",
+    "{podSelector: {matchExpressions: [{key: a, operator: In}]}}",
+    "{podSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}}",
+    "{podSelector: {matchExpressions: [{key: a, operator: Gt, values: ['1']}]}}",
+    "{podSelector: {matchExpressions: [{operator: Exists}]}}",
+    "{podSelector: {matchExpressions: [{key: a, operator: In, values: [b c]}]}}",
+    "{podSelector: {}, ingress: [{from: [{}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}, podSelector: {}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.1}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/33}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [bad]}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/8]}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]}]}",
+    "{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: ['fd00::/16']}}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: 0}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: 65536}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: -1}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: '80'}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: a b}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: Http}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: name-of-a-port-too-long}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: a--b}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: a-}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: a_b}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: ''}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: 80, endPort: 79}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: 80, endPort: 65536}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: http, endPort: 90}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{endPort: 90}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{protocol: tcp}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{protocol: ICMP}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{protocol: 6}]}]}",
+    "{podSelector: {}, ingress: [{ports: [{port: 80.5}]}]}",
+];
+
+#[test]
+fn whatif_refuses_of_a_network_policy_what_an_api_server_refuses_and_no_more() {
+    let Some(kubernetes) = RealKubernetes::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let base = path("base.yaml");
+    std::fs::write(&base, "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n").unwrap();
+    let mut others = Vec::new();
+    for spec in SPECS {
+        let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n";
+        let policy = format!("{head}metadata: {{name: p, namespace: default}}\nspec: {spec}\n");
+        let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let server = kubernetes.kubectl_as("admin", &create, &policy);
+        let new = path("new.yaml");
+        std::fs::write(&new, &policy).unwrap();
+        let ours = bulrush().args(["whatif", "-f", &new, "--base", &base]).output().unwrap();
+        let (theirs, ours) = [server, ours].map(|it| (it.status.success(), it.stderr)).into();
+        if theirs.0 != ours.0 {
+            let said = [theirs.1, ours.1].map(|it| String::from_utf8(it).unwrap());
+            others.push(format!("{spec}\n  kubectl: {}\n  whatif: {}", said[0], said[1]));
+        }
+    }
+    assert!(others.is_empty(), "{} of {}:\n{}", others.len(), SPECS.len(), others.join("\n"));
+}

@@ -235,7 +235,9 @@ fn the_address_that_was_asked_for_is_the_one_that_is_tried() {
     assert_eq!(tried, ["fd00::1", "fd00::2"]);
     let (text, _) = said(&["explain", "192.0.2.8", "192.0.2.9:80", "-f", &file]);
     assert!(text.contains("leaving 192.0.2.8: no endpoint here has it, so no policy is asked"));
+    let way = "; if it is a service's, ask for a pod behind that\n";
     assert!(text.contains("entering 192.0.2.9: no endpoint here has it"), "{text}");
+    assert_eq!(text.matches(way).count(), 1, "{text}");
 }
 
 fn text_of<'v>(value: &'v Value, field: &str) -> &'v str {

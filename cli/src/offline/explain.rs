@@ -305,7 +305,13 @@ impl Explanation {
         for (peer, direction, way) in [(from, "egress", "leaving"), (to, "ingress", "entering")] {
             let Some(end) = self.ends.iter().find(|end| end.direction == direction) else {
                 let why = match (self.within_node, self.ends.is_empty()) {
-                    (false, _) => "no endpoint here has it, so no policy is asked",
+                    (false, _) if direction == "egress" => {
+                        "no endpoint here has it, so no policy is asked"
+                    }
+                    (false, _) => {
+                        "no endpoint here has it, so no policy is asked; \
+                         if it is a service's, ask for a pod behind that"
+                    }
                     (true, true) => "it stays within the node, so no policy is asked",
                     (true, false) => {
                         "of what pods send to their own node its policies see nothing; \

@@ -55,15 +55,21 @@ object! {
 
 /// A number or text, as in `port: 80` and `port: http`.
 #[derive(Clone, Debug, Default)]
-pub(super) struct NumberOrText(pub(super) String);
+pub(super) struct NumberOrText {
+    pub(super) text: String,
+    pub(super) is_number: bool,
+}
 
 impl Decode for NumberOrText {
     fn decode(value: &Value) -> Result<Self, Invalid> {
         match value {
-            Value::String(text) => Ok(Self(text.clone())),
-            _ => i32::decode(value).map(|number| Self(number.to_string())).map_err(|invalid| {
-                Invalid { reason: "must be a port's number or its name".to_owned(), ..invalid }
-            }),
+            Value::String(text) => Ok(Self { text: text.clone(), is_number: false }),
+            _ => i32::decode(value)
+                .map(|number| Self { text: number.to_string(), is_number: true })
+                .map_err(|invalid| Invalid {
+                    reason: "must be a port's number or its name".to_owned(),
+                    ..invalid
+                }),
         }
     }
 }

@@ -100,15 +100,15 @@ fn unknown_fields(object: &Value) -> Vec<Invalid> {
     found.into_iter().map(invalid).collect()
 }
 
-/// Why a Kubernetes API server would refuse an object that someone wrote, as far as who reaches whom depends on it: all that
-/// can't be translated of a `NetworkPolicy`, and of every kind the fields of
-/// its metadata that it doesn't have, of policies all such fields.
+/// Why a Kubernetes API server would refuse an object that someone wrote, as far as who reaches whom depends on it: what it
+/// and this translation have against a `NetworkPolicy`, and of every kind the fields of its metadata that it doesn't have, of
+/// policies all such fields.
 pub fn refused(object: &Value) -> Vec<Invalid> {
     let mut faults = Vec::new();
     if decode::field_text(object, "kind") == "NetworkPolicy" {
         match NetworkPolicy::decode(object) {
             Ok(policy) => {
-                let mut report = Report::of_faults_alone();
+                let mut report = Report::strict();
                 network_policy::translate(&policy, &mut report);
                 faults = report.into_faults();
             }

@@ -12,7 +12,10 @@ use super::{
     rule::{self, Action, Peer, Port, Ports, Protocols},
     selector::{self, Selection},
 };
-use crate::kinds::Direction;
+use crate::{kinds::Direction, validate::is_port_name};
+
+/// The protocols that an API server takes.
+const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 
 /// What follows from a fault in the policy's own selector.
 const NO_RULES: &str = "the condition is left out, and the policy is without its rules";
@@ -130,6 +133,14 @@ fn all_peers(peers: &[NetworkPolicyPeer], report: &mut Report) -> Vec<Peer> {
 
 /// An `ipBlock` stands alone: the API allows no selectors beside it.
 fn peer(peer: &NetworkPolicyPeer, report: &mut Report) -> Peer {
+    let has_selectors = peer.pod_selector.is_some() || peer.namespace_selector.is_some();
+    match (&peer.ip_block, has_selectors) {
+        (Some(_), true) => report.refuse(Value::Null, "must have no selectors beside ipBlock"),
+        (None, false) => {
+            report.refuse(Value::Null, "must have podSelector, namespaceSelector or ipBlock");
+        }
+        _ => {}
+    }
     if let Some(block) = &peer.ip_block {
         return report.at("ipBlock", |report| ip_block(block, report));
     }
@@ -152,7 +163,15 @@ fn ip_block(block: &IpBlock, report: &mut Report) -> Peer {
     let mut except = Vec::with_capacity(block.except.len());
     report.at("except", |report| {
         for (index, text) in block.except.iter().enumerate() {
-            except.push(report.at(index, |report| rule::cidr(text, report)));
+            except.push(report.at(index, |report| {
+                let inner = rule::cidr(text, report);
+                if let (Some(inner), Some(net)) = (inner, net)
+                    && (inner == net || !net.contains(&inner))
+                {
+                    report.refuse(text.as_str(), format!("must be a part of {net}"));
+                }
+                inner
+            }));
         }
     });
     Peer {
@@ -184,10 +203,28 @@ fn protocols(ports: &[NetworkPolicyPort], report: &mut Report) -> Option<Protoco
 
 /// No port is every port, and an `endPort` needs one.
 fn port(port: &NetworkPolicyPort, report: &mut Report) -> Option<Ports> {
-    let Some(first) = &port.port else { return Some(Ports::All) };
+    if let Some(name) = port.protocol.as_deref().filter(|name| !PROTOCOLS.contains(name)) {
+        let reason = format!("must be one of {}", PROTOCOLS.join(", "));
+        report.at("protocol", |report| report.refuse(name, reason));
+    }
+    let Some(first) = &port.port else {
+        if let Some(last) = port.end_port {
+            report.at("endPort", |report| report.refuse(last, "must come with port"));
+        }
+        return Some(Ports::All);
+    };
+    report.at("port", |report| match first.text.parse::<i32>() {
+        Ok(number) if first.is_number && number > 0 => {}
+        Ok(number) if first.is_number => report.refuse(number, "must be from 1 to 65535"),
+        _ if is_port_name(&first.text) => {}
+        _ => {
+            let reason = "a name must have at most 15 of a-z, 0-9 and -, and a letter; a number is without quotes";
+            report.refuse(first.text.as_str(), reason);
+        }
+    });
     let text = match port.end_port {
-        None => first.0.clone(),
-        Some(last) => format!("{}:{last}", first.0),
+        None => first.text.clone(),
+        Some(last) => format!("{}:{last}", first.text),
     };
     match Port::parse(&text) {
         Ok(port) => Some(Ports::Some(vec![port])),

@@ -12,7 +12,7 @@ pub(super) struct Report {
     path: Vec<Step>,
     /// What follows from a fault found now; empty: nothing that is said.
     consequence: &'static str,
-    says_consequences: bool,
+    is_strict: bool,
     faults: Vec<Invalid>,
 }
 
@@ -37,12 +37,19 @@ impl From<usize> for Step {
 
 impl Report {
     pub(super) fn new() -> Self {
-        Self { path: Vec::new(), consequence: "", says_consequences: true, faults: Vec::new() }
+        Self { path: Vec::new(), consequence: "", is_strict: false, faults: Vec::new() }
     }
 
-    /// For whoever refuses the object, and needn't say what would become of it.
-    pub(super) fn of_faults_alone() -> Self {
-        Self { says_consequences: false, ..Self::new() }
+    /// For whoever refuses the object, as an API server does: of what would become of it nothing is said.
+    pub(super) fn strict() -> Self {
+        Self { is_strict: true, ..Self::new() }
+    }
+
+    /// Notes what an API server refuses of the value here, and what is translated all the same.
+    pub(super) fn refuse(&mut self, value: impl Into<Value>, reason: impl Into<String>) {
+        if self.is_strict {
+            self.fault(value, reason);
+        }
     }
 
     /// Goes into a field or an item.
@@ -69,12 +76,22 @@ impl Report {
     pub(super) fn fault(&mut self, value: impl Into<Value>, reason: impl Into<String>) {
         let value = value.into();
         let value = if value.is_null() { String::new() } else { shown(&value) };
+        let field = self.place();
+        // What was refused already needn't be said in other words.
+        if self.is_strict
+            && self
+                .faults
+                .iter()
+                .any(|it| it.field == field && it.value == value && !value.is_empty())
+        {
+            return;
+        }
         let mut reason = reason.into();
-        if self.says_consequences && !self.consequence.is_empty() {
+        if !self.is_strict && !self.consequence.is_empty() {
             // Writing to a String can't fail.
             let _ = write!(reason, "; {}", self.consequence);
         }
-        self.faults.push(Invalid { field: self.place(), value, reason });
+        self.faults.push(Invalid { field, value, reason });
     }
 
     /// Notes fields of what is here that are not known; whether there are none.

@@ -1,10 +1,15 @@
 //! Label selectors of Kubernetes as text of the selector language.
 
+use serde_json::Value;
+
 use super::{
     kubernetes::{LabelSelector, NamespacedPods, Requirement},
     report::Report,
 };
-use crate::selector::Selector;
+use crate::{
+    selector::Selector,
+    validate::{is_label_value, is_qualified_name},
+};
 
 /// Only pods of Kubernetes: what stands in front of each pod selector.
 const KUBERNETES_PODS: &str = "projectcalico.org/orchestrator == 'k8s'";
@@ -70,6 +75,12 @@ fn joined(mut terms: Vec<String>, selector: &LabelSelector, report: &mut Report)
 /// One of `matchExpressions`; none: it can't be expressed.
 fn expression(requirement: &Requirement, report: &mut Report) -> Option<String> {
     let key = report.at("key", |report| label(&requirement.key, report))?;
+    let takes_values = ["In", "NotIn"].contains(&requirement.operator.as_str());
+    if takes_values == requirement.values.is_empty() {
+        let needed =
+            if takes_values { "must list a value" } else { "must be empty with this operator" };
+        report.at("values", |report| report.refuse(Value::Null, needed));
+    }
     let set = |report: &mut Report| report.at("values", |report| set(&requirement.values, report));
     match requirement.operator.as_str() {
         "In" => Some(format!("{key} in {}", set(report)?)),
@@ -98,7 +109,12 @@ fn set(values: &[String], report: &mut Report) -> Option<String> {
 /// A label's name, if the language can write it: any other could pose as a part of the selector.
 fn label<'a>(key: &'a str, report: &mut Report) -> Option<&'a str> {
     match Selector::has(key) {
-        Ok(_) => Some(key),
+        Ok(_) => {
+            if !is_qualified_name(key) {
+                report.refuse(key, "must be a label's name such as app or example.com/app");
+            }
+            Some(key)
+        }
         Err(error) => {
             report.fault(key, error.to_string());
             None
@@ -108,6 +124,11 @@ fn label<'a>(key: &'a str, report: &mut Report) -> Option<&'a str> {
 
 /// A value in the quotes that it doesn't have itself.
 fn quoted(value: &str, report: &mut Report) -> Option<String> {
+    if !is_label_value(value) {
+        let reason =
+            "must have at most 63 of A-Z a-z 0-9 - _ . with a letter or digit at both ends";
+        report.refuse(value, reason);
+    }
     match (value.contains('\''), value.contains('"')) {
         (false, _) => Some(format!("'{value}'")),
         (true, false) => Some(format!("\"{value}\"")),

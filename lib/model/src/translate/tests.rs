@@ -422,6 +422,24 @@ fn what_an_api_server_would_refuse_is_named_without_what_would_follow() {
     assert!(
         refused(&policy).contains(&"spec.PodSelector: unknown field; write podSelector".to_owned())
     );
+    // What is translated all the same.
+    let policy = network_policy(&json!({ "podSelector": {}, "egress": [
+        { "to": [{}, { "ipBlock": { "cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "11.0.0.0/16"] }, "podSelector": {} }] },
+        { "ports": [{ "port": 0 }, { "protocol": "tcp" }, { "endPort": 9 }] },
+    ] }));
+    assert_eq!(
+        refused(&policy),
+        [
+            "spec.egress[0].to[0]: must have podSelector, namespaceSelector or ipBlock",
+            "spec.egress[0].to[1]: must have no selectors beside ipBlock",
+            "spec.egress[0].to[1].ipBlock.except[0]: \"10.0.0.0/8\": must be a part of 10.0.0.0/8",
+            "spec.egress[0].to[1].ipBlock.except[1]: \"11.0.0.0/16\": must be a part of 10.0.0.0/8",
+            "spec.egress[1].ports[0].port: 0: must be from 1 to 65535",
+            "spec.egress[1].ports[1].protocol: \"tcp\": must be one of TCP, UDP, SCTP",
+            "spec.egress[1].ports[2].endPort: 9: must come with port",
+        ],
+    );
+    assert_eq!(faults(&policy), Vec::<String>::new());
     let wrong = network_policy(&json!({ "podSelector": 1 }));
     assert_eq!(refused(&wrong), ["spec.podSelector: 1: must be an object"]);
     let namespace =

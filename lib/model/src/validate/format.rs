@@ -360,7 +360,8 @@ pub(super) fn is_dns_name(text: &str) -> bool {
     text.split('.').all(is_dns_label)
 }
 
-pub(super) fn is_qualified_name(text: &str) -> bool {
+/// The name of a label, with or without a prefix.
+pub(crate) fn is_qualified_name(text: &str) -> bool {
     let (prefix, name) = match text.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, text),
@@ -370,11 +371,13 @@ pub(super) fn is_qualified_name(text: &str) -> bool {
         && is_delimited(name, is_alphanumeric, b"-_.")
 }
 
-pub(super) fn is_label_value(text: &str) -> bool {
+/// The value of a label.
+pub(crate) fn is_label_value(text: &str) -> bool {
     text.is_empty() || text.len() <= 63 && is_delimited(text, is_alphanumeric, b"-_.")
 }
 
-fn is_port_name(text: &str) -> bool {
+/// A container's port.
+pub(crate) fn is_port_name(text: &str) -> bool {
     text.len() <= 15
         && is_dns_label(text)
         && !text.contains("--")

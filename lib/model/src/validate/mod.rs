@@ -29,6 +29,7 @@ pub use crd_v1::as_v3;
 use decode::Decoder;
 use fault::{Faults, Path};
 pub use fault::{FieldError, MAX_FAULTS};
+pub(crate) use format::{is_label_value, is_port_name, is_qualified_name};
 use schema::{Schema, Scope, Write};
 use serde_json::{Map, Value};
 
