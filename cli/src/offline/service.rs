@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde_json::Value;
 
 use super::objects::named;
+use crate::resource::columns::scalar;
 
 /// So many backends are named.
 const NAMED: usize = 3;
@@ -58,32 +59,32 @@ impl Services {
             self.services.push(Service { name, addresses, selector, ports });
         } else {
             let containers = items(&spec["containers"]).flat_map(|it| items(&it["ports"]));
-            let ports = containers.map(|it| (text(&it["name"]), text(&it["containerPort"])));
+            let ports = containers.map(|it| (scalar(&it["name"]), scalar(&it["containerPort"])));
             let (labels, ports) = (map(&object["metadata"]["labels"]), ports.collect());
             self.pods.push(Backend { name, labels, ports });
         }
     }
 
-    /// What to ask in place of a service, where this is its address or its name, `namespace/name`.
-    pub(super) fn instead(&self, text: &str) -> Option<String> {
-        let address = text.parse::<IpAddr>().ok();
-        let is = |it: &&Service| match address {
-            Some(address) => it.addresses.contains(&address),
-            None => it.name == text,
-        };
-        let service = self.services.iter().find(is)?;
-        let what = if address.is_some() {
-            format!("{text} is an address of Service {}", service.name)
-        } else {
-            format!("{text} is a Service")
-        };
+    /// What to ask in place of the service that has an address.
+    pub(super) fn instead_of_address(&self, address: IpAddr) -> Option<String> {
+        let service = self.services.iter().find(|it| it.addresses.contains(&address))?;
+        Some(self.instead(&format!("{address} is an address of Service {}", service.name), service))
+    }
+
+    /// What to ask in place of the service of this name, `namespace/name`.
+    pub(super) fn instead_of_name(&self, name: &str) -> Option<String> {
+        let service = self.services.iter().find(|it| it.name == name)?;
+        Some(self.instead(&format!("{name} is a Service"), service))
+    }
+
+    fn instead(&self, what: &str, service: &Service) -> String {
         let backends = self.backends(service);
         let way = match backends.len() {
             0 => "no pod here is behind it".to_owned(),
             more @ ..=NAMED => format!("ask for {}", backends[..more].join(" or ")),
             more => format!("ask for {} or {} more", backends[..NAMED].join(" or "), more - NAMED),
         };
-        Some(format!("{what}, and policies see the pods behind it: {way}"))
+        format!("{what}, and policies see the pods behind it: {way}")
     }
 
     /// The pods behind a service, each with the port that stands for one of its own.
@@ -110,8 +111,8 @@ impl Services {
 
 impl ServicePort {
     fn read(port: &Value) -> Self {
-        let (number, target) = (text(&port["port"]), text(&port["targetPort"]));
-        let protocol = match text(&port["protocol"]) {
+        let (number, target) = (scalar(&port["port"]), scalar(&port["targetPort"]));
+        let protocol = match scalar(&port["protocol"]) {
             protocol if protocol.is_empty() || protocol == "TCP" => String::new(),
             protocol => format!("/{}", protocol.to_lowercase()),
         };
@@ -125,21 +126,12 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A text or a number.
-fn text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        _ => String::new(),
-    }
-}
-
 /// One text, or a list of texts.
 fn texts(value: &Value) -> Vec<String> {
-    items(value).chain([value]).map(text).collect()
+    items(value).chain([value]).map(scalar).collect()
 }
 
 fn map(value: &Value) -> BTreeMap<String, String> {
     let fields = value.as_object().into_iter().flatten();
-    fields.map(|(key, value)| (key.clone(), text(value))).collect()
+    fields.map(|(key, value)| (key.clone(), scalar(value))).collect()
 }

@@ -285,7 +285,7 @@ impl World {
 
     /// What to ask in place of the service that has an address.
     pub(crate) fn instead_of_service(&self, address: IpAddr) -> Option<String> {
-        self.services.instead(&address.to_string())
+        self.services.instead_of_address(address)
     }
 
     /// The endpoints that have an address.
@@ -334,7 +334,7 @@ impl World {
         if let Ok(address) = bare.parse::<IpAddr>() {
             let mut endpoints = self.owners(address);
             return match (endpoints.next(), endpoints.next()) {
-                (None, _) => match self.services.instead(bare) {
+                (None, _) => match self.services.instead_of_address(address) {
                     Some(instead) => bail!(instead),
                     None => Ok(Peer::Address(address)),
                 },
@@ -353,7 +353,7 @@ impl World {
         if let Some(why) = self.absent.get(&path) {
             bail!("pod {path} {}", why.of_one());
         }
-        if let Some(instead) = self.services.instead(&path) {
+        if let Some(instead) = self.services.instead_of_name(&path) {
             bail!(instead);
         }
         let near = nearest(&path, self.pods.keys().chain(self.hosts.keys()).map(String::as_str));

@@ -201,7 +201,7 @@ pub(super) fn float(number: f64) -> String {
 }
 
 /// A number, text or boolean as it is read; anything else is empty.
-fn scalar(value: &Value) -> String {
+pub(crate) fn scalar(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Bool(flag) => flag.to_string(),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    decode::Whole,
     kubernetes::{
         IpBlock, LabelSelector, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort,
         NetworkPolicySpec,
@@ -34,11 +35,13 @@ pub(super) fn translate(policy: &NetworkPolicy, report: &mut Report) -> Option<V
         metadata::object("NetworkPolicy", &policy.metadata.name, &policy.metadata.namespace);
     metadata::keep(&policy.metadata, &mut object, report)?;
     let spec = report.at("spec", |report| {
-        let mut subject = report.with_consequence(NO_RULES, |report| {
-            report.at("podSelector", |report| selector::pods(&spec.pod_selector.value, report))
-        });
-        subject.is_whole &= report.with_consequence(NO_RULES, |report| {
-            report.at("podSelector", |report| report.knows_all(&spec.pod_selector.unknown))
+        let Whole { value: selector, unknown } = &spec.pod_selector;
+        let subject = report.with_consequence(NO_RULES, |report| {
+            report.at("podSelector", |report| {
+                let mut subject = selector::pods(selector, report);
+                subject.is_whole &= report.knows_all(unknown);
+                subject
+            })
         });
         let types = types(policy, report);
         let mut translated = json!({
